@@ -1,0 +1,57 @@
+"""The architecture as a frozen value: everything that decides a network's shape and neurons, and the named presets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from esdnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class ESDNetConfig:
+    """One ESDNet. Blocks are given per level, finest first; `steps` is T.
+
+    Defaults are those of the authors' released code (threshold 0.15, tau 2, so a membrane decay of 0.5); the paper's
+    text names [4, 4, 8] and [2, 2] blocks, the code has a level-3 decoder of two more.
+    """
+
+    dim: int = 48
+    encoder_blocks: tuple[int, int, int] = (4, 4, 8)
+    decoder_blocks: tuple[int, int, int] = (2, 2, 2)
+    steps: int = 4
+    threshold: float = 0.15
+    membrane_decay: float = 0.5
+    surrogate_slope: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.dim < 1 or self.steps < 1 or min(self.encoder_blocks + self.decoder_blocks) < 1:
+            raise UserError(f"config: dim, steps and every number of blocks must be at least 1, found {self}")
+        if not 0.0 <= self.membrane_decay < 1.0:
+            raise UserError(f"config: membrane_decay must lie in [0, 1), found {self.membrane_decay}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, as a checkpoint stores them."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ESDNetConfig:
+        """The inverse of to_dict; unknown or missing names are refused."""
+        try:
+            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        except TypeError as error:
+            raise UserError(f"config: {error}") from error
+
+
+PRESETS: dict[str, ESDNetConfig] = {
+    "tiny": ESDNetConfig(dim=8, encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)),
+    "small_released": ESDNetConfig(dim=16, encoder_blocks=(2, 2, 4), decoder_blocks=(1, 1, 1)),
+    "released": ESDNetConfig(),
+}
+
+
+def preset(name: str) -> ESDNetConfig:
+    """The configuration of that name, or a UserError that lists the names there are."""
+    if name not in PRESETS:
+        raise UserError(f"preset {name!r} is unknown: expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,150 @@
+"""The parts of ESDNet: residual blocks, attention, down- and upsampling, refinement. Features are (T, N, C, H, W).
+
+Module names are the authors' own, so that their checkpoints load without a map.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from esdnet.config import ESDNetConfig
+from esdnet.lif import LIF
+
+
+class StepConv(nn.Conv2d):
+    """A 2-D convolution applied to every step: (T, N, C, H, W) -> (T, N, C', H', W')."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class TdBatchNorm(nn.BatchNorm2d):
+    """Threshold-dependent batch norm (Zheng et al., AAAI 2021): statistics over steps, batch and pixels, and a weight
+    that starts at scale * threshold. At inference it is a plain batch norm and folds into the convolution before it."""
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__(channels)
+        nn.init.constant_(self.weight, scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+ALPHA = 0.7071  # 1/sqrt(2): two branches of unit variance are added (authors' code)
+
+
+def _lif(config: ESDNetConfig) -> LIF:
+    return LIF(config.membrane_decay, config.threshold, config.surrogate_slope)
+
+
+def _conv3(channels_in: int, channels_out: int, stride: int = 1, bias: bool = False) -> StepConv:
+    return StepConv(channels_in, channels_out, 3, stride, padding=1, bias=bias)
+
+
+def _norm(config: ESDNetConfig, channels: int, scale: float = 1.0) -> TdBatchNorm:
+    return TdBatchNorm(channels, ALPHA * config.threshold * scale)
+
+
+class PooledAttention(nn.Module):
+    """Time or channel attention: x * sigmoid(MLP(mean) + MLP(max)), pooled over all but one axis of (N, A, ., ., .)."""
+
+    def __init__(self, size: int, hidden: int) -> None:
+        super().__init__()
+        self.sharedMLP = nn.Sequential(
+            nn.Conv3d(size, hidden, 1, bias=False), nn.ReLU(), nn.Conv3d(hidden, size, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.sharedMLP(x.mean((2, 3, 4), keepdim=True))
+        peak = self.sharedMLP(x.amax((2, 3, 4), keepdim=True))
+        return x * torch.sigmoid(mean + peak)
+
+
+class SpatialAttention(nn.Module):
+    """x * sigmoid(Conv3x3(mean and max over steps and channels)): one map (N, 1, 1, H, W) for all steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (T, N, C, H, W)
+        pooled = torch.stack([x.mean((0, 2)), x.amax((0, 2))], dim=1)
+        return x * torch.sigmoid(self.conv(pooled)).unsqueeze(0)
+
+
+class MixedAttention(nn.Module):
+    """MAU: attention over time, then channels, then space, then ReLU. It needs all T steps before it can emit one."""
+
+    def __init__(self, steps: int, channels: int) -> None:
+        super().__init__()
+        self.ta = PooledAttention(steps, steps // min(4, steps))
+        self.ca = PooledAttention(channels, max(1, channels // 16))
+        self.sa = SpatialAttention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.ta(x.transpose(0, 1)).transpose(0, 1)
+        x = self.ca(x.permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4)
+        return torch.relu(self.sa(x))
+
+
+class SpikingResidualBlock(nn.Module):
+    """SRB (paper, Eq. 1): MAU([LIF-Conv-tdBN]x2(X) + tdBN(Conv(X))) + X. The shortcut convolution reads X, real values."""
+
+    def __init__(self, config: ESDNetConfig, channels: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            _lif(config), _conv3(channels, channels), _norm(config, channels),
+            _lif(config), _conv3(channels, channels), _norm(config, channels, 0.2),
+        )  # fmt: skip
+        self.shortcut = nn.Sequential(_conv3(channels, channels), _norm(config, channels))
+        self.attn = MixedAttention(config.steps, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attn(self.residual(x) + self.shortcut(x)) + x
+
+
+class Downsample(nn.Module):
+    """LIF - Conv3x3, stride 2, C -> 2C - tdBN."""
+
+    def __init__(self, config: ESDNetConfig, channels: int) -> None:
+        super().__init__()
+        self.maxpool_conv = nn.Sequential(
+            _lif(config), _conv3(channels, 2 * channels, stride=2), _norm(config, 2 * channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maxpool_conv(x)
+
+
+class Upsample(nn.Module):
+    """Bilinear x2 (align_corners off) - LIF - Conv3x3, C -> C/2 - tdBN."""
+
+    def __init__(self, config: ESDNetConfig, channels: int) -> None:
+        super().__init__()
+        self.up = nn.Sequential(_lif(config), _conv3(channels, channels // 2), _norm(config, channels // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = F.interpolate(x.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
+        return self.up(frames.unflatten(0, x.shape[:2]))
+
+
+class FeatureRefinement(nn.Module):
+    """FRB (paper, Eq. 4): y * F + (1 - F) * F^, on the time mean (N, C, H, W)."""
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.ca = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1),
+            nn.Sigmoid(),
+        )  # fmt: skip
+        self.sa = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(hidden, channels, 3, padding=1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, y: Tensor) -> Tensor:
+        mask = self.sa(y)
+        return (1 - mask) * self.ca(y) + mask * y

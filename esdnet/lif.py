@@ -1,0 +1,94 @@
+"""LIF neurons: snntorch.Leaky over T steps, with a threshold that is exact in the dtype in use and a fused fast path.
+
+In: input currents (T, ...). Out: spikes 0/1 of the same shape and dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import snntorch
+import torch
+from snntorch import surrogate
+from torch import Tensor, nn
+
+
+def compare_value(threshold: float, dtype: torch.dtype) -> Tensor:
+    """The value v such that `H > v` is `H >= threshold` for every H of this dtype (0-d tensor of that dtype).
+
+    snnTorch fires at '>', the authors' network at '>='; the next number below the threshold joins the two without loss.
+    """
+    exact = torch.tensor(threshold, dtype=dtype)
+    return torch.nextafter(exact, torch.full_like(exact, -math.inf))
+
+
+class _FusedLIF(torch.autograd.Function):
+    """All T steps of a zero-reset LIF in one node of the autograd graph: what T calls of snntorch.Leaky compute."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, compare: Tensor, decay: float, slope: float) -> Tensor:
+        membrane = torch.empty_like(current)  # H, before the reset: kept for the backward pass
+        spikes = torch.empty_like(current)
+        kept = torch.empty_like(current[0])
+        for step in range(len(current)):
+            if step == 0:
+                membrane[0].copy_(current[0])
+            else:
+                torch.add(current[step], kept, alpha=decay, out=membrane[step])
+            torch.gt(membrane[step], compare, out=spikes[step])
+            if step + 1 < len(current):
+                torch.addcmul(membrane[step], membrane[step], spikes[step], value=-1.0, out=kept)
+        ctx.save_for_backward(membrane, spikes, compare)
+        ctx.decay, ctx.slope = decay, slope
+        return spikes
+
+    @staticmethod
+    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, None, None]:
+        membrane, spikes, compare = ctx.saved_tensors
+        level = torch.sigmoid_(torch.sub(membrane, compare).mul_(ctx.slope))
+        grad = torch.addcmul(level, level, level, value=-1.0).mul_(grad_spikes).mul_(ctx.slope)
+        for step in range(len(grad) - 2, -1, -1):  # the reset is detached, as in snnTorch
+            carried = grad[step + 1] * ctx.decay
+            grad[step].add_(carried).addcmul_(carried, spikes[step], value=-1.0)
+        return grad, None, None, None
+
+
+class LIF(snntorch.Leaky):
+    """Leaky integrate-and-fire with reset to zero: H = beta U + X, S = [H >= threshold], U = H (1 - S).
+
+    The authors' setting (tau 2, decay_input off, v_reset 0). `forward` takes (T, ...) currents and starts at U = 0.
+    `fused=True` computes all steps at once; `fused=False` calls snntorch.Leaky step by step: same spikes, membranes
+    and gradients (tested). The state dict holds nothing, as in the authors' checkpoints.
+    """
+
+    def __init__(self, beta: float = 0.5, threshold: float = 0.15, slope: float = 4.0, fused: bool = True) -> None:
+        super().__init__(
+            beta=beta,
+            threshold=compare_value(threshold, torch.get_default_dtype()),
+            spike_grad=surrogate.sigmoid(slope=slope),
+            reset_mechanism="zero",
+        )
+        snntorch.SpikingNeuron.instances.remove(self)  # that class-wide list would keep every network alive
+        self.exact_beta, self.exact_threshold, self.slope, self.fused = beta, threshold, slope, fused
+        self._non_persistent_buffers_set.update(self._buffers)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """Changing dtype or device makes beta and the compare value anew from the exact numbers, in the new dtype."""
+        super()._apply(fn, recurse)
+        device, dtype = self.threshold.device, self.threshold.dtype
+        self.threshold = compare_value(self.exact_threshold, dtype).to(device)
+        self.beta = torch.tensor(self.exact_beta, dtype=dtype, device=device)
+        return self
+
+    def forward(self, current: Tensor) -> Tensor:  # type: ignore[override]
+        """Spikes of T steps: (T, ...) -> (T, ...), the same floating dtype."""
+        if self.fused:
+            return _FusedLIF.apply(current, self.threshold, self.exact_beta, self.slope)
+        membrane = torch.zeros_like(current[0])
+        spikes = []
+        for step_current in current:
+            spike, membrane = super().forward(step_current, membrane)
+            spikes.append(spike.to(current.dtype))
+        return torch.stack(spikes)

@@ -1,0 +1,80 @@
+"""ESDNet as a torch module: rainy images (N, 3, H, W) in [0, 1] in, derained images of the same size out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from esdnet.config import ESDNetConfig
+from esdnet.layers import (
+    Downsample,
+    FeatureRefinement,
+    SpikingResidualBlock,
+    StepConv,
+    Upsample,
+    _conv3,
+    _lif,
+    _norm,
+)
+
+SIZE_MULTIPLE = 4  # two levels of stride 2
+
+
+class PatchEmbed(nn.Module):
+    """Conv3x3 from RGB to `dim` channels, no bias, on every step."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = _conv3(3, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+def pad_to_multiple(image: Tensor, multiple: int = SIZE_MULTIPLE) -> Tensor:
+    """Repeat the last row and column of (N, C, H, W) until H and W are multiples; nothing is done where they are."""
+    height, width = image.shape[-2:]
+    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+class ESDNet(nn.Module):
+    """The authors' network, module for module (FRB and output convolution run once, on the time mean)."""
+
+    def __init__(self, config: ESDNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.patch_embed = PatchEmbed(dim)
+        self.encoder_level1 = self._blocks(config.encoder_blocks[0], dim)
+        self.down1_2 = Downsample(config, dim)
+        self.encoder_level2 = self._blocks(config.encoder_blocks[1], 2 * dim)
+        self.down2_3 = Downsample(config, 2 * dim)
+        self.encoder_level3 = self._blocks(config.encoder_blocks[2], 4 * dim)
+        self.decoder_level3 = self._blocks(config.decoder_blocks[2], 4 * dim)
+        self.up3_2 = Upsample(config, 4 * dim)
+        self.reduce_chan_level2 = nn.Sequential(
+            _lif(config), StepConv(4 * dim, 2 * dim, 1, bias=False), _norm(config, 2 * dim)
+        )
+        self.decoder_level2 = self._blocks(config.decoder_blocks[1], 2 * dim)
+        self.up2_1 = Upsample(config, 2 * dim)
+        self.decoder_level1 = self._blocks(config.decoder_blocks[0], 2 * dim)
+        self.refinement = FeatureRefinement(2 * dim)
+        self.output = nn.Sequential(nn.Conv2d(2 * dim, 3, 3, padding=1))
+
+    def _blocks(self, count: int, channels: int) -> nn.Sequential:
+        return nn.Sequential(*(SpikingResidualBlock(self.config, channels) for _ in range(count)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 3, H, W); not clipped to [0, 1]."""
+        height, width = image.shape[-2:]
+        padded = pad_to_multiple(image)
+        x = self.patch_embed(padded.unsqueeze(0).expand(self.config.steps, *padded.shape))  # direct coding
+        skip1 = self.encoder_level1(x)  # (T, N, dim, H, W)
+        skip2 = self.encoder_level2(self.down1_2(skip1))  # (T, N, 2 dim, H/2, W/2)
+        x = self.encoder_level3(self.down2_3(skip2))  # (T, N, 4 dim, H/4, W/4)
+        x = self.up3_2(self.decoder_level3(x))
+        x = self.decoder_level2(self.reduce_chan_level2(torch.cat([x, skip2], dim=2)))
+        x = self.decoder_level1(torch.cat([self.up2_1(x), skip1], dim=2))  # (T, N, 2 dim, H, W)
+        residual = self.output(self.refinement(x.mean(0)))
+        return (residual + padded)[..., :height, :width]
