@@ -1,0 +1,66 @@
+"""Training losses: 1 - SSIM, alone or with a Charbonnier term. Images are (N, 3, H, W), RGB in [0, 1], any float dtype.
+
+In: the restored and the clean batch. Out: one scalar to minimise, computed in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004
+C1, C2 = 0.01**2, 0.03**2  # of a data range of 1
+CHARBONNIER_EPSILON = 1e-3
+LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, without the offset
+
+
+def _gaussian(dtype: torch.dtype, device: torch.device) -> Tensor:
+    offsets = torch.arange(WINDOW, dtype=dtype, device=device) - WINDOW // 2
+    weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
+    return weights / weights.sum()
+
+
+def _smooth(planes: Tensor) -> Tensor:
+    """Gaussian means of (M, 1, H, W) planes; the borders are mirrored, so that every pixel of a crop counts."""
+    window = _gaussian(planes.dtype, planes.device)
+    padded = F.pad(planes, [WINDOW // 2] * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """Y without its offset of 16: (N, 3, H, W) -> (N, 1, H, W)."""
+    weights = torch.tensor(LUMA, dtype=rgb.dtype, device=rgb.device).view(1, 3, 1, 1)
+    return (rgb * weights).sum(1, keepdim=True)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Mean structural similarity (Wang et al. 2004) over all channels, differentiable; H and W at least 6.
+
+    Statistics are the population's, as in the original MATLAB code (scikit-image: use_sample_covariance=False).
+    """
+    shape = (-1, 1, *a.shape[-2:])
+    a, b = a.reshape(shape), b.reshape(shape)
+    mean_a, mean_b, square_a, square_b, product = _smooth(torch.cat([a, b, a * a, b * b, a * b])).chunk(5)
+    means_product, means_square = mean_a * mean_b, mean_a**2 + mean_b**2
+    covariance, variances = product - means_product, square_a + square_b - means_square
+    return ((2 * means_product + C1) * (2 * covariance + C2) / ((means_square + C1) * (variances + C2))).mean()
+
+
+def charbonnier(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of sqrt((a - b)^2 + 1e-6): L1 with a smooth bottom."""
+    return torch.sqrt((a - b) ** 2 + CHARBONNIER_EPSILON**2).mean()
+
+
+class RestorationLoss(nn.Module):
+    """`l1_weight` * Charbonnier on RGB + 1 - SSIM on RGB or on luma; with a weight of 0 the paper's SSIM loss."""
+
+    def __init__(self, l1_weight: float = 0.0, on_luma: bool = False) -> None:
+        super().__init__()
+        self.l1_weight, self.on_luma = l1_weight, on_luma
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        restored, clean = restored.float(), clean.float()
+        structure = ssim(luma(restored), luma(clean)) if self.on_luma else ssim(restored, clean)
+        loss = 1 - structure
+        return loss + self.l1_weight * charbonnier(restored, clean) if self.l1_weight else loss

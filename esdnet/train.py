@@ -1,0 +1,145 @@
+"""`python -m esdnet.train`: trains an ESDNet on pairs made on the fly or read from a folder.
+
+In: a preset (or a checkpoint), data, and a folder for the run. Out: checkpoints, a log, exit status 0; see esdnet.training.
+Several processes train together under `torchrun`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esdnet.config import PRESETS, preset
+from esdnet.errors import UserError, report_user_errors
+
+if TYPE_CHECKING:
+    from esdnet.model import ESDNet
+    from esdnet.training import Worker
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All flags; the defaults are those of TrainingConfig."""
+    parser = argparse.ArgumentParser(prog="python -m esdnet.train", description="Train an ESDNet.")
+    parser.add_argument("--preset", help=f"the architecture: {', '.join(PRESETS)} (default: that of --init)")
+    parser.add_argument("--data", default="synthetic", help="'synthetic', or a folder of pairs (default: synthetic)")
+    parser.add_argument("--photos", type=Path, help="clean photos for synthetic rain")
+    parser.add_argument("--streaks", type=Path, help="streak layers for synthetic rain")
+    parser.add_argument("--pasted", type=Path, nargs="*", default=[], help="folders of pairs whose rain layers are pasted")
+    parser.add_argument("--held-out", type=int, default=16, help="photos kept for validation (default: 16)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--init", type=Path, help="checkpoint whose weights the run starts from")
+    parser.add_argument("--resume", action="store_true", help="continue from last.pt in --out")
+    parser.add_argument("--steps", type=int, default=10_000, help="optimizer steps (default: 10000)")
+    parser.add_argument("--batch", type=int, default=8, help="crops per step and process (default: 8)")
+    parser.add_argument("--crop", type=int, default=64, help="side of a crop in pixels (default: 64)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: 1e-3)")
+    parser.add_argument("--warmup", type=int, default=100, help="warm-up steps (default: 100)")
+    parser.add_argument("--clip", type=float, default=1.0, help="largest gradient norm (default: 1)")
+    parser.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights (default: 0.999)")
+    parser.add_argument("--loss", choices=("ssim", "l1_ssim"), default="l1_ssim", help="default: l1_ssim")
+    parser.add_argument("--l1-weight", type=float, default=1.0, help="of l1_ssim's Charbonnier term (default: 1)")
+    parser.add_argument("--ssim-on", choices=("rgb", "y"), default="rgb", help="planes SSIM is taken on (default: rgb)")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: automatic mixed precision")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="CPU threads of this process (default: torch's)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between last.pt (default: 100)")
+    parser.add_argument("--validate-every", type=int, default=500, help="steps between validations (default: 500)")
+    parser.add_argument("--validation-images", type=int, default=8, help="images scored each time (default: 8)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a training from the command line; returns the exit status."""
+    arguments = build_parser().parse_args(argv)
+    return report_user_errors(lambda: train(arguments))
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Build everything that the flags name and train to the end."""
+    import torch
+
+    from esdnet.data import open_training_source
+    from esdnet.training import Trainer, TrainingConfig
+
+    config = TrainingConfig(
+        **{name: getattr(arguments, name) for name in TrainingConfig.__dataclass_fields__ if hasattr(arguments, name)}
+        | {
+            "l1_weight": arguments.l1_weight if arguments.loss == "l1_ssim" else 0.0,
+            "ssim_on_luma": arguments.ssim_on == "y",
+        }
+    )
+    _check_folder(arguments.out, arguments.resume)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.manual_seed(config.seed)
+    source = open_training_source(
+        arguments.data, arguments.photos, arguments.streaks, arguments.pasted, arguments.held_out
+    )
+    model = _initial_model(arguments.preset, arguments.init, arguments.out if arguments.resume else None)
+    worker = _join_workers(arguments.device)
+    try:
+        trainer = Trainer(model, source, config, arguments.out, worker)
+        if arguments.resume:
+            trainer.resume()
+        if worker.rank == 0:
+            print(f"{arguments.out}: from step {trainer.step} to {config.steps} on {worker.device}", file=sys.stderr)
+        trainer.run()
+    finally:
+        if worker.size > 1:
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    last = out / "last.pt"
+    if resume and not last.is_file():
+        raise UserError(f"{last}: nothing to resume from; leave out --resume to start a run")
+    if not resume and last.exists():
+        raise UserError(f"{out}: holds a run already; --resume continues it, another --out starts a new one")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from error
+
+
+def _initial_model(preset_name: str | None, init: Path | None, resumed: Path | None) -> ESDNet:
+    """The network before training: random from a preset, the weights of a checkpoint, or that of the run resumed."""
+    from esdnet.checkpoint import load_checkpoint
+    from esdnet.model import ESDNet
+
+    source = resumed / "last.pt" if resumed else init
+    if source is None:
+        if preset_name is None:
+            raise UserError(f"--preset is missing: one of {', '.join(PRESETS)}, or --init with a checkpoint")
+        return ESDNet(preset(preset_name)).train()
+    model = load_checkpoint(source)
+    if preset_name is not None and model.config != preset(preset_name):
+        raise UserError(f"{source}: holds {model.config}, but --preset {preset_name} is {preset(preset_name)}")
+    return model.train()
+
+
+def _join_workers(device_name: str) -> Worker:
+    """Join the processes that torchrun started, if it did; one GPU per process where there are GPUs."""
+    import torch
+
+    from esdnet.training import Worker
+
+    rank, size, local = (int(os.environ.get(name, default)) for name, default in
+                         (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))  # fmt: skip
+    gpu = torch.cuda.is_available()
+    if device_name == "cuda" and not gpu:
+        raise UserError("--device cuda: torch finds no GPU; use --device cpu")
+    device = torch.device("cuda", local) if gpu and device_name != "cpu" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if size > 1:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Worker(rank, size, device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""The training loop: a model and a source of image pairs in; checkpoints, a CSV log and validation scores out.
+
+Files in the run's folder: last.pt (weights, optimizer, averaged weights, step: what --resume needs), ema.pt (averaged
+weights), best.pt (averaged weights of the best validation PSNR), log.csv. The batch of a step is a pure function of
+(seed, rank, step), so that a resumed run sees exactly the data that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from esdnet.checkpoint import read_checkpoint, save_checkpoint
+from esdnet.errors import UserError
+from esdnet.losses import RestorationLoss
+from esdnet.metrics import psnr_y, ssim_y
+from esdnet.model import ESDNet
+
+Array = np.ndarray
+BETAS = (0.9, 0.999)
+
+
+class PairSource(Protocol):
+    """Where training pairs come from (esdnet.data.open_training_source)."""
+
+    def sample(self, rng: np.random.Generator, crop: int) -> tuple[Array, Array]:
+        """One augmented (rainy, clean) pair, float32 (3, crop, crop) in [0, 1], drawn from `rng` alone."""
+        ...
+
+    def validation_pairs(self, seed: int) -> list[tuple[str, Array, Array]]:
+        """Held-out (name, rainy, clean) triples, float32 (H, W, 3) in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a run trains. Learning rates and crop are the paper's; steps and batch suit a CPU."""
+
+    steps: int = 10_000
+    batch: int = 8
+    crop: int = 64
+    lr: float = 1e-3
+    final_lr: float = 1e-7
+    warmup: int = 100
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.999
+    l1_weight: float = 1.0
+    ssim_on_luma: bool = False
+    seed: int = 0
+    precision: str = "float32"
+    save_every: int = 100
+    validate_every: int = 500
+    validation_images: int = 8
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "batch", "save_every", "validate_every")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise UserError(f"training: {name} must be at least 1, found {getattr(self, name)}")
+        if self.crop < 16 or self.crop % 4:
+            raise UserError(f"training: crop must be a multiple of 4 and at least 16, found {self.crop}")
+        if not 0 < self.final_lr <= self.lr:
+            raise UserError(f"training: lr must be positive and at least {self.final_lr}, found {self.lr}")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process among those that train together, and the device that it computes on."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up from lr/warmup, then a cosine that ends at final_lr on the last step."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - 1 - config.warmup)
+    return config.final_lr + 0.5 * (config.lr - config.final_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def draw_batch(source: PairSource, config: TrainingConfig, rank: int, step: int) -> tuple[Tensor, Tensor]:
+    """The (rainy, clean) batch of a step, (N, 3, crop, crop): each image has a generator of its own."""
+    pairs = [
+        source.sample(np.random.default_rng((config.seed, rank, step, index)), config.crop)
+        for index in range(config.batch)
+    ]
+    rainy, clean = (torch.from_numpy(np.stack(images)) for images in zip(*pairs, strict=True))
+    return rainy, clean
+
+
+def batches(source: PairSource, config: TrainingConfig, rank: int, start: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(step, rainy, clean) from `start` on; the next batch is drawn in a thread while this one is trained on."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(draw_batch, source, config, rank, start)
+        for step in range(start, config.steps):
+            rainy, clean = pending.result()
+            if step + 1 < config.steps:
+                pending = pool.submit(draw_batch, source, config, rank, step + 1)
+            yield step, rainy, clean
+
+
+class AveragedWeights:
+    """Exponential moving average of weights and batch statistics, kept in a network of its own in eval mode."""
+
+    def __init__(self, model: ESDNet, decay: float) -> None:
+        self.model = ESDNet(model.config).to(next(model.parameters()).device).eval().requires_grad_(False)
+        self.model.load_state_dict(model.state_dict())
+        self.decay = decay
+
+    def update(self, model: ESDNet, step: int) -> None:
+        """Average in the weights after `step`; early on the average is short, so that it forgets the random start."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        average, latest = self.model.state_dict(), model.state_dict()
+        floating = [key for key, value in average.items() if value.is_floating_point()]
+        torch._foreach_lerp_([average[key] for key in floating], [latest[key] for key in floating], 1 - decay)
+        for key in average.keys() - floating:
+            average[key].copy_(latest[key])
+
+
+@torch.no_grad()
+def validate(model: ESDNet, pairs: list[tuple[str, Array, Array]], device: torch.device) -> tuple[float, float]:
+    """Mean PSNR (dB) and SSIM on Y of whole validation images, in float32."""
+    scores = []
+    for _, rainy, clean in pairs:
+        image = torch.from_numpy(rainy).permute(2, 0, 1).unsqueeze(0).to(device)
+        restored = model(image)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+        scores.append((psnr_y(restored, clean), ssim_y(restored, clean)))
+    psnr, similarity = np.mean(scores, axis=0)
+    return float(psnr), float(similarity)
+
+
+class Trainer:
+    """One run in one folder. `run` trains from the step reached so far to the end, or until a signal asks to stop."""
+
+    def __init__(self, model: ESDNet, source: PairSource, config: TrainingConfig, out: Path, worker: Worker) -> None:
+        self.model, self.source, self.config, self.out, self.worker = model.to(worker.device), source, config, out, worker
+        self.network: nn.Module = self.model
+        if worker.size > 1:
+            self.network = nn.parallel.DistributedDataParallel(self.model)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.lr, betas=BETAS, weight_decay=config.weight_decay
+        )
+        self.loss = RestorationLoss(config.l1_weight, config.ssim_on_luma)
+        self.average = AveragedWeights(self.model, config.ema)
+        self.step = 0
+        self.best_psnr = -math.inf
+        self.pairs = source.validation_pairs(config.seed)[: config.validation_images] if worker.rank == 0 else []
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that --resume reads."""
+        return self.out / "last.pt"
+
+    def resume(self) -> None:
+        """Take weights, averages, optimizer state and step from last.pt."""
+        content = read_checkpoint(self.last)
+        extra = content.get("extra", {})
+        if not {"step", "ema", "optimizer", "best_psnr"} <= extra.keys():
+            raise UserError(f"{self.last}: not a run's last.pt: it has no optimizer state; use --init for weights alone")
+        if content["config"] != self.model.config.to_dict():
+            raise UserError(f"{self.last}: holds {content['config']}, but this run asks for {self.model.config.to_dict()}")
+        self.model.load_state_dict(content["state_dict"])
+        self.average.model.load_state_dict(extra["ema"])
+        self.optimizer.load_state_dict(extra["optimizer"])
+        self.step, self.best_psnr = extra["step"], extra["best_psnr"]
+
+    def save(self) -> None:
+        """Write last.pt so that a crash leaves the previous one."""
+        extra = {
+            "step": self.step,
+            "best_psnr": self.best_psnr,
+            "ema": self.average.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "training": asdict(self.config),
+        }
+        save_checkpoint(self.last, self.model, extra)
+
+    def train_step(self, rainy: Tensor, clean: Tensor) -> float:
+        """One optimizer step; returns the loss. A loss or gradient that is not finite stops the run."""
+        device = self.worker.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.config)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            restored = self.network(rainy.to(device, non_blocking=True))
+        loss = self.loss(restored, clean.to(device, non_blocking=True))
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if not torch.isfinite(loss) or not torch.isfinite(norm):
+            raise UserError(self._not_finite(float(loss), float(norm)))
+        self.optimizer.step()
+        self.average.update(self.model, self.step)
+        self.step += 1
+        return float(loss.detach())
+
+    def _not_finite(self, loss: float, norm: float) -> str:
+        kept = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
+        return f"training: loss {loss} and gradient norm {norm} at step {self.step}: {kept}; lower --lr"
+
+    def run(self) -> None:
+        """Train to the end; log, save and validate on the way. Rank 0 alone writes."""
+        writes = self.worker.rank == 0
+        log = RunLog(self.out / "log.csv", self.step) if writes else None
+        losses: list[float] = []
+        with _stop_signal(self.worker.size == 1) as stop, _progress(self.config.steps, self.step, writes) as bar:
+            for _, rainy, clean in batches(self.source, self.config, self.worker.rank, self.step):
+                losses.append(self.train_step(rainy, clean))
+                bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}", refresh=False)
+                bar.update()
+                done = self.step == self.config.steps or stop.is_set()
+                validated = done or self.step % self.config.validate_every == 0
+                if log and (validated or self.step % self.config.save_every == 0):
+                    scores = self._validate_and_keep() if validated else None
+                    self.save()
+                    log.add(self.step, float(np.mean(losses)), learning_rate(self.step - 1, self.config), scores)
+                    losses.clear()
+                if done:
+                    break
+
+    def _validate_and_keep(self) -> tuple[float, float] | None:
+        """Score the averaged weights, write ema.pt, and best.pt where they are the best so far."""
+        extra = {"step": self.step, "training": asdict(self.config)}
+        scores = validate(self.average.model, self.pairs, self.worker.device) if self.pairs else None
+        save_checkpoint(self.out / "ema.pt", self.average.model, extra)
+        if scores and scores[0] > self.best_psnr:
+            self.best_psnr = scores[0]
+            save_checkpoint(self.out / "best.pt", self.average.model, {**extra, "validation_psnr": scores[0]})
+        return scores
+
+
+class RunLog:
+    """log.csv: one line per save; lines beyond the step that a run resumes from are dropped."""
+
+    HEADER = "step,loss,lr,psnr_y,ssim_y,seconds"
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path, self.started = path, time.monotonic()
+        old = path.read_text().splitlines()[1:] if path.exists() else []
+        kept = [line for line in old if int(line.split(",")[0]) <= step]
+        self.before = float(kept[-1].split(",")[-1]) if kept else 0.0
+        path.write_text("\n".join([self.HEADER, *kept]) + "\n")
+
+    def add(self, step: int, loss: float, lr: float, scores: tuple[float, float] | None) -> None:
+        """Append a line; `seconds` counts all sessions of the run."""
+        psnr, similarity = (f"{scores[0]:.4f}", f"{scores[1]:.5f}") if scores else ("", "")
+        seconds = self.before + time.monotonic() - self.started
+        with self.path.open("a") as file:
+            file.write(f"{step},{loss:.6f},{lr:.4e},{psnr},{similarity},{seconds:.0f}\n")
+        if scores:
+            tqdm.write(f"step {step}: loss {loss:.4f}, validation {psnr} dB, SSIM {similarity}", file=sys.stderr)
+
+
+def _progress(steps: int, start: int, shown: bool) -> tqdm[None]:
+    """A bar with speed and time left on a terminal, a line a minute in a file."""
+    interval = 0.5 if sys.stderr.isatty() else 60.0
+    return tqdm(total=steps, initial=start, disable=not shown, unit="step", mininterval=interval, smoothing=0.05)
+
+
+@contextmanager
+def _stop_signal(enabled: bool) -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that a run ends between two steps with last.pt written."""
+    stop = threading.Event()
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
