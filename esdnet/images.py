@@ -1,0 +1,121 @@
+"""Image files to arrays and back: (H, W, 3) float64 in [0, 1] in memory, 8-bit RGB PNG on disk.
+
+Whatever cannot be read without a silent loss of meaning (real transparency, 16-bit colour, a damaged file) is refused
+with a UserError of one line.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from esdnet.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+MIN_SIDE = 16  # below this the third level of the network sees fewer than 4 x 4 pixels
+
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def load_image(path: str | Path, min_side: int = MIN_SIDE) -> np.ndarray:
+    """Read an image file as float64 (H, W, 3) in [0, 1].
+
+    Grey and palette images become RGB, 16-bit grey keeps its 16 bits, an opaque alpha channel is dropped and the
+    camera's rotation (EXIF) is applied. UserError for all that is not a readable, opaque image with sides
+    of at least `min_side` pixels.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected an image file")
+    try:
+        _refuse_deep_colour(path)
+        with Image.open(path) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+    except _DAMAGED as error:
+        raise UserError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
+    if min(image.size) < min_side:
+        raise UserError(f"{path}: {image.width}x{image.height} pixels, expected at least {min_side}x{min_side}")
+    return _to_rgb(image, path)
+
+
+def save_image(path: str | Path, array: np.ndarray) -> None:
+    """Write (H, W, 3) floats as 8-bit PNG: clipped to [0, 1], rounded half up; the file appears whole or not at all."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path}: images are written as PNG, expected a name that ends in .png")
+    if not np.isfinite(array).all():
+        raise UserError(f"{path}: not written, the image holds NaN or infinite values")
+    pixels = np.floor(np.clip(array, 0.0, 1.0).astype(np.float64) * 255.0 + 0.5).astype(np.uint8)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        Image.fromarray(pixels, mode="RGB").save(beside, format="PNG")
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({_one_line(error)})") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The image files directly inside a folder, sorted by name, hidden files left out. UserError if there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not found:
+        raise UserError(f"{folder}: holds no image (expected files ending in {', '.join(SUFFIXES)})")
+    return found
+
+
+def to_tensor(array: np.ndarray, dtype: Any = None) -> Tensor:
+    """(H, W, 3) array to a (1, 3, H, W) torch tensor; `dtype` is a torch dtype, float32 by default."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))[None]).to(dtype or torch.float32)
+
+
+def from_tensor(tensor: Tensor) -> np.ndarray:
+    """(1, 3, H, W) or (3, H, W) torch tensor to a (H, W, 3) float64 array; values are not clipped."""
+    if tensor.ndim == 4:
+        tensor = tensor.squeeze(0)
+    return tensor.detach().cpu().double().numpy().transpose(1, 2, 0)
+
+
+def _refuse_deep_colour(path: Path) -> None:
+    """Pillow silently reads 16-bit colour PNG as 8 bits, so the header is read here first (PNG specification, IHDR)."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR" and len(head) == 26:
+        depth, colour = head[24], head[25]
+        if depth == 16 and colour != 0:
+            raise UserError(f"{path}: PNG with 16 bits per colour channel; convert it to 8 bits first")
+
+
+def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", None)):
+        grey = np.asarray(image).astype(np.float64) / 65535.0
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise UserError(f"{path}: pixel mode {image.mode!r} has no defined white; convert it to 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"))
+        if rgba[..., 3].min() < 255:
+            raise UserError(f"{path}: has transparent pixels, which have no colour to derain; flatten it first")
+        return rgba[..., :3].astype(np.float64) / 255.0
+    return np.asarray(image.convert("RGB")).astype(np.float64) / 255.0
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
