@@ -1,6 +1,6 @@
 """`python -m esdnet.train`: trains an ESDNet on pairs made on the fly or read from a folder.
 
-In: a preset (or a checkpoint), data, and a folder for the run. Out: checkpoints, a log, exit status 0; see esdnet.training.
+In: a preset (or a checkpoint), data, and a folder for the run. Out: checkpoints and a log; see esdnet.training.
 Several processes train together under `torchrun`.
 """
 
@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="synthetic", help="'synthetic', or a folder of pairs (default: synthetic)")
     parser.add_argument("--photos", type=Path, help="clean photos for synthetic rain")
     parser.add_argument("--streaks", type=Path, help="streak layers for synthetic rain")
-    parser.add_argument("--pasted", type=Path, nargs="*", default=[], help="folders of pairs whose rain layers are pasted")
+    parser.add_argument("--pasted", type=Path, help="folder of pairs whose rain layers are pasted")
     parser.add_argument("--held-out", type=int, default=16, help="photos kept for validation (default: 16)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--init", type=Path, help="checkpoint whose weights the run starts from")
@@ -42,10 +42,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--loss", choices=("ssim", "l1_ssim"), default="l1_ssim", help="default: l1_ssim")
     parser.add_argument("--l1-weight", type=float, default=1.0, help="of l1_ssim's Charbonnier term (default: 1)")
     parser.add_argument("--ssim-on", choices=("rgb", "y"), default="rgb", help="planes SSIM is taken on (default: rgb)")
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: automatic mixed precision")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: mixed precision")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads of this process (default: torch's)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if any")
     parser.add_argument("--save-every", type=int, default=100, help="steps between last.pt (default: 100)")
     parser.add_argument("--validate-every", type=int, default=500, help="steps between validations (default: 500)")
     parser.add_argument("--validation-images", type=int, default=8, help="images scored each time (default: 8)")

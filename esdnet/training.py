@@ -150,7 +150,8 @@ class Trainer:
     """One run in one folder. `run` trains from the step reached so far to the end, or until a signal asks to stop."""
 
     def __init__(self, model: ESDNet, source: PairSource, config: TrainingConfig, out: Path, worker: Worker) -> None:
-        self.model, self.source, self.config, self.out, self.worker = model.to(worker.device), source, config, out, worker
+        self.model = model.to(worker.device)
+        self.source, self.config, self.out, self.worker = source, config, out, worker
         self.network: nn.Module = self.model
         if worker.size > 1:
             self.network = nn.parallel.DistributedDataParallel(self.model)
@@ -173,9 +174,9 @@ class Trainer:
         content = read_checkpoint(self.last)
         extra = content.get("extra", {})
         if not {"step", "ema", "optimizer", "best_psnr"} <= extra.keys():
-            raise UserError(f"{self.last}: not a run's last.pt: it has no optimizer state; use --init for weights alone")
-        if content["config"] != self.model.config.to_dict():
-            raise UserError(f"{self.last}: holds {content['config']}, but this run asks for {self.model.config.to_dict()}")
+            raise UserError(
+                f"{self.last}: not a run's last.pt, it has no optimizer state; use --init for weights alone"
+            )
         self.model.load_state_dict(content["state_dict"])
         self.average.model.load_state_dict(extra["ema"])
         self.optimizer.load_state_dict(extra["optimizer"])
