@@ -1,0 +1,255 @@
+"""What one node costs when it runs, exactly, per time step: spikes, ACs, MACs, element-wise work, memory words.
+
+In: a node, the shapes of its values and, where its input is spikes, how many spikes there were per step and pixel.
+Out: NodeCounts. The rules are stated in docs/counting.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache, singledispatch
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.network import (
+    Activation,
+    Add,
+    Affine,
+    Concat,
+    Conv,
+    Input,
+    Linear,
+    Mul,
+    NetworkError,
+    Neuron,
+    Node,
+    Output,
+    Reduce,
+    Repeat,
+    Resize,
+    Shape,
+    ValueKind,
+)
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class NodeCounts:
+    """Operations of one node. Each field is int64 of shape (steps,), or (1,) for a node that runs once an image.
+
+    `adds` and `muls` are element-wise work (biases, leaks, residual sums, gates, interpolation). The `*_words` are
+    values moved if every operand moves once per step; spikes are single bits (`spike_bits`).
+    """
+
+    spikes: Counts
+    acs: Counts
+    macs: Counts
+    adds: Counts
+    muls: Counts
+    neuron_updates: Counts
+    weight_words: Counts
+    membrane_words: Counts
+    activation_words: Counts
+    spike_bits: Counts
+
+    def totals(self) -> dict[str, int]:
+        """Every field summed over the steps."""
+        return {item.name: int(getattr(self, item.name).sum()) for item in fields(self)}
+
+    @staticmethod
+    def zeros(steps: int) -> NodeCounts:
+        """All counts 0."""
+        return NodeCounts(*(np.zeros(steps, np.int64) for _ in fields(NodeCounts)))
+
+    def plus(self, other: NodeCounts) -> NodeCounts:
+        """Field by field: the counts of both runs together (tiles, images)."""
+        return NodeCounts(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What the counting rules may look at: shapes and kinds of the inputs and the output, and the spikes that came in.
+
+    `spike_map`: for an input of spikes, their number per step and pixel, summed over channels: int64 (steps, H, W).
+    """
+
+    input_shapes: Sequence[Shape]
+    input_kinds: Sequence[ValueKind]
+    output_shape: Shape
+    output_kind: ValueKind
+    spike_map: NDArray[np.int64] | None = None
+    spikes_out: Counts | None = None
+
+    @property
+    def steps(self) -> int:
+        """How often the node runs: once per step of its output."""
+        return self.output_shape[0]
+
+    @property
+    def outputs(self) -> int:
+        """Output elements per step."""
+        return prod(self.output_shape[1:])
+
+
+@lru_cache(maxsize=4096)
+def _taps_along(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[int, ...]:
+    """For each input position along one axis: how many (output, kernel tap) pairs read it. Padding has no position."""
+    outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    positions = np.arange(outputs)[:, None] * stride + np.arange(kernel)[None, :] * dilation - padding
+    inside = positions[(positions >= 0) & (positions < size)]
+    return tuple(int(n) for n in np.bincount(inside, minlength=size))
+
+
+def fan_out(node: Conv, height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Rows, columns and channels of the fan-out of one input element: a spike at (h, w) reaches
+    rows[h] * columns[w] * channels outputs, whatever its channel."""
+    rows, columns = (
+        np.array(_taps_along(size, kernel, stride, padding, dilation), np.int64)
+        for size, kernel, stride, padding, dilation in zip(
+            (height, width), node.weight.shape[2:], node.stride, node.padding, node.dilation, strict=True
+        )
+    )
+    return rows, columns, node.weight.shape[0] // node.groups
+
+
+def dense_taps(node: Conv, input_shape: Shape) -> int:
+    """Multiply-accumulates of one dense pass over one step; taps that fall on padding are not work."""
+    rows, columns, channels = fan_out(node, *input_shape[2:])
+    return int(rows.sum() * columns.sum()) * channels * input_shape[1]
+
+
+def synaptic_operations(node: Conv, spike_map: NDArray[np.int64]) -> Counts:
+    """Accumulations per step: every input spike times its exact fan-out. spike_map: (steps, H, W) -> (steps,)."""
+    rows, columns, channels = fan_out(node, *spike_map.shape[1:])
+    return np.asarray((spike_map @ columns) @ rows * channels, np.int64)
+
+
+def count_node(node: Node, operands: Operands) -> NodeCounts:
+    """All counts of one node in one run."""
+    work = {name: np.asarray(value, np.int64) for name, value in count_work(node, operands).items()}
+    work.update(_count_memory(node, operands))
+    return NodeCounts(
+        **{
+            item.name: np.broadcast_to(work.get(item.name, np.zeros((), np.int64)), (operands.steps,)).astype(np.int64)
+            for item in fields(NodeCounts)
+        }
+    )
+
+
+def _count_memory(node: Node, operands: Operands) -> dict[str, Counts]:
+    """Values read and written per step when every operand moves once: inputs, output, parameters, membranes."""
+    if isinstance(node, (Input, Output, Repeat, Concat)):  # wiring: moves nothing by itself
+        return {}
+    activations = spikes = 0
+    sides = [
+        *zip(operands.input_shapes, operands.input_kinds, strict=True),
+        (operands.output_shape, operands.output_kind),
+    ]
+    for shape, kind in sides:
+        values = prod(shape) // operands.steps if shape[0] >= operands.steps else prod(shape[1:])
+        if kind is ValueKind.SPIKE:
+            spikes += values
+        else:
+            activations += values
+    weights = sum(array.size for array in (getattr(node, "weight", None), getattr(node, "bias", None)) if array is not None)
+    is_neuron = isinstance(node, Neuron)
+    states = (2 if is_neuron else 0) + (2 if isinstance(node, Neuron) and node.current_decay else 0)
+    return {
+        "activation_words": np.asarray(activations, np.int64),
+        "spike_bits": np.asarray(spikes, np.int64),
+        "weight_words": np.asarray(0 if is_neuron else weights, np.int64),
+        "membrane_words": np.asarray(states * operands.outputs, np.int64),
+    }
+
+
+Work = dict[str, "int | Counts"]
+
+
+@singledispatch
+def count_work(node: Node, operands: Operands) -> Work:
+    """Operations per step of one node; a kind without a rule is refused."""
+    raise NetworkError(f"{node.name}: no counting rule for kind {node.kind}")
+
+
+@count_work.register(Input)
+@count_work.register(Output)
+@count_work.register(Repeat)
+@count_work.register(Concat)
+def _(node: Node, operands: Operands) -> Work:
+    return {}
+
+
+@count_work.register
+def _(node: Conv, operands: Operands) -> Work:
+    work: Work = {"adds": 0 if node.bias is None else operands.outputs}
+    if operands.input_kinds[0] is ValueKind.SPIKE:
+        if operands.spike_map is None:
+            raise NetworkError(f"{node.name} (conv): reads spikes, but the run did not report them")
+        work["acs"] = synaptic_operations(node, operands.spike_map)
+    else:
+        work["macs"] = dense_taps(node, operands.input_shapes[0])
+    return work
+
+
+@count_work.register
+def _(node: Linear, operands: Operands) -> Work:
+    macs = operands.outputs * operands.steps // node.weight.shape[0] * node.weight.size
+    return {"macs": macs // operands.steps, "adds": 0 if node.bias is None else operands.outputs}
+
+
+@count_work.register
+def _(node: Neuron, operands: Operands) -> Work:
+    """Per neuron and step: leak (1 mul), integrate (1 add), compare (1 add); more for a current state, gain or bias."""
+    muls, adds = 1, 2
+    if node.current_decay:
+        muls, adds = muls + 1, adds + 1
+    muls += bool(np.any(np.abs(node.gain) != 1.0))
+    adds += bool(np.any(node.bias != 0.0))
+    work: Work = {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
+    if operands.spikes_out is None:
+        raise NetworkError(f"{node.name} (neuron): the run did not report its spikes")
+    work["spikes"] = operands.spikes_out
+    return work
+
+
+@count_work.register
+def _(node: Add, operands: Operands) -> Work:
+    return {"adds": operands.outputs}
+
+
+@count_work.register
+def _(node: Mul, operands: Operands) -> Work:
+    return {"muls": operands.outputs}
+
+
+@count_work.register
+def _(node: Affine, operands: Operands) -> Work:
+    return {
+        "muls": operands.outputs * bool(np.any(np.abs(node.scale) != 1.0)),
+        "adds": operands.outputs * bool(np.any(node.offset != 0.0)),
+    }
+
+
+@count_work.register
+def _(node: Reduce, operands: Operands) -> Work:
+    """n values to one: n - 1 additions or comparisons, and one multiplication by 1/n for a mean."""
+    values = prod(operands.input_shapes[0]) // prod(operands.output_shape)
+    return {"adds": (values - 1) * operands.outputs, "muls": operands.outputs if node.function == "mean" else 0}
+
+
+@count_work.register
+def _(node: Activation, operands: Operands) -> Work:
+    """relu: one comparison; sigmoid: one multiply and one add (a table with interpolation)."""
+    return {"adds": operands.outputs, "muls": operands.outputs if node.function == "sigmoid" else 0}
+
+
+@count_work.register
+def _(node: Resize, operands: Operands) -> Work:
+    """Bilinear: four taps per output pixel; nearest copies."""
+    if node.mode == "nearest":
+        return {}
+    return {"muls": 4 * operands.outputs, "adds": 3 * operands.outputs}
