@@ -14,14 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import affine_transform
 
+Array = np.ndarray
+
 
 @dataclass(frozen=True)
 class Streaks:
     """One layer of drawn streaks. Lengths in pixels, angle in degrees from upright, brightness in [0, 1].
 
     `coverage` is the summed streak area over the layer's area. `spread` is how much a streak's brightness varies: 0
-    makes all equal, 1 makes most faint and a few bright. `hard` draws sharp-edged lines turned without
-    interpolation, as in much of Rain200H; otherwise streaks fade at their ends and sides, as blurred drops.
+    makes all equal, 1 makes most faint and a few bright. `hard` streaks are even bars, the brighter one wins where two
+    cross; others fade at their ends and sides, as blurred drops do, and add up. A `jagged` layer is turned without
+    interpolation: much of Rain200H is so.
     """
 
     angle: float
@@ -31,24 +34,26 @@ class Streaks:
     brightness: float
     spread: float
     hard: bool
+    jagged: bool = False
 
 
 def draw_streaks(rng: np.random.Generator, height: int, width: int, streaks: Streaks) -> np.ndarray:
     """Draw one layer of rain: float32 (height, width), at least 0, not clipped above."""
-    side = int(np.ceil(np.hypot(height, width))) + 4  # the turned crop fits into a square of its diagonal
+    cosine, sine = abs(np.cos(np.deg2rad(streaks.angle))), abs(np.sin(np.deg2rad(streaks.angle)))
+    rows = int(height * cosine + width * sine) + 4  # what the turned layer sees of the upright one
+    columns = int(width * cosine + height * sine) + 4
     margin = int(2 * streaks.length) + 2
-    canvas = np.zeros((side + 2 * margin, side + 8), dtype=np.float32)
-    count = rng.poisson(streaks.coverage * (side + margin) * side / (streaks.length * streaks.width))
+    canvas = np.zeros((rows + 2 * margin, columns + 8), dtype=np.float32)
+    count = rng.poisson(streaks.coverage * (rows + margin) * columns / (streaks.length * streaks.width))
     lengths = np.clip(streaks.length * rng.lognormal(0.0, 0.35, count), 3, margin - 1).astype(int)
     widths = streaks.width * rng.uniform(0.7, 1.3, count)
     peaks = streaks.brightness * _brightness(rng, count, streaks.spread)
-    tops = rng.integers(margin // 2, side + margin + margin // 2, count) - lengths // 2
-    lefts = rng.uniform(2, side + 4, count)
-    draw = _draw_hard if streaks.hard else _draw_soft
-    for index in range(count):
-        draw(canvas, int(tops[index]), lefts[index], lengths[index], widths[index], peaks[index])
-    upright = canvas[margin : margin + side, 4 : side + 4]
-    return turn(upright, streaks.angle, height, width, smooth=not streaks.hard)
+    tops = rng.integers(margin // 2, rows + margin + margin // 2, count) - lengths // 2
+    lefts = rng.uniform(2, columns + 4, count)
+    draw = _draw_bars if streaks.hard else _draw_drops
+    draw(canvas, tops, lefts, lengths, widths, peaks.astype(np.float32))
+    upright = canvas[margin : margin + rows, 4 : columns + 4]
+    return turn(upright, streaks.angle, height, width, smooth=not streaks.jagged)
 
 
 def turn(layer: np.ndarray, angle: float, height: int, width: int, smooth: bool = True) -> np.ndarray:
@@ -78,14 +83,14 @@ def light_rain(rng: np.random.Generator, height: int, width: int, patterns: Sequ
     angle = rng.normal(0.0, 9.0)
     if len(patterns) > 0 and rng.random() < 0.5:
         pattern = patterns[rng.integers(len(patterns))]
-        layer = cut_pattern(rng, pattern, height, width, angle, rng.uniform(0.9, 1.8))
+        layer = cut_pattern(rng, pattern, height, width, angle, rng.uniform(0.8, 1.4))
         return layer * np.float32(_log_uniform(rng, 0.4, 1.0))
     streaks = Streaks(
         angle=angle,
-        coverage=_log_uniform(rng, 0.15, 0.4),
-        length=_log_uniform(rng, 16, 60),
-        width=rng.uniform(1.2, 2.6),
-        brightness=_log_uniform(rng, 0.08, 0.2),
+        coverage=_log_uniform(rng, 0.18, 0.5),
+        length=_log_uniform(rng, 18, 60),
+        width=rng.uniform(1.0, 2.2),
+        brightness=_log_uniform(rng, 0.07, 0.18),
         spread=1.0,
         hard=False,
     )
@@ -96,20 +101,22 @@ def heavy_rain(
     rng: np.random.Generator, height: int, width: int, severity: float, patterns: Sequence[np.ndarray] = ()
 ) -> np.ndarray:
     """Several layers in close directions, sharp and soft, as Rain200H; `severity` in [0, 1] goes from mid to heavy."""
-    angle = rng.normal(0.0, 9.0)
+    angle = rng.normal(0.0, 7.0)
     total = np.zeros((height, width), dtype=np.float32)
     layers = 1 + rng.integers(0, 3 + round(2 * severity))
-    strength = (0.08 + 0.4 * severity) * rng.uniform(0.7, 1.3)  # summed coverage x brightness of all layers
-    for share in rng.dirichlet(np.full(layers, 2.0)):
+    strength = (0.05 + 0.42 * severity) * rng.uniform(0.7, 1.3)  # summed coverage x brightness of all layers
+    for index, share in enumerate(rng.dirichlet(np.full(layers, 2.0))):
         coverage = _log_uniform(rng, 0.3, 1.2)
+        crossing = rng.uniform(-50.0, 50.0) if index > 0 and rng.random() < 0.2 else 0.0
         streaks = Streaks(
-            angle=angle + rng.normal(0.0, 5.0) + (rng.uniform(-40, 40) if rng.random() < 0.12 else 0.0),
+            angle=angle + rng.normal(0.0, 7.0) + crossing,
             coverage=coverage,
             length=_log_uniform(rng, 25, 110),
-            width=_log_uniform(rng, 1.0, 3.2),
-            brightness=min(share * strength / coverage, 0.45),
-            spread=rng.choice([0.0, 0.3, 0.6]),
-            hard=bool(rng.random() < 0.5),
+            width=_log_uniform(rng, 1.0, 2.6),
+            brightness=min(share * strength / coverage, 0.36),
+            spread=rng.choice([0.0, 0.3, 0.5]),
+            hard=bool(rng.random() < 0.6),
+            jagged=bool(rng.random() < 0.4),
         )
         total += draw_streaks(rng, height, width, streaks)
     if rng.random() < 0.5:
@@ -128,18 +135,22 @@ def _brightness(rng: np.random.Generator, count: int, spread: float) -> np.ndarr
     return (1.0 - spread) + spread * rng.exponential(1.0, count)
 
 
-def _draw_hard(canvas: np.ndarray, top: int, left: float, length: int, width: float, peak: float) -> None:
-    column = int(left)
-    part = canvas[top : top + length, column : column + max(1, round(width))]
-    np.maximum(part, np.float32(peak), out=part)
+def _draw_bars(canvas: Array, tops: Array, lefts: Array, lengths: Array, widths: Array, peaks: Array) -> None:
+    """Even bars, whole pixels wide; the brightest one is seen."""
+    columns, wholes = lefts.astype(int), np.maximum(np.rint(widths), 1).astype(int)
+    for top, left, length, width, peak in zip(tops, columns, lengths, wholes, peaks, strict=True):
+        part = canvas[top : top + length, left : left + width]
+        np.maximum(part, peak, out=part)
 
 
-def _draw_soft(canvas: np.ndarray, top: int, left: float, length: int, width: float, peak: float) -> None:
-    column = int(left) - 2
-    sigma = width / 2.5  # the Gaussian's area equals that of a box of this width
-    across = np.exp(-((np.arange(column, column + 6) - left) ** 2) / (2 * sigma**2))
-    along = np.sin(np.pi * (np.arange(length) + 0.5) / length)
-    canvas[top : top + length, column : column + 6] += (peak * along[:, None] * across).astype(np.float32)
+def _draw_drops(canvas: Array, tops: Array, lefts: Array, lengths: Array, widths: Array, peaks: Array) -> None:
+    """Half a sine along, a Gaussian of the same area as a box of that width across; overlapping drops add up."""
+    columns = lefts.astype(int) - 2
+    distance = columns[:, None] + np.arange(6) - lefts[:, None]
+    across = (peaks[:, None] * np.exp(-(distance**2) / (2 * (widths[:, None] / 2.5) ** 2))).astype(np.float32)
+    along = {n: np.sin(np.pi * (np.arange(n) + 0.5) / n).astype(np.float32)[:, None] for n in np.unique(lengths)}
+    for top, left, length, profile in zip(tops, columns, lengths, across, strict=True):
+        canvas[top : top + length, left : left + 6] += along[length] * profile
 
 
 def _mirrored(rng: np.random.Generator, size: int, wanted: int) -> np.ndarray:
