@@ -113,8 +113,8 @@ class PairedFolder:
     """A benchmark on disk. Layouts:
 
     paired    input/ and target/, matched by name without its ending
-    rain12    as published: *_in.* and *_GT.*, in one folder or two
-    rain200   rain/ or rainy/ or input/ (norain-1x2.png, rain-1.png) and norain/ or target/ (norain-1.png)
+    rain12    *_in.* and *_GT.* anywhere, or equal names in rainy/ (or input/) and groundtruth/ (or gt/, target/)
+    rain200   rain/X2/norain-1x2.png (or rain/, rainy/, input/) and norain/norain-1.png (or target/, gt/)
     rain1200  one folder of images with rainy left and clean right
     rw-data   one folder of rainy images without targets
 
@@ -164,10 +164,11 @@ def _find_paired(root: Path) -> list[Pair]:
 
 
 def _find_rain12(root: Path) -> list[Pair]:
-    files = [path for folder in _with_subfolders(root) for path in _images_or_none(folder)]
-    rainy = [path for path in files if path.stem.lower().endswith("_in")]
-    clean = [path for path in files if path.stem.lower().endswith("_gt")]
-    return _match(root, _by_key(rainy, lambda stem: stem[:-3]), _by_key(clean, lambda stem: stem[:-3]))
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    files = [path for folder in folders for path in _images_or_none(folder)]
+    is_clean = {path: path.stem.lower().endswith("_gt") or path.parent.name.lower() in _CLEAN_FOLDERS for path in files}
+    rainy, clean = ([path for path in files if is_clean[path] == wanted] for wanted in (False, True))
+    return _match(root, _by_key(rainy, _rain12_key), _by_key(clean, _rain12_key))
 
 
 def _find_rain200(root: Path) -> list[Pair]:
@@ -192,6 +193,12 @@ _LAYOUTS: dict[str, Callable[[Path], list[Pair]]] = {
     "rw-data": _find_rw_data,
 }
 LAYOUTS = tuple(_LAYOUTS)
+_CLEAN_FOLDERS = ("groundtruth", "ground truth", "gt", "target", "norain")
+
+
+def _rain12_key(stem: str) -> str:
+    """001_in and 001_GT name the same scene."""
+    return re.sub(r"_(in|gt)$", "", stem, flags=re.IGNORECASE)
 
 
 def _rain200_key(stem: str) -> str:
@@ -219,10 +226,6 @@ def _match(root: Path, rainy: dict[str, Path], clean: dict[str, Path]) -> list[P
     if orphans:
         print(f"warning: {root}: {len(orphans)} images without partner are left out: {listed}", file=sys.stderr)
     return [Pair(name, rainy[name], clean[name]) for name in names]
-
-
-def _with_subfolders(root: Path) -> list[Path]:
-    return [root, *sorted(path for path in root.iterdir() if path.is_dir())]
 
 
 def _images_or_none(folder: Path) -> list[Path]:

@@ -1,0 +1,159 @@
+"""`python -m esdnet.evaluate`: scores a checkpoint on a folder of images, each beside the score of the rainy input.
+
+In: a checkpoint and a data set (esdnet.data lists the layouts). Out: PSNR and SSIM on Y per image and on average, or
+PIQE where there are no targets; a table on stdout, JSON and CSV on request. Outputs are rounded to 8 bits first, as a
+saved image is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from esdnet.data import LAYOUTS, Pair, PairedFolder
+from esdnet.derain import add_network_flags, derain, open_network
+from esdnet.errors import UserError, report_user_errors
+from esdnet.images import from_tensor
+from esdnet.metrics import psnr_y, ssim_y
+from esdnet.piqe import piqe
+
+if TYPE_CHECKING:
+    from esdnet.model import ESDNet
+
+METAQA_NOTE = "MetaQA, the paper's other score without targets, is not run: it needs third-party weights"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All flags of the command."""
+    parser = argparse.ArgumentParser(prog="python -m esdnet.evaluate", description="Score a checkpoint on a data set.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--layout", choices=LAYOUTS, default="paired", help="default: paired (input/ and target/)")
+    add_network_flags(parser)
+    parser.add_argument("--limit", type=int, help="only the first N images")
+    parser.add_argument("--json", type=Path, help="write all scores there")
+    parser.add_argument("--csv", type=Path, help="write the scores per image there")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit status."""
+    arguments = build_parser().parse_args(argv)
+    return report_user_errors(lambda: evaluate(arguments))
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Score what the flags name, print the table and write the files asked for."""
+    from tqdm import tqdm
+
+    from esdnet.checkpoint import DEFAULT_CHECKPOINT
+    from esdnet.tiling import check_tile
+
+    check_tile(arguments.tile, arguments.overlap)
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UserError(f"--limit {arguments.limit}: expected at least 1")
+    for path in (arguments.json, arguments.csv):
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"{path}: no such folder to write to")
+    pairs = PairedFolder(arguments.data, arguments.layout).pairs()[: arguments.limit]
+    model = open_network(arguments.checkpoint, arguments.device)
+    rows = [
+        score_pair(model, pair, arguments.tile, arguments.overlap) for pair in tqdm(pairs, "evaluate", unit="image")
+    ]
+    report = {
+        "checkpoint": str(arguments.checkpoint or DEFAULT_CHECKPOINT.name),
+        "data": str(arguments.data),
+        "layout": arguments.layout,
+        "tile": arguments.tile,
+        "overlap": arguments.overlap,
+        "device": str(next(model.parameters()).device),
+        "images": rows,
+        "mean": {name: sum(row[name] for row in rows) / len(rows) for name in score_names(rows[0])},
+    }
+    _print_table(rows, report["mean"])
+    if arguments.json is not None:
+        _write(arguments.json, json.dumps(_finite(report), indent=2, allow_nan=False) + "\n")
+    if arguments.csv is not None:
+        _write(arguments.csv, _to_csv(rows))
+    return 0
+
+
+def score_pair(model: ESDNet, pair: Pair, tile: int, overlap: int) -> dict[str, Any]:
+    """Derain one image and score it: name, size, what was executed, and the scores of output and input."""
+    rainy, clean = pair.load()
+    result = derain(model, rainy, tile, overlap)
+    output = np.floor(np.clip(from_tensor(result.output), 0.0, 1.0) * 255.0 + 0.5) / 255.0
+    return {
+        "name": pair.name,
+        "height": rainy.shape[0],
+        "width": rainy.shape[1],
+        "executed_size": list(result.executed_size),
+        "tiles": result.tiles,
+        **_scores(output, rainy, clean),
+    }
+
+
+def score_names(row: dict[str, Any]) -> list[str]:
+    """The columns of a row that are scores."""
+    return [name for name in row if name.split("_")[-1] in ("psnr", "ssim", "piqe")]
+
+
+def _scores(output: np.ndarray, rainy: np.ndarray, clean: np.ndarray | None) -> dict[str, float]:
+    if clean is None:
+        return {"piqe": piqe(output), "input_piqe": piqe(rainy)}
+    return {
+        "psnr": psnr_y(output, clean),
+        "ssim": ssim_y(output, clean),
+        "input_psnr": psnr_y(rainy, clean),
+        "input_ssim": ssim_y(rainy, clean),
+    }
+
+
+def _print_table(rows: list[dict[str, Any]], mean: dict[str, float]) -> None:
+    names = list(mean)
+    print(f"{'image':<24}" + "".join(f"{name:>12}" for name in names))
+    for row in [*rows, {"name": f"mean of {len(rows)}", **mean}]:
+        print(f"{row['name']:<24}" + "".join(f"{row[name]:>12.4f}" for name in names))
+    if "piqe" in mean:
+        print(f"PIQE: 0 is best, 100 worst. {METAQA_NOTE}.")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: the PSNR of equal images becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _to_csv(rows: list[dict[str, Any]]) -> str:
+    names = ["name", "height", "width", "tiles", *score_names(rows[0])]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
