@@ -23,7 +23,7 @@ DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "small_released.pt"
 
 
 def save_checkpoint(path: str | Path, model: ESDNet, extra: dict[str, Any] | None = None) -> None:
-    """Write config, weights and `extra` (plain numbers, strings, lists, tensors) so that a crash leaves the old file."""
+    """Write config, weights and `extra` (plain values, lists, tensors); a crash on the way leaves the old file."""
     path = Path(path)
     content = {
         "format": FORMAT,
@@ -69,8 +69,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: expected a checkpoint file, found {found}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it is empty"
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, OSError, KeyError, IndexError) as error:
+        reason = "it is not a PyTorch file" if path.stat().st_size else "it is empty"
         if "weights_only" in str(error) or "Unsupported" in str(error):
             reason = "it holds more than weights (loading it could run code): refused; save its state_dict alone"
         raise UserError(f"{path}: cannot be read as a checkpoint: {reason}") from error
@@ -107,7 +107,9 @@ def _check_keys(path: str | Path, model: ESDNet, state: dict[str, Any]) -> None:
         found = state.get(key)
         if not isinstance(found, Tensor):
             missing = sum(name not in state for name in expected)
-            raise UserError(f"{path}: {key} is missing ({missing} of {len(expected)} keys): not weights of {model.config}")
+            raise UserError(
+                f"{path}: {key} is missing ({missing} of {len(expected)} keys): no weights of {model.config}"
+            )
         if found.shape != value.shape:
             raise UserError(f"{path}: {key} has shape {tuple(found.shape)}, expected {tuple(value.shape)}")
         if not torch.isfinite(found).all():

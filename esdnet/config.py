@@ -38,7 +38,8 @@ class ESDNetConfig:
     def from_dict(cls, values: dict[str, Any]) -> ESDNetConfig:
         """The inverse of to_dict; unknown or missing names are refused."""
         try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+            fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            return cls(**fields)
         except TypeError as error:
             raise UserError(f"config: {error}") from error
 

@@ -90,7 +90,7 @@ class MixedAttention(nn.Module):
 
 
 class SpikingResidualBlock(nn.Module):
-    """SRB (paper, Eq. 1): MAU([LIF-Conv-tdBN]x2(X) + tdBN(Conv(X))) + X. The shortcut convolution reads X, real values."""
+    """SRB (paper, Eq. 1): MAU([LIF-Conv-tdBN]x2(X) + tdBN(Conv(X))) + X. The shortcut convolution reads analog X."""
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()

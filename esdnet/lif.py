@@ -77,12 +77,12 @@ class LIF(snntorch.Leaky):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Changing dtype or device makes beta and the compare value anew from the exact numbers, in the new dtype."""
         super()._apply(fn, recurse)
-        device, dtype = self.threshold.device, self.threshold.dtype
+        device, dtype = self.beta.device, self.beta.dtype
         self.threshold = compare_value(self.exact_threshold, dtype).to(device)
         self.beta = torch.tensor(self.exact_beta, dtype=dtype, device=device)
         return self
 
-    def forward(self, current: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, current: Tensor) -> Tensor:
         """Spikes of T steps: (T, ...) -> (T, ...), the same floating dtype."""
         if self.fused:
             return _FusedLIF.apply(current, self.threshold, self.exact_beta, self.slope)

@@ -68,9 +68,13 @@ class GraphBuilder:
         yield
         self._block, self._placement = before
 
-    def add(self, kind: type[Node], name: str, inputs: list[str], modules: list[nn.Module] | None = None, **fields: Any) -> str:
+    def add(
+        self, kind: type[Node], name: str, inputs: list[str], modules: list[nn.Module] | None = None, **fields: Any
+    ) -> str:
         """Append a node; the parameters of `modules` that no node has counted yet become its source_parameters."""
-        parameters = [p for module in modules or [] for p in module.parameters(recurse=False) if id(p) not in self._counted]
+        parameters = [
+            p for module in modules or [] for p in module.parameters(recurse=False) if id(p) not in self._counted
+        ]
         self._counted.update(id(parameter) for parameter in parameters)
         self.nodes.append(
             kind(
@@ -96,7 +100,9 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Array, Array
     """
     scale = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
     bias = _array(conv.bias) if conv.bias is not None else np.zeros(conv.out_channels)
-    return _array(conv.weight) * scale[:, None, None, None], _array(norm.bias) + (bias - _array(norm.running_mean)) * scale
+    return _array(conv.weight) * scale[:, None, None, None], _array(norm.bias) + (
+        bias - _array(norm.running_mean)
+    ) * scale
 
 
 def add_conv(graph: GraphBuilder, name: str, x: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> str:
@@ -115,7 +121,9 @@ def add_conv(graph: GraphBuilder, name: str, x: str, conv: nn.Conv2d, norm: nn.B
 @singledispatch
 def lower_module(module: nn.Module, graph: GraphBuilder, name: str, x: str) -> str:
     """Add the nodes of one torch module that reads node `x`; returns the name of the node that holds its result."""
-    raise NetworkError(f"{name} ({type(module).__name__}): no lowering rule for this module; add one to export/lower.py")
+    raise NetworkError(
+        f"{name} ({type(module).__name__}): no lowering rule for this module; add one to export/lower.py"
+    )
 
 
 @lower_module.register
@@ -196,7 +204,7 @@ def _lower_pooled_attention(module: layers.PooledAttention, graph: GraphBuilder,
             if layer is None:
                 pooled = graph.add(Activation, node, [pooled], function="relu")
             else:
-                weight = _array(layer.weight)[:, :, 0, 0, 0]  # type: ignore[union-attr]
+                weight = _array(layer.weight)[:, :, 0, 0, 0]
                 pooled = graph.add(Linear, node, [pooled], [layer], weight=weight, axis=axis)
         branches.append(pooled)
     total = graph.add(Add, f"{name}.sum", branches)
@@ -206,9 +214,13 @@ def _lower_pooled_attention(module: layers.PooledAttention, graph: GraphBuilder,
 
 @lower_module.register
 def _(module: layers.SpatialAttention, graph: GraphBuilder, name: str, x: str) -> str:
-    pooled = [graph.add(Reduce, f"{name}.{function}", [x], function=function, axes="TC") for function in ("mean", "max")]
+    pooled = [
+        graph.add(Reduce, f"{name}.{function}", [x], function=function, axes="TC") for function in ("mean", "max")
+    ]
     both = graph.add(Concat, f"{name}.concat", pooled)
-    gate = graph.add(Activation, f"{name}.sigmoid", [add_conv(graph, f"{name}.conv", both, module.conv)], function="sigmoid")
+    gate = graph.add(
+        Activation, f"{name}.sigmoid", [add_conv(graph, f"{name}.conv", both, module.conv)], function="sigmoid"
+    )
     return graph.add(Mul, f"{name}.out", [x, gate])
 
 

@@ -39,7 +39,7 @@ Placement = Literal["neurocore", "host"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Node:
-    """One primitive. `source_parameters`: trainable numbers of the model that it was lowered from (batch norm included)."""
+    """One primitive. `source_parameters`: trainable numbers of the model in it, batch norm included."""
 
     name: str
     inputs: tuple[str, ...] = ()
@@ -169,7 +169,7 @@ FAN_IN: dict[type[Node], int] = {Input: 0, Add: 2, Mul: 2}  # every other kind r
 class Network:
     """Nodes in topological order. Images have sides that `size_multiple` divides (the runner pads).
 
-    `model_parameters` is the number of trainable parameters of the model it was lowered from; the nodes' must sum to it.
+    `model_parameters`: trainable parameters of the model it was lowered from; the nodes' must sum to it.
     """
 
     name: str
@@ -206,7 +206,9 @@ class Network:
     @cached_property
     def readers(self) -> dict[str, tuple[str, ...]]:
         """Names of the nodes that read each node's value."""
-        return {node.name: tuple(other.name for other in self.nodes if node.name in other.inputs) for node in self.nodes}
+        return {
+            node.name: tuple(other.name for other in self.nodes if node.name in other.inputs) for node in self.nodes
+        }
 
     @property
     def input(self) -> Input:
@@ -248,7 +250,7 @@ def _check_structure(network: Network) -> None:
 
 
 def infer_shapes(network: Network, height: int, width: int) -> dict[str, Shape]:
-    """The shape of every node's value for an image of that size; NetworkError names the first node that does not fit."""
+    """The shape of every node's value for an image of that size; NetworkError names the first that does not fit."""
     multiple = network.size_multiple
     if height < 1 or width < 1 or height % multiple or width % multiple:
         raise NetworkError(f"{network.name}: image of {height}x{width}; both sides must be multiples of {multiple}")
@@ -276,7 +278,9 @@ def _(node: Node, inputs: Sequence[Shape], steps: int) -> Shape:
     try:
         shape = np.broadcast_shapes(inputs[0], *constants)
     except ValueError as error:
-        raise NetworkError(f"{node.name} ({node.kind}): constants {constants} do not fit a value {inputs[0]}") from error
+        raise NetworkError(
+            f"{node.name} ({node.kind}): constants {constants} do not fit a value {inputs[0]}"
+        ) from error
     if shape != inputs[0]:
         raise NetworkError(f"{node.name} ({node.kind}): constants {constants} are larger than the value {inputs[0]}")
     return inputs[0]
@@ -341,7 +345,9 @@ def _(node: Concat, inputs: Sequence[Shape], steps: int) -> Shape:
 def _(node: Reduce, inputs: Sequence[Shape], steps: int) -> Shape:
     if not node.axes or not set(node.axes) <= set(AXES):
         raise NetworkError(f"{node.name} (reduce): axes {node.axes!r}, expected some of {AXES}")
-    time, channels, height, width = (1 if axis in node.axes else size for axis, size in zip(AXES, inputs[0], strict=True))
+    time, channels, height, width = (
+        1 if axis in node.axes else size for axis, size in zip(AXES, inputs[0], strict=True)
+    )
     return (time, channels, height, width)
 
 

@@ -42,12 +42,14 @@ class NodeCounts:
     """Operations of one node. Each field is int64 of shape (steps,), or (1,) for a node that runs once an image.
 
     `adds` and `muls` are element-wise work (biases, leaks, residual sums, gates, interpolation). The `*_words` are
-    values moved if every operand moves once per step; spikes are single bits (`spike_bits`).
+    values moved if every operand moves once per step; spikes are single bits (`spike_bits`). `dense_taps` is what the
+    same layer would multiply and accumulate if every input were analog: acs / dense_taps is its firing rate as felt.
     """
 
     spikes: Counts
     acs: Counts
     macs: Counts
+    dense_taps: Counts
     adds: Counts
     muls: Counts
     neuron_updates: Counts
@@ -155,7 +157,9 @@ def _count_memory(node: Node, operands: Operands) -> dict[str, Counts]:
             spikes += values
         else:
             activations += values
-    weights = sum(array.size for array in (getattr(node, "weight", None), getattr(node, "bias", None)) if array is not None)
+    weights = sum(
+        array.size for array in (getattr(node, "weight", None), getattr(node, "bias", None)) if array is not None
+    )
     is_neuron = isinstance(node, Neuron)
     states = (2 if is_neuron else 0) + (2 if isinstance(node, Neuron) and node.current_decay else 0)
     return {
@@ -185,20 +189,22 @@ def _(node: Node, operands: Operands) -> Work:
 
 @count_work.register
 def _(node: Conv, operands: Operands) -> Work:
-    work: Work = {"adds": 0 if node.bias is None else operands.outputs}
+    taps = dense_taps(node, operands.input_shapes[0])
+    work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
     if operands.input_kinds[0] is ValueKind.SPIKE:
         if operands.spike_map is None:
             raise NetworkError(f"{node.name} (conv): reads spikes, but the run did not report them")
         work["acs"] = synaptic_operations(node, operands.spike_map)
     else:
-        work["macs"] = dense_taps(node, operands.input_shapes[0])
+        work["macs"] = taps
     return work
 
 
 @count_work.register
 def _(node: Linear, operands: Operands) -> Work:
-    macs = operands.outputs * operands.steps // node.weight.shape[0] * node.weight.size
-    return {"macs": macs // operands.steps, "adds": 0 if node.bias is None else operands.outputs}
+    runs = prod(operands.output_shape) // node.weight.shape[0]
+    macs = runs * node.weight.size // operands.steps
+    return {"macs": macs, "dense_taps": macs, "adds": 0 if node.bias is None else operands.outputs}
 
 
 @count_work.register

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ class Result:
     kept. counts: for every node. executed_size: (height, width) that was really run, padding included.
     """
 
-    output: NDArray[np.floating]
+    output: NDArray[np.floating[Any]]
     spikes: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     counts: dict[str, NodeCounts] = field(default_factory=dict)
     executed_size: tuple[int, int] = (0, 0)

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import singledispatch
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ Precision = Literal["float32", "float64"]
 
 def run(
     network: Network,
-    image: NDArray[np.floating],
+    image: NDArray[np.floating[Any]],
     *,
     precision: Precision = "float32",
     device: str = "cpu",
@@ -66,7 +66,13 @@ class _Run:
     """One image on its way through the graph: values that are still needed, and what has been counted."""
 
     def __init__(
-        self, network: Network, image: NDArray[np.floating], dtype: torch.dtype, device: torch.device, keep: bool, count: bool
+        self,
+        network: Network,
+        image: NDArray[np.floating[Any]],
+        dtype: torch.dtype,
+        device: torch.device,
+        keep: bool,
+        count: bool,
     ) -> None:
         self.network, self.dtype, self.device, self.keep, self.count = network, dtype, device, keep, count
         if image.ndim != 3:
@@ -74,7 +80,9 @@ class _Run:
         self.size = (int(image.shape[1]), int(image.shape[2]))
         self.shapes = infer_shapes(network, *self.size)
         if image.shape[0] != network.input.channels:
-            raise NetworkError(f"{network.name}: image has {image.shape[0]} channels, expected {network.input.channels}")
+            raise NetworkError(
+                f"{network.name}: image has {image.shape[0]} channels, expected {network.input.channels}"
+            )
         self.image = torch.from_numpy(np.ascontiguousarray(image)).to(device, dtype).unsqueeze(0)
         self.values: dict[str, Tensor] = {}
         self.spike_maps: dict[str, Tensor] = {}
@@ -105,7 +113,9 @@ class _Run:
         if tuple(value.shape) != self.shapes[node.name]:
             raise NetworkError(f"{node.name}: value has shape {tuple(value.shape)}, declared {self.shapes[node.name]}")
         if (self.network.kinds[node.name] is ValueKind.SPIKE) != (value.dtype is torch.bool):
-            raise NetworkError(f"{node.name}: declared {self.network.kinds[node.name].value}, found {value.dtype} values")
+            raise NetworkError(
+                f"{node.name}: declared {self.network.kinds[node.name].value}, found {value.dtype} values"
+            )
 
     def _spike_map(self, name: str) -> Tensor:
         """Spikes per step and pixel of a spike value, (steps, H, W); kept while the value is."""

@@ -1,0 +1,38 @@
+# make demo: derain and price the bundled photo.   make test: everything that must hold.   Both set up what they need.
+PYTHON ?= $(shell command -v python3.10 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("3.10" if sys.version_info[:2] == (3, 10) else "3.11+")')
+CONSTRAINTS := constraints/python-$(VERSION).txt
+READY := $(VENV)/.ready-$(VERSION)
+DEMO := out/demo
+
+.PHONY: demo test test-all lint setup clean
+
+setup: $(READY)
+
+$(READY): $(CONSTRAINTS) pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --constraints $(CONSTRAINTS) --editable '.[lava,test]'
+	@touch $@
+
+demo: $(READY)
+	@mkdir -p $(DEMO)
+	$(BIN)/python hw_sim/energy.py --image docs/sample/rainy.png --save-image $(DEMO)/derained.png \
+	  --json $(DEMO)/energy.json --html $(DEMO)/energy.html --plots $(DEMO)
+	@echo "The derained photo, the report and the charts are in $(DEMO)/"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,105 @@
+"""One face for every executor: open it for a network, run tiles through it, close it.
+
+In: the network (from a checkpoint or an exported file) and the backend's name. Out: Results, and what only it can know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esdnet.errors import UserError
+
+if TYPE_CHECKING:
+    from esdnet.model import ESDNet
+    from export.network import Network
+    from hw_sim.result import Result
+
+LAVA_LIMIT = 128  # pixels a side that Lava takes without --tile
+
+
+class RunImage(Protocol):
+    """Runs one (3, h, w) tile in [0, 1]."""
+
+    def __call__(self, image: NDArray[np.floating[Any]]) -> Result:
+        """Output, spikes and counts of one tile."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network to run: its layer graph, and the torch model where it came from a checkpoint."""
+
+    label: str
+    network: Network
+    model: ESDNet | None
+
+
+@dataclass
+class Executor:
+    """An open backend. `facts` grows while it runs (Lava: processes, compile and run time)."""
+
+    run: RunImage
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def load_source(checkpoint: Path | None, network: Path | None) -> Source:
+    """The network of a checkpoint (by default the one that ships), or one read back from an export."""
+    if network is not None:
+        from export.nir_format import read_network
+
+        return Source(str(network), read_network(network), None)
+    from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+    from export.lower import lower
+
+    path = checkpoint or DEFAULT_CHECKPOINT
+    model = load_checkpoint(path)
+    label = f"{path.name} (the checkpoint that ships)" if checkpoint is None else str(path)
+    return Source(label, lower(model, path.stem), model)
+
+
+def choose_device(name: str) -> str:
+    """auto, cpu or cuda -> cpu or cuda; UserError where cuda is asked for and there is none."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device is available; use --device cpu or auto")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def open_executor(
+    backend: str, source: Source, precision: str, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
+) -> Iterator[Executor]:
+    """The executor of that name, ready for tiles of `tile_size` (height, width)."""
+    if backend == "simulator":
+        from hw_sim import simulator
+
+        yield Executor(
+            partial(simulator.run, source.network, precision=precision, device=choose_device(device), keep_spikes=False)  # type: ignore[arg-type]
+        )
+    elif backend == "torch":
+        from hw_sim import torch_backend
+
+        if source.model is None:
+            raise UserError("--backend torch runs checkpoints; with --network use --backend simulator or lava")
+        yield Executor(
+            partial(torch_backend.run, source.model, source.network, precision=precision, device=choose_device(device))
+        )
+    else:
+        if max(tile_size) > LAVA_LIMIT:
+            raise UserError(
+                f"--backend lava: {tile_size[0]}x{tile_size[1]} pixels at once, at most {LAVA_LIMIT}x{LAVA_LIMIT};"
+                " add --tile 64 to run it in tiles"
+            )
+        from hw_sim.lava_backend import LavaSession
+
+        with LavaSession(source.network, tile_size, precision=precision, **lava) as session:
+            yield Executor(session.run, session.facts)

@@ -1,0 +1,58 @@
+"""An image of any size through an executor, whole or in tiles: output blended, counts of all tiles added up."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from esdnet.images import from_tensor, to_tensor
+from esdnet.tiling import run_tiled
+from hw_sim.backends import RunImage
+from hw_sim.counts import NodeCounts
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """Output (H, W, 3) float64, not clipped; counts of everything executed; (height, width) of one execution."""
+
+    output: NDArray[np.float64]
+    counts: dict[str, NodeCounts]
+    executed_size: tuple[int, int]
+    tiles: int
+    seconds: float
+
+
+def executed_tile(image: NDArray[np.float64], tile: int, overlap: int, multiple: int) -> tuple[int, int]:
+    """(height, width) of what one execution of an image (H, W, 3) will see."""
+    tiled = run_tiled(lambda part: part, to_tensor(image)[0], tile, overlap if tile else 0, multiple)
+    return tiled.executed_size
+
+
+def run_image(
+    run: RunImage, image: NDArray[np.float64], precision: str, tile: int, overlap: int, multiple: int
+) -> Done:
+    """One image (H, W, 3) in [0, 1] through `run`; a progress bar on stderr where there is more than one tile."""
+    counts: dict[str, NodeCounts] = {}
+    overlap = overlap if tile else 0
+    pixels = to_tensor(image, getattr(torch, precision))[0]
+    tiles = run_tiled(lambda part: part, pixels, tile, overlap, multiple).tiles
+    started = time.perf_counter()
+    with tqdm(total=tiles, unit="tile", file=sys.stderr, disable=tiles == 1, leave=False) as bar:
+
+        def run_part(part: Tensor) -> Tensor:
+            result = run(part.numpy())
+            for name, count in result.counts.items():
+                counts[name] = counts[name].plus(count) if name in counts else count
+            bar.update()
+            return torch.from_numpy(np.array(result.output))
+
+        tiled = run_tiled(run_part, pixels, tile, overlap, multiple)
+    seconds = time.perf_counter() - started
+    return Done(from_tensor(tiled.output), counts, tiled.executed_size, tiled.tiles, seconds)
