@@ -1,0 +1,123 @@
+"""The evaluate command: its scores are those of the metrics on what derain writes, its files are complete."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from esdnet.checkpoint import save_checkpoint
+from esdnet.config import preset
+from esdnet.derain import main as derain_main
+from esdnet.evaluate import main
+from esdnet.images import load_image
+from esdnet.metrics import psnr_y, ssim_y
+from esdnet.model import ESDNet
+from esdnet.piqe import piqe
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
+    save_checkpoint(path, ESDNet(preset("tiny")))
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for folder in ("input", "target"):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        clean = rng.integers(0, 200, (26, 35, 3), dtype=np.uint8)
+        Image.fromarray(clean).save(tmp_path / "pairs" / "target" / f"{name}.png")
+        Image.fromarray(clean + 30).save(tmp_path / "pairs" / "input" / f"{name}.png")
+    return tmp_path / "pairs"
+
+
+def run(*arguments: Path | str) -> int:
+    return main([str(argument) for argument in arguments] + ["--device", "cpu"])
+
+
+def test_scores_are_those_of_the_saved_images(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
+    report_file, table_file, out = tmp_path / "scores.json", tmp_path / "scores.csv", tmp_path / "out"
+    flags = ("--checkpoint", checkpoint, "--tile", "16")
+    assert run("--data", pairs, *flags, "--json", report_file, "--csv", table_file) == 0
+    assert derain_main([str(pairs / "input"), "-o", str(out), *map(str, flags), "--device", "cpu"]) == 0
+
+    report = json.loads(report_file.read_text())
+    assert report["checkpoint"] == str(checkpoint)
+    assert (report["layout"], report["tile"], report["overlap"], report["device"]) == ("paired", 16, 8, "cpu")
+    assert [row["name"] for row in report["images"]] == ["a", "b", "c"]
+    for row in report["images"]:
+        rainy, clean, output = (
+            load_image(folder / f"{row['name']}.png") for folder in (pairs / "input", pairs / "target", out)
+        )
+        assert (row["height"], row["width"], row["executed_size"], row["tiles"]) == (
+            26,
+            35,
+            [16, 16],
+            12,
+        )  # starts 0, 8, 12 and 0, 8, 16, 20
+        assert row["psnr"] == psnr_y(output, clean)
+        assert row["ssim"] == ssim_y(output, clean)
+        assert row["input_psnr"] == psnr_y(rainy, clean)
+        assert row["input_ssim"] == ssim_y(rainy, clean)
+    assert report["mean"]["psnr"] == pytest.approx(np.mean([row["psnr"] for row in report["images"]]))
+
+    rows = list(csv.DictReader(table_file.read_text().splitlines()))
+    assert [float(row["psnr"]) for row in rows] == [row["psnr"] for row in report["images"]]
+    assert list(rows[0]) == ["name", "height", "width", "tiles", "psnr", "ssim", "input_psnr", "input_ssim"]
+
+
+def test_table_on_stdout(checkpoint: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--data", pairs, "--checkpoint", checkpoint, "--limit", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["image", "a", "b", "mean"]
+    assert lines[0].split() == ["image", "psnr", "ssim", "input_psnr", "input_ssim"]
+
+
+def test_equal_input_and_target_become_null_in_json(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
+    for path in (pairs / "input").iterdir():
+        path.write_bytes((pairs / "target" / path.name).read_bytes())
+    assert run("--data", pairs, "--checkpoint", checkpoint, "--limit", "1", "--json", tmp_path / "s.json") == 0
+    report = json.loads((tmp_path / "s.json").read_text())
+    assert report["images"][0]["input_psnr"] is None
+    assert report["images"][0]["input_ssim"] == pytest.approx(1.0)
+
+
+def test_piqe_without_targets(
+    checkpoint: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--data", pairs / "input", "--layout", "rw-data")
+    assert run(*data, "--checkpoint", checkpoint, "--json", tmp_path / "s.json") == 0
+    row = json.loads((tmp_path / "s.json").read_text())["images"][0]
+    assert row["input_piqe"] == piqe(load_image(pairs / "input" / "a.png"))
+    assert 0 <= row["piqe"] <= 100
+    assert "MetaQA" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--limit", "0"], "--limit 0: expected at least 1"),
+        (["--tile", "10"], "multiple of 4"),
+        (["--json", "no/where.json"], "no/where.json: no such folder to write to"),
+        (["--layout", "rain1200"], "holds no image"),
+        (["--checkpoint", "no.pt"], "expected a checkpoint file"),
+    ],
+)
+def test_users_mistakes(
+    checkpoint: Path, pairs: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--data", pairs, "--checkpoint", checkpoint, *flags) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
