@@ -65,10 +65,10 @@ def test_scores_are_those_of_the_saved_images(checkpoint: Path, pairs: Path, tmp
             [16, 16],
             12,
         )  # starts 0, 8, 12 and 0, 8, 16, 20
-        assert row["psnr"] == psnr_y(output, clean)
-        assert row["ssim"] == ssim_y(output, clean)
-        assert row["input_psnr"] == psnr_y(rainy, clean)
-        assert row["input_ssim"] == ssim_y(rainy, clean)
+        assert row["psnr"] == pytest.approx(psnr_y(output, clean), rel=1e-12)
+        assert row["ssim"] == pytest.approx(ssim_y(output, clean), rel=1e-12)
+        assert row["input_psnr"] == pytest.approx(psnr_y(rainy, clean), rel=1e-12)
+        assert row["input_ssim"] == pytest.approx(ssim_y(rainy, clean), rel=1e-12)
     assert report["mean"]["psnr"] == pytest.approx(np.mean([row["psnr"] for row in report["images"]]))
 
     rows = list(csv.DictReader(table_file.read_text().splitlines()))
