@@ -5,7 +5,6 @@ In: a path. Out: a ready ESDNet in eval mode, or a UserError in one line that sa
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from esdnet.config import ESDNetConfig
 from esdnet.errors import UserError
 from esdnet.model import ESDNet
+from esdnet.writing import written_beside
 
 FORMAT = "esdnet-checkpoint-1"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "small_released.pt"
@@ -31,15 +31,12 @@ def save_checkpoint(path: str | Path, model: ESDNet, extra: dict[str, Any] | Non
         "state_dict": {key: value.detach().cpu().clone() for key, value in model.state_dict().items()},
         "extra": extra or {},
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_beside(path) as beside:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, beside)
-        os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise UserError(f"{path}: could not be written: {str(error).splitlines()[0]}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+        try:
+            torch.save(content, beside)
+        except RuntimeError as error:  # that is how torch reports a full disk
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def load_checkpoint(path: str | Path) -> ESDNet:

@@ -6,7 +6,6 @@ with a UserError of one line.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from esdnet.errors import UserError
+from esdnet.writing import written_beside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,14 +58,8 @@ def save_image(path: str | Path, array: np.ndarray) -> None:
     if not np.isfinite(array).all():
         raise UserError(f"{path}: not written, the image holds NaN or infinite values")
     pixels = np.floor(np.clip(array, 0.0, 1.0).astype(np.float64) * 255.0 + 0.5).astype(np.uint8)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_beside(path) as beside:
         Image.fromarray(pixels, mode="RGB").save(beside, format="PNG")
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({_one_line(error)})") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def list_images(folder: str | Path) -> list[Path]:

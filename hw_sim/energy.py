@@ -115,9 +115,9 @@ def _price_one(
 
 
 def _finish(args: argparse.Namespace, reports: list[EnergyReport], folder: bool) -> None:
+    from esdnet.writing import write_json
     from hw_sim.console import open_console, print_summary
     from hw_sim.report import summary_dict
-    from hw_sim.writing import write_json
 
     if folder:
         print_summary(open_console(), reports)
@@ -136,7 +136,7 @@ def _backend_label(args: argparse.Namespace, executor: Executor) -> str:
 
 def _check_outputs(args: argparse.Namespace, folder: bool) -> None:
     """What cannot be written is said before the work begins."""
-    from hw_sim.writing import check_writable
+    from esdnet.writing import check_writable
 
     if folder and (args.html or args.plots):
         raise UserError("--html and --plots show one image; give --image a file, or use --json for a folder")

@@ -11,11 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from esdnet.writing import write_text
 from hw_sim.console import table_rows
 from hw_sim.plots import CHARTS, chart_png
 from hw_sim.prices import available, load_prices
 from hw_sim.report import EnergyReport, assumptions, price_table
-from hw_sim.writing import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 

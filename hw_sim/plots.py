@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esdnet.errors import UserError
+from esdnet.writing import written_beside
 from hw_sim.report import EnergyReport
 
 if TYPE_CHECKING:
@@ -85,11 +84,5 @@ def chart_png(figure: Figure) -> bytes:
 def write_plots(folder: Path, report: EnergyReport) -> None:
     """One PNG per chart into a folder that exists."""
     for name, chart in CHARTS.items():
-        beside = folder / f".{name}.{os.getpid()}.part"
-        try:
+        with written_beside(folder / f"{name}.png") as beside:
             beside.write_bytes(chart_png(chart(report)))
-            os.replace(beside, folder / f"{name}.png")
-        except OSError as error:
-            raise UserError(f"{folder}/{name}.png: could not be written: {error.strerror}") from error
-        finally:
-            beside.unlink(missing_ok=True)

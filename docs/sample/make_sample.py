@@ -1,0 +1,34 @@
+"""Makes the bundled sample: a public-domain photo from scikit-image, and the same photo with rain drawn over it.
+
+python docs/sample/make_sample.py   writes rainy.png and clean.png beside this file, the same bytes every time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from skimage.transform import resize
+
+from esdnet.images import save_image
+from esdnet.rain import add_rain, heavy_rain
+
+SEED = 3
+SIZE = (256, 384)
+SEVERITY = 0.12
+
+
+def main() -> None:
+    """Launch photo by SpaceX, released into the public domain (skimage.data.rocket)."""
+    photo = skimage.data.rocket()[:, :, :3] / 255.0
+    clean = resize(photo, SIZE, anti_aliasing=True)
+    clean = np.round(clean * 255) / 255
+    layer = heavy_rain(np.random.default_rng(SEED), *SIZE, SEVERITY)
+    folder = Path(__file__).parent
+    save_image(folder / "clean.png", clean)
+    save_image(folder / "rainy.png", add_rain(clean.astype(np.float32), layer))
+
+
+if __name__ == "__main__":
+    main()
