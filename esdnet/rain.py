@@ -84,14 +84,14 @@ def light_rain(rng: np.random.Generator, height: int, width: int, patterns: Sequ
     if len(patterns) > 0 and rng.random() < 0.5:
         pattern = patterns[rng.integers(len(patterns))]
         layer = cut_pattern(rng, pattern, height, width, angle, rng.uniform(0.8, 1.4))
-        return layer * np.float32(_log_uniform(rng, 0.4, 1.0))
+        return layer * np.float32(_log_uniform(rng, 0.45, 1.1))
     streaks = Streaks(
         angle=angle,
         coverage=_log_uniform(rng, 0.18, 0.5),
-        length=_log_uniform(rng, 18, 60),
+        length=_log_uniform(rng, 22, 70),
         width=rng.uniform(1.0, 2.2),
-        brightness=_log_uniform(rng, 0.07, 0.18),
-        spread=1.0,
+        brightness=_log_uniform(rng, 0.075, 0.2),
+        spread=0.8,
         hard=False,
     )
     return draw_streaks(rng, height, width, streaks)
@@ -101,19 +101,19 @@ def heavy_rain(
     rng: np.random.Generator, height: int, width: int, severity: float, patterns: Sequence[np.ndarray] = ()
 ) -> np.ndarray:
     """Several layers in close directions, sharp and soft, as Rain200H; `severity` in [0, 1] goes from mid to heavy."""
-    angle = rng.normal(0.0, 7.0)
+    angle = rng.normal(0.0, 6.0)
     total = np.zeros((height, width), dtype=np.float32)
     layers = 1 + rng.integers(0, 3 + round(2 * severity))
-    strength = (0.05 + 0.42 * severity) * rng.uniform(0.7, 1.3)  # summed coverage x brightness of all layers
+    strength = (0.05 + 0.48 * severity) * rng.uniform(0.7, 1.3)  # summed coverage x brightness of all layers
     for index, share in enumerate(rng.dirichlet(np.full(layers, 2.0))):
         coverage = _log_uniform(rng, 0.3, 1.2)
         crossing = rng.uniform(-50.0, 50.0) if index > 0 and rng.random() < 0.2 else 0.0
         streaks = Streaks(
-            angle=angle + rng.normal(0.0, 7.0) + crossing,
+            angle=angle + rng.normal(0.0, 6.0) + crossing,
             coverage=coverage,
-            length=_log_uniform(rng, 25, 110),
-            width=_log_uniform(rng, 1.0, 2.6),
-            brightness=min(share * strength / coverage, 0.36),
+            length=_log_uniform(rng, 32, 130),
+            width=_log_uniform(rng, 1.2, 2.8),
+            brightness=min(share * strength / coverage, 0.4),
             spread=rng.choice([0.0, 0.3, 0.5]),
             hard=bool(rng.random() < 0.6),
             jagged=bool(rng.random() < 0.4),
