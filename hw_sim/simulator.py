@@ -206,7 +206,7 @@ def _(node: Neuron, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) ->
         if node.reset == "to":
             membrane.masked_fill_(spikes[step], node.reset_value)
         else:
-            membrane.sub_(spikes[step], alpha=node.reset_value)
+            membrane.sub_(spikes[step].to(dtype), alpha=node.reset_value)
     return spikes
 
 
