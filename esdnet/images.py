@@ -42,7 +42,7 @@ def load_image(path: str | Path, min_side: int = MIN_SIDE) -> np.ndarray:
         _refuse_deep_colour(path)
         with Image.open(path) as opened:
             opened.load()
-            image = ImageOps.exif_transpose(opened)
+            image = ImageOps.exif_transpose(opened) or opened
     except _DAMAGED as error:
         raise UserError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
     if min(image.size) < min_side:
@@ -59,7 +59,7 @@ def save_image(path: str | Path, array: np.ndarray) -> None:
         raise UserError(f"{path}: not written, the image holds NaN or infinite values")
     pixels = np.floor(np.clip(array, 0.0, 1.0).astype(np.float64) * 255.0 + 0.5).astype(np.uint8)
     with written_beside(path) as beside:
-        Image.fromarray(pixels, mode="RGB").save(beside, format="PNG")
+        Image.fromarray(pixels).save(beside, format="PNG")
 
 
 def list_images(folder: str | Path) -> list[Path]:

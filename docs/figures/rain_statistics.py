@@ -47,6 +47,7 @@ class Rain:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heavy", type=Path, required=True, help="real pairs of heavy rain")
     parser.add_argument("--light", type=Path, required=True, help="real pairs of light rain")
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(heavy: Path, light: Path, streaks: Path | None) -> int:
+    """Measure real and drawn rain, print the table and draw the figures."""
     patterns = [load_image(path)[..., 0].astype(np.float32) for path in list_images(streaks)] if streaks else []
     groups = {}
     for kind, folder in (("heavy", heavy), ("light", light)):
@@ -119,12 +121,14 @@ def streak_size(layer: np.ndarray, tilt: float) -> tuple[float, float]:
 
 
 def half_width(correlation: np.ndarray) -> float:
+    """Where a correlation that starts at 1 first falls to one half, interpolated."""
     index = max(int(np.argmax(correlation < 0.5)), 1)
     above, below = correlation[index - 1], correlation[index]
     return index - 1 + float((above - 0.5) / (above - below))
 
 
 def print_table(groups: dict[str, list[Rain]]) -> None:
+    """One line per group: means, with standard deviations where they say something."""
     columns = (
         "images",
         "PSNR",
@@ -155,6 +159,7 @@ def print_table(groups: dict[str, list[Rain]]) -> None:
 
 
 def plot_statistics(groups: dict[str, list[Rain]]) -> None:
+    """Heavy rain in the upper row, light rain in the lower."""
     figure, axes = plt.subplots(2, 4, figsize=(15, 6.2), constrained_layout=True)
     for row, kind in zip(axes, ("heavy", "light"), strict=True):
         chosen = {name.split(", ")[1]: rains for name, rains in groups.items() if name.startswith(kind)}
@@ -164,6 +169,7 @@ def plot_statistics(groups: dict[str, list[Rain]]) -> None:
 
 
 def plot_row(row: np.ndarray, kind: str, chosen: dict[str, list[Rain]]) -> None:
+    """Score, histogram, direction and size of one kind of rain."""
     psnr, histogram, tilt, size = row
     styles = {"real": ("black", 2.5), "drawn": ("tab:blue", 1.5), "with patterns": ("tab:orange", 1.5)}
     for position, (label, rains) in enumerate(chosen.items()):
@@ -178,9 +184,7 @@ def plot_row(row: np.ndarray, kind: str, chosen: dict[str, list[Rain]]) -> None:
         tilts = np.histogram([r.tilt for r in clear], 18, (-45, 45))[0] / len(clear)
         tilt.step(np.linspace(-42.5, 42.5, 18), tilts, where="mid", color=colour, linewidth=width)
         size.plot([r.along for r in clear], [r.across for r in clear], ".", color=colour, markersize=4 + 2 * width)
-    psnr.set(
-        title=f"{kind} rain: input PSNR on Y, dB", yticks=-np.arange(len(chosen)), yticklabels=[*chosen]
-    )
+    psnr.set(title=f"{kind} rain: input PSNR on Y, dB", yticks=-np.arange(len(chosen)), yticklabels=[*chosen])
     histogram.set(title="added light", xlabel="grey level / 255", ylabel="share of pixels", ylim=(1e-6, 1))
     histogram.legend()
     tilt.set(title="main direction", xlabel="degrees from upright", ylabel="share of images")
