@@ -14,9 +14,9 @@ from skimage.transform import resize
 from esdnet.images import save_image
 from esdnet.rain import add_rain, heavy_rain
 
-SEED = 3
+SEED = 1
 SIZE = (256, 384)
-SEVERITY = 0.12
+SEVERITY = 0.3
 
 
 def main() -> None:
