@@ -1,0 +1,32 @@
+"""The whole network on Lava's CPU simulation backend. In: a Network and images. Out: Results, as from the simulator.
+
+See docs/lava.md. Nothing here imports Lava; the engine process does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.network import Network
+from hw_sim.lava_backend.host import LavaError
+from hw_sim.lava_backend.plan import Model
+from hw_sim.lava_backend.session import TIMEOUT_S, LavaFacts, LavaSession
+from hw_sim.result import Result
+
+__all__ = ["LavaError", "LavaFacts", "LavaSession", "run"]
+
+
+def run(
+    network: Network,
+    image: NDArray[np.floating],
+    *,
+    precision: str = "float64",
+    model: Model = "fused",
+    stock: bool = False,
+    timeout_s: float = TIMEOUT_S,
+) -> Result:
+    """One image (channels, H, W) in [0, 1] through the network on Lava; see LavaSession for the choices and errors."""
+    size = (int(image.shape[-2]), int(image.shape[-1]))
+    with LavaSession(network, size, precision=precision, model=model, stock=stock, timeout_s=timeout_s) as session:
+        return session.run(image)

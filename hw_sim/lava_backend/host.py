@@ -1,0 +1,99 @@
+"""The host's end of the engine: starts it, talks to it with time-outs, and ends it with everything that it started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import IO, Any
+
+from esdnet.errors import UserError
+
+END_S = 5.0  # how long the engine may take to end its processes before it is killed itself
+POLL_S = 0.2  # how often a waiting host looks whether the engine is still there
+
+
+class LavaError(RuntimeError):
+    """Something failed inside Lava: the message names the process and holds its traceback."""
+
+
+def check_available() -> None:
+    """UserError in one line if this Python cannot run Lava."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if sys.platform != "linux":
+        raise UserError(f"Lava: this backend runs on Linux, found {sys.platform}; use --backend simulator")
+    if sys.version_info >= (3, 11):
+        raise UserError(
+            f"Lava: lava-nc 0.10.0 runs on Python 3.10, found {version}; make an environment with"
+            " Python 3.10 and `pip install lava-nc==0.10.0` there, or use --backend simulator"
+        )
+    if find_spec("lava") is None:
+        raise UserError("Lava: lava-nc is not installed; `pip install lava-nc==0.10.0`, or use --backend simulator")
+
+
+class Engine:
+    """A process with Lava in it, in a session of its own, so that a Ctrl-C reaches only us, who end it in order.
+
+    It lives as long as the lifeline is open: a pipe whose one end we hold. If we die, the kernel closes it.
+    """
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.connection, theirs = Pipe()
+        lifeline, self.lifeline = os.pipe()
+        self.output: IO[bytes] = tempfile.TemporaryFile()  # what Lava prints; shown if the engine breaks
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *(entry or os.getcwd() for entry in sys.path)])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hw_sim.lava_backend.engine", str(theirs.fileno()), str(lifeline)],
+            pass_fds=(theirs.fileno(), lifeline),
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=self.output,
+            start_new_session=True,
+        )
+        theirs.close()
+        os.close(lifeline)
+
+    def send(self, message: Any) -> None:
+        """One request. LavaError if the engine has ended."""
+        try:
+            self.connection.send(message)
+        except OSError as error:
+            raise LavaError("the Lava session has ended") from error
+
+    def receive(self, timeout_s: float, what: str) -> Any:
+        """The reply. UserError after `timeout_s`; LavaError if a process failed or the engine is gone."""
+        deadline = time.monotonic() + timeout_s
+        while not self.connection.poll(POLL_S):
+            if self.process.poll() is not None:
+                raise LavaError(f"the Lava engine ended with status {self.process.returncode}\n{self._printed()}")
+            if time.monotonic() > deadline:
+                raise UserError(f"Lava: {what} took longer than {timeout_s:g} s; give it more time or a smaller image")
+        status, message = self.connection.recv()
+        if status == "failed":
+            process, trace = message
+            raise LavaError(f"Lava process {process} failed:\n{trace.strip()}")
+        return message
+
+    def end(self) -> None:
+        """Let go of the lifeline and wait until the engine has ended its processes and itself. Idempotent."""
+        if os.getpid() != self.owner or self.process.returncode is not None:
+            return
+        os.close(self.lifeline)
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # the kernel then ends its processes, see engine.py
+            self.process.wait()
+        self.connection.close()
+        self.output.close()
+
+    def _printed(self) -> str:
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace")[-4000:]

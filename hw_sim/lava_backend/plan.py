@@ -1,0 +1,339 @@
+"""Where and when everything happens: a Network becomes a Plan of Lava processes with latencies and delays. No Lava here.
+
+In: a Network, an image size, a precision, the process model. Out: a Plan, all of whose timing follows from the graph.
+
+Time: a value flows as one frame per Lava step. The T frames of an image take T consecutive steps, and images may follow
+one another without a gap. Frame n of a value with latency L is sent in step 1 + L + n. A process that receives,
+computes and sends within a step adds nothing; a node that needs all T frames (a reduction or a matrix over T) has its
+first frame only when the last has come: T - 1 steps. A process starts with the latest of its inputs; the others wait
+in delay lines. A value that does not change over time is sent T times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from itertools import groupby
+from typing import Literal
+
+from export.network import (
+    Activation,
+    Add,
+    Affine,
+    Concat,
+    Conv,
+    Input,
+    Linear,
+    Mul,
+    Network,
+    NetworkError,
+    Neuron,
+    Node,
+    Output,
+    Reduce,
+    Repeat,
+    Resize,
+    Shape,
+    ValueKind,
+    infer_shapes,
+)
+from hw_sim.lava_backend.stock import is_stock, split_bias
+
+Model = Literal["fused", "fine"]
+CHANNEL_SIZE = 2  # messages that a channel holds: sender and receiver may be a step apart
+
+
+@dataclass(frozen=True)
+class Value:
+    """What flows over a channel: (T or 1, C, H, W), and the type of its numbers ('bool' for spikes)."""
+
+    name: str
+    shape: Shape
+    dtype: str
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, H, W): one message."""
+        return self.shape[1:]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """An input of a process: the value, and how many steps it waits before it is used."""
+
+    value: Value
+    delay: int
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """An output of a process: the value, and its latency."""
+
+    value: Value
+    latency: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a process reports of a node: its spikes, or how many spikes its convolution received at each pixel."""
+
+    node: str
+    value: Value
+    what: Literal["spikes", "received"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """One Lava process of ours: its nodes in order, its wiring, and `start`, the latency of its inputs once delayed."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    shapes: dict[str, Shape]
+    wires: tuple[Wire, ...]
+    outlets: tuple[Outlet, ...]
+    observations: tuple[Observation, ...]
+    start: int
+    steps: int
+    precision: str
+    membrane: bool = False  # shows the membrane of its one neuron as a Lava variable
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """The values that it receives, one port each."""
+        return tuple(wire.value for wire in self.wires)
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """The values that it sends, one port each."""
+        return tuple(outlet.value for outlet in self.outlets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockLeaf:
+    """One of Lava's own processes: Conv (`node` without its bias), or LIFReset. `start`: the latency of its input."""
+
+    name: str
+    node: Conv | Neuron
+    source: Value
+    result: Value
+    start: int
+    steps: int
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """The one value that it receives."""
+        return (self.source,)
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """The one value that it sends."""
+        return (self.result,)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One hierarchical Lava process: what goes in and out, and the processes it is made of (a single one if fused)."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    leaves: tuple[Leaf | StockLeaf, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All processes of a network for one image size. `latency`: steps from the first frame in to the first frame out."""
+
+    blocks: tuple[Block, ...]
+    image: Value
+    output: Value
+    shapes: dict[str, Shape]
+    latency: int
+    steps: int
+    precision: str
+
+    @property
+    def leaves(self) -> Iterator[Leaf | StockLeaf]:
+        """All leaf processes, in topological order."""
+        return (leaf for block in self.blocks for leaf in block.leaves)
+
+
+@singledispatch
+def needs_all_frames(node: Node) -> bool:
+    """Whether the node must have received all T frames before it can compute its first. Unknown kinds are refused."""
+    raise NetworkError(f"{node.name}: the Lava backend has no rule for kind {node.kind}")
+
+
+@needs_all_frames.register(Activation)
+@needs_all_frames.register(Add)
+@needs_all_frames.register(Affine)
+@needs_all_frames.register(Concat)
+@needs_all_frames.register(Conv)
+@needs_all_frames.register(Mul)
+@needs_all_frames.register(Neuron)
+@needs_all_frames.register(Output)
+@needs_all_frames.register(Repeat)
+@needs_all_frames.register(Resize)
+def _(node: Node) -> bool:
+    return False
+
+
+@needs_all_frames.register
+def _(node: Linear) -> bool:
+    return node.axis == "T"
+
+
+@needs_all_frames.register
+def _(node: Reduce) -> bool:
+    return "T" in node.axes
+
+
+def make_plan(
+    network: Network, size: tuple[int, int], *, precision: str = "float64", model: Model = "fused", stock: bool = False
+) -> Plan:
+    """Processes, latencies and delays of a network for images of (height, width).
+
+    `fused`: a process per block. `fine`: a process per operation; what a block does on the host processor (attention,
+    refinement) is one program there, and one process here. `stock`: as fine, with Lava's own Conv and LIFReset wherever
+    they can express a node. NetworkError names the first node without a rule.
+    """
+    planner = _Planner(network, size, precision)
+    parts = _blocks(network)
+    blocks = tuple(planner.block(name, nodes, "stock" if stock else model) for name, nodes in parts)
+    output = planner.values[network.output.name]
+    return Plan(
+        blocks=blocks,
+        image=planner.values[network.input.name],
+        output=output,
+        shapes=planner.shapes,
+        latency=planner.latencies[output.name],
+        steps=network.steps,
+        precision=precision,
+    )
+
+
+def _blocks(network: Network) -> list[tuple[str, list[Node]]]:
+    """Runs of consecutive nodes of one block, nested ones included; nodes without a block join the one after them.
+
+    Consecutive nodes of a topological order: between such runs there can be no cycle.
+    """
+    runs: list[tuple[str, list[Node]]] = []
+    for node in network.nodes:
+        if isinstance(node, Input):
+            continue
+        name, nodes = runs[-1] if runs else (None, [])
+        if name is not None and (name == "" or f"{node.block}.".startswith(f"{name}.")):
+            nodes.append(node)
+            runs[-1] = (name or node.block, nodes)
+        else:
+            runs.append((node.block, [node]))
+    return [(name or nodes[0].name, nodes) for name, nodes in runs]
+
+
+def _operations(nodes: Sequence[Node]) -> list[list[Node]]:
+    """What is a process of its own in the fine model: every neurocore node, and every run of nodes on the host."""
+    operations: list[list[Node]] = []
+    for placement, run in groupby(nodes, key=lambda node: node.placement):
+        operations += [list(run)] if placement == "host" else [[node] for node in run]
+    return operations
+
+
+class _Planner:
+    """Walks over the network once; knows every value and its latency so far."""
+
+    def __init__(self, network: Network, size: tuple[int, int], precision: str) -> None:
+        self.network, self.precision = network, precision
+        self.shapes = infer_shapes(network, *size)
+        self.values = {node.name: self._value(node.name) for node in network.nodes}
+        self.latencies = {network.input.name: 0}
+        self.names: set[str] = set()
+
+    def _value(self, name: str) -> Value:
+        spikes = self.network.kinds[name] is ValueKind.SPIKE
+        return Value(name, self.shapes[name], "bool" if spikes else self.precision)
+
+    def block(self, name: str, nodes: list[Node], model: str) -> Block:
+        """The processes of one block, and what crosses its border."""
+        leaves: list[Leaf | StockLeaf] = []
+        inside = {node.name for node in nodes}
+        for part in [nodes] if model == "fused" else _operations(nodes):
+            if model == "stock" and is_stock(part[0], self.shapes, self.network.steps):
+                leaves += self._stock(part[0])
+            else:
+                leaves.append(self._leaf(part, name if part is nodes else self._name(part), model != "fused"))
+        monitor = self._monitor(f"{name}.monitor", [leaf for leaf in leaves if isinstance(leaf, StockLeaf)])
+        if monitor:
+            leaves.append(monitor)
+        produced = {value.name: value for leaf in leaves for value in leaf.outputs}
+        received = {value.name: value for leaf in leaves for value in leaf.inputs if value.name not in produced}
+        sent = [value for value in produced.values() if value.name in inside and self._leaves_block(value.name, inside)]
+        return Block(name, tuple(received.values()), tuple(sent), tuple(leaves))
+
+    def _leaves_block(self, name: str, inside: set[str]) -> bool:
+        return name == self.network.output.name or not inside.issuperset(self.network.readers[name])
+
+    def _name(self, nodes: Sequence[Node]) -> str:
+        name = nodes[0].name if len(nodes) == 1 or nodes[0].block in self.names else nodes[0].block
+        self.names.add(name)
+        return name
+
+    def _leaf(self, nodes: Sequence[Node], name: str, alone: bool, sources: Sequence[str] = ()) -> Leaf:
+        """A process of ours; `sources`: values that it receives beyond what its nodes read (a monitor's)."""
+        inside = {node.name for node in nodes}
+        read = dict.fromkeys([*sources, *(source for node in nodes for source in node.inputs if source not in inside)])
+        start = max(self.latencies[source] for source in read)
+        ready = self._ready(nodes, list(read))
+        sent = [node.name for node in nodes if self._leaves_block(node.name, inside)]
+        for value in sent:
+            self.latencies[value] = start + max(step - frame for frame, step in enumerate(ready[value]))
+        return Leaf(
+            name=name,
+            nodes=tuple(nodes),
+            shapes={value: self.values[value].shape for value in [*read, *inside]},
+            wires=tuple(Wire(self.values[source], start - self.latencies[source]) for source in read),
+            outlets=tuple(Outlet(self.values[value], self.latencies[value]) for value in sent),
+            observations=tuple(self._observe(nodes)),
+            start=start,
+            steps=self.network.steps,
+            precision=self.precision,
+            membrane=alone and len(nodes) == 1 and isinstance(nodes[0], Neuron),
+        )
+
+    def _ready(self, nodes: Sequence[Node], received: Sequence[str]) -> dict[str, list[int]]:
+        """For each frame of each value of a process: how many steps after its start it is there."""
+        ready = {name: list(range(self.values[name].shape[0])) for name in received}
+        for node in nodes:
+            inputs = [ready[name] for name in node.inputs]
+            frames = range(self.values[node.name].shape[0])
+            if needs_all_frames(node):
+                ready[node.name] = [max(steps[-1] for steps in inputs) for _ in frames]
+            else:
+                ready[node.name] = [max(steps[min(k, len(steps) - 1)] for steps in inputs) for k in frames]
+        return ready
+
+    def _observe(self, nodes: Sequence[Node]) -> Iterator[Observation]:
+        for node in nodes:
+            if isinstance(node, Neuron):
+                yield Observation(node.name, self.values[node.name], "spikes")
+            elif isinstance(node, Conv) and self.network.kinds[node.inputs[0]] is ValueKind.SPIKE:
+                yield Observation(node.name, self.values[node.inputs[0]], "received")
+
+    def _stock(self, node: Node) -> list[Leaf | StockLeaf]:
+        """Lava's own process for a node, followed by one of ours for the bias that Lava's Conv does not have."""
+        bare, bias = split_bias(node)
+        source = self.values[node.inputs[0]]
+        self.values[bare.name] = Value(bare.name, self.shapes[node.name], self.values[node.name].dtype)
+        start = self.latencies[source.name]
+        self.latencies[bare.name] = start + isinstance(node, Conv)  # Lava's Conv sends what it computed a step ago
+        result = self.values[bare.name]
+        stock = StockLeaf(name=node.name, node=bare, source=source, result=result, start=start, steps=self.network.steps)
+        return [stock] if bias is None else [stock, self._leaf([bias], bias.name, True)]
+
+    def _monitor(self, name: str, stock: Sequence[StockLeaf]) -> Leaf | None:
+        """A process that watches the spikes of Lava's own processes in a block, which report nothing themselves."""
+        watched = tuple(self._observe([self.network[leaf.name] for leaf in stock]))
+        if not watched:
+            return None
+        leaf = self._leaf([], name, True, [observation.value.name for observation in watched])
+        return Leaf(**{**vars(leaf), "observations": watched})

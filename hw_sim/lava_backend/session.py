@@ -1,0 +1,177 @@
+"""The session: a network compiled once on Lava's CPU simulator, then fed with images. In: images. Out: Results.
+
+Lava itself runs in a process of its own (engine.py); this side sends images and understands what the processes report.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esdnet.errors import UserError
+from export.network import Network, NetworkError, Node
+from hw_sim.counts import NodeCounts, Operands, count_node
+from hw_sim.lava_backend.host import Engine, LavaError, check_available
+from hw_sim.lava_backend.memory import check_memory
+from hw_sim.lava_backend.plan import Leaf, Model, make_plan, needs_all_frames
+from hw_sim.lava_backend.records import read_record
+from hw_sim.result import Result
+
+TIMEOUT_S = 300.0  # for the start, and again for each image
+
+
+@dataclass
+class LavaFacts:
+    """What only Lava can know. `latency` and `steps` are Lava time steps; `import_s` starts a Python with Lava in it."""
+
+    processes: int = 0
+    latency: int = 0
+    steps: int = 0
+    images: int = 0
+    import_s: float = 0.0
+    compile_s: float = 0.0
+    run_s: float = 0.0
+
+
+class LavaSession:
+    """A network on Lava for images of one size. Use it in a `with`, or call `close`.
+
+    `precision`: float32 or float64. `model`: 'fused', a process per block, or 'fine', a process per operation. `stock`:
+    Lava's own Conv and LIFReset wherever they can express a node, float64 only. `timeout_s` bounds the start and each
+    image. UserError: no Lava here, too little memory, a time-out. LavaError: something failed inside Lava.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        size: tuple[int, int],
+        *,
+        precision: str = "float32",
+        model: Model = "fused",
+        stock: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        check_available()
+        if stock and precision != "float64":
+            raise UserError(f"Lava: its own Conv and LIF compute in float64, not {precision}; use --precision float64")
+        self.network, self.precision, self.timeout_s = network, precision, timeout_s
+        self.plan = make_plan(network, size, precision=precision, model=model, stock=stock)
+        self.leaves = [leaf for leaf in self.plan.leaves if isinstance(leaf, Leaf)]
+        check_memory(self.plan)
+        self.facts = LavaFacts(latency=self.plan.latency)
+        self._engine = Engine()
+        self._asked = False  # whether a reply is on its way
+        self.close = weakref.finalize(self, self._engine.end)
+        self._ask(self.plan)
+        started = self._reply("the start")
+        self.facts.processes = started["processes"]
+        self.facts.import_s, self.facts.compile_s = started["import_s"], started["compile_s"]
+
+    def __enter__(self) -> LavaSession:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def run(self, image: NDArray[np.floating]) -> Result:
+        """One image (channels, H, W); returns when it has passed through the whole network."""
+        (result,) = self.stream([image])
+        return result
+
+    def stream(self, images: Iterable[NDArray[np.floating]]) -> Iterator[Result]:
+        """Images back to back, T steps each, many of them inside the network at once. Results come in order."""
+        finished: list[Any] = []
+        try:
+            for image in images:
+                self._check(image)
+                self._ask(("run", image))
+                yield from map(self._result, finished)  # while Lava works on the next one
+                finished = self._work()
+            self._ask(("flush", None))
+            yield from map(self._result, finished)
+            yield from map(self._result, self._work())
+        except BaseException:  # a bad image, or a caller who wants no more: the network must be empty for the next
+            self._drain()
+            raise
+
+    def membrane(self, neuron: str) -> NDArray[np.floating]:
+        """The membranes (C, H, W) of a Neuron node after the last image, as Lava's variable `v` holds them.
+
+        `fine` only, where each neuron is a process with variables. Lava sends one number a message: slow.
+        """
+        if not any(leaf.name == neuron and leaf.membrane for leaf in self.leaves):
+            raise UserError(f"{neuron}: no Lava process of its own shows this neuron's membrane; use model 'fine'")
+        self._ask(("membrane", neuron))
+        membrane: NDArray[np.floating] = self._work()
+        return membrane.astype(self.precision)
+
+    def _check(self, image: NDArray[np.floating]) -> None:
+        if image.shape != self.plan.image.frame_shape:
+            expected = self.plan.image.frame_shape
+            raise NetworkError(f"{self.network.name}: image of shape {image.shape}, this session takes {expected}")
+
+    def _ask(self, request: Any) -> None:
+        self._engine.send(request)
+        self._asked = True
+
+    def _reply(self, what: str) -> Any:
+        """The engine's reply; a failure or a time-out ends the session and is raised."""
+        try:
+            reply = self._engine.receive(self.timeout_s, what)
+        except BaseException:
+            self.close()
+            raise
+        self._asked = False
+        return reply
+
+    def _work(self) -> Any:
+        """The reply to a request, with what it cost noted in the facts."""
+        reply, self.facts.steps, seconds = self._reply(f"image {self.facts.images + 1}")
+        self.facts.run_s += seconds
+        return reply
+
+    def _drain(self) -> None:
+        """Take what is on its way, so that nothing is left in the network."""
+        if self.close.alive:
+            if self._asked:
+                self._work()
+            self._ask(("flush", None))
+            self._work()
+
+    def _result(self, flight: Any) -> Result:
+        """Output, spikes and counts of one image, as the processes reported them."""
+        spikes: dict[str, NDArray[np.bool_]] = {}
+        received: dict[str, NDArray[np.int64]] = {}
+        for leaf in self.leaves:
+            record = read_record(leaf, flight.records[leaf.name])
+            spikes.update(record.spikes)
+            received.update(record.received)
+            for node in leaf.nodes:
+                expected = 1 if needs_all_frames(node) else leaf.shapes[node.name][0]
+                if record.runs[node.name] != expected:
+                    raise LavaError(f"{node.name}: it ran {record.runs[node.name]} times for an image, not {expected}")
+        counts = {node.name: self._count(node, spikes, received) for node in self.network.nodes}
+        self.facts.images += 1
+        ordered = {node.name: spikes[node.name] for node in self.network.neurons}
+        return Result(flight.output.astype(self.precision), ordered, counts, self.plan.image.frame_shape[1:])
+
+    def _count(
+        self, node: Node, spikes: dict[str, NDArray[np.bool_]], received: dict[str, NDArray[np.int64]]
+    ) -> NodeCounts:
+        kinds, shapes = self.network.kinds, self.plan.shapes
+        return count_node(
+            node,
+            Operands(
+                input_shapes=[shapes[name] for name in node.inputs],
+                input_kinds=[kinds[name] for name in node.inputs],
+                output_shape=shapes[node.name],
+                output_kind=kinds[node.name],
+                spike_map=received.get(node.name),
+                spikes_out=spikes[node.name].sum((1, 2, 3), dtype=np.int64) if node.name in spikes else None,
+            ),
+        )
