@@ -63,6 +63,9 @@ class LIF(snntorch.Leaky):
     and gradients (tested). The state dict holds nothing, as in the authors' checkpoints.
     """
 
+    beta: Tensor
+    threshold: Tensor
+
     def __init__(self, beta: float = 0.5, threshold: float = 0.15, slope: float = 4.0, fused: bool = True) -> None:
         super().__init__(
             beta=beta,

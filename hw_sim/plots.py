@@ -16,7 +16,7 @@ MAC_COLOUR, AC_COLOUR, SPIKE_COLOUR = "#c1443c", "#2f6f9f", "#e0a030"
 
 
 def energy_by_block(report: EnergyReport) -> Figure:
-    """Stacked bars per block: energy of analog MACs, spike ACs and spikes, in microjoules (logarithmic axis)."""
+    """Stacked bars per block: energy of analog MACs, spike ACs and spikes, in microjoules."""
     from matplotlib.figure import Figure
 
     blocks: dict[str, dict[str, int]] = {}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import snntorch
@@ -7,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esdnet.lif import LIF, compare_value
+from esdnet.lif import LIF, _FusedLIF, compare_value
 from tests.tolerances import FLOAT32_GRADIENT
 
 
@@ -65,6 +67,17 @@ def test_unfused_is_the_plain_snntorch_neuron():
         spike, membrane = plain(step, membrane)
         expected.append(spike.double())
     assert torch.equal(LIF(fused=False).double()(current), torch.stack(expected))
+
+
+def test_membranes_equal_snntorchs_before_the_reset():
+    current = torch.randn(5, 40, dtype=torch.float64)
+    layer = LIF(fused=False).double()
+    kept = SimpleNamespace(save_for_backward=lambda membrane, spikes, compare: setattr(kept, "membrane", membrane))
+    _FusedLIF.forward(kept, current, layer.threshold, 0.5, 4.0)
+    membrane = torch.zeros(40, dtype=torch.float64)
+    for step, expected in zip(current, kept.membrane, strict=True):
+        _, membrane = snntorch.Leaky.forward(layer, step, membrane)
+        assert torch.equal(membrane, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
