@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         found = "a directory" if path.is_dir() else "nothing"
         raise UserError(f"{path}: expected a checkpoint file, found {found}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # a file that torch did not write is refused below, in one line
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, OSError, KeyError, IndexError) as error:
         reason = "it is not a PyTorch file" if path.stat().st_size else "it is empty"
         if "weights_only" in str(error) or "Unsupported" in str(error):
