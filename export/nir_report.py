@@ -1,0 +1,122 @@
+"""The table that to_nir prints: what became of every operation, and how the check went.
+
+In: the torch model, its Network, the export's manifest and the check's report. Out: text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import singledispatch
+from itertools import groupby, pairwise
+from typing import Any
+
+import numpy as np
+
+from export.network import Add, Affine, Concat, Conv, Network, NetworkError, Neuron, Node, infer_shapes
+from export.nir_check import OUTPUT_TOLERANCE, CheckReport
+from export.nir_format import Record
+from export.nir_graph import EXTENSION
+from export.nir_segments import is_stock
+
+HEADINGS = ("operation", "becomes", "spikes", "mismatches", "max difference")
+Row = tuple[str, str, str, str, str]
+
+
+@singledispatch
+def stock_form(node: Node) -> str:
+    """The stock primitives that a node becomes, as the table shows them."""
+    raise NetworkError(f"NIR: {node.name} ({node.kind}): no stock form to report; add one to export/nir_report.py")
+
+
+@stock_form.register
+def _(node: Conv) -> str:
+    return "Conv2d"
+
+
+@stock_form.register
+def _(node: Neuron) -> str:
+    driven = np.any(node.gain != 1.0) or np.any(node.bias != 0.0)
+    return "Conv2d 1x1, LIF" if driven else "LIF"
+
+
+@stock_form.register
+def _(node: Add) -> str:
+    return "two edges"
+
+
+@stock_form.register
+def _(node: Concat) -> str:
+    return f"{len(node.inputs)} Conv2d 1x1 that place channels"
+
+
+@stock_form.register
+def _(node: Affine) -> str:
+    return "Conv2d 1x1"
+
+
+def table(model: Any, network: Network, manifest: Record, report: CheckReport) -> str:
+    """One line per operation; neighbouring host operations of one block, and batch norms, share or name their line."""
+    rows = [HEADINGS, *_rows(model, network, manifest, report)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join([*lines, "", *_summary(manifest, report)])
+
+
+def _rows(model: Any, network: Network, manifest: Record, report: CheckReport) -> Iterator[Row]:
+    shapes = infer_shapes(network, *manifest["input_shape"][2:])
+    places = {name: step["segment"] for step in manifest["steps"] if "segment" in step for name in step["nodes"]}
+    folded = folded_norms(model)
+
+    def owner(node: Node) -> str:
+        """Host operations of one block share a row; all others have their own."""
+        return node.name if is_stock(node, [shapes[name] for name in node.inputs]) else f"{node.block} on the host"
+
+    for key, group in groupby(network.nodes, owner):
+        nodes = list(group)
+        if key != nodes[0].name:
+            yield _host_row(nodes, network, manifest, report)
+            continue
+        node = nodes[0]
+        becomes = f"{stock_form(node)} in {places[node.name]}" if node.name in places else stock_form(node)
+        known = node.name in report.spikes
+        spikes = f"{report.spikes[node.name]:,}" if known else ""
+        yield (node.name, becomes, spikes, str(report.mismatches[node.name]) if known else "", "")
+        if node.name in folded:
+            yield (folded[node.name], f"folded into {node.name}", "", "", "")
+
+
+def _host_row(nodes: list[Node], network: Network, manifest: Record, report: CheckReport) -> Row:
+    kinds = list(dict.fromkeys(node.kind for node in nodes))
+    label = nodes[0].name if len(nodes) == 1 else f"{nodes[0].block or nodes[0].name}: {len(nodes)} operations"
+    where = "host" if manifest["steps"] else "extension nodes"
+    if not manifest["steps"] and len(nodes) == 1:
+        where = f"extension {EXTENSION}{type(nodes[0]).__name__}"
+    difference = f"{report.output_difference:.1e}" if network.output in nodes else ""
+    return (label, f"{where} ({', '.join(kinds)})", "", "", difference)
+
+
+def folded_norms(model: Any) -> dict[str, str]:
+    """Name of a convolution -> name of the batch norm that was folded into it."""
+    from torch import nn
+
+    folded: dict[str, str] = {}
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.Sequential):
+            children = list(module.named_children())
+            for (conv_key, conv), (norm_key, norm) in pairwise(children):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    folded[f"{prefix}.{conv_key}"] = f"{prefix}.{norm_key}"
+    return folded
+
+
+def _summary(manifest: Record, report: CheckReport) -> Iterator[str]:
+    segments = sum("segment" in step for step in manifest["steps"])
+    yield f"{segments} stock NIR graphs" if segments else "one graph with extension nodes"
+    if not report.error:
+        total, wrong = sum(report.spikes.values()), sum(report.mismatches.values())
+        yield f"spikes: {total:,} in the torch model, {wrong} differ (promise: 0)"
+        silent = sum(not count for count in report.spikes.values())
+        yield f"neuron layers silent on this sample, so not exercised: {silent} of {len(report.spikes)}"
+        yield f"output: max difference {report.output_difference:.1e} (promise: {OUTPUT_TOLERANCE:g})"
+        yield f"network read back: {'equal to the last bit' if report.same_network else 'DIFFERENT'}"

@@ -1,0 +1,252 @@
+"""Running a NIR export: its graphs by NIR's own semantics, the host operations between them, T steps, float64.
+
+In: an export and an image (3, H, W). Out: the output image and the spikes of every LIF. It reads files only, and shares
+no code with the torch model or the simulator: what it computes is what the files say.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatch
+from graphlib import TopologicalSorter
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+import torch
+import torch.nn.functional as F
+from nir.serialization import hdf2dict
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.network import (
+    AXES,
+    Activation,
+    Add,
+    Affine,
+    Array,
+    Concat,
+    Conv,
+    Linear,
+    Mul,
+    Network,
+    NetworkError,
+    Node,
+    Output,
+    Reduce,
+    Repeat,
+    Resize,
+)
+from export.nir_format import Export
+from export.nir_graph import EXTENSION
+
+Spikes = dict[str, NDArray[np.bool_]]
+Values = dict[str, Tensor]
+
+
+@dataclass
+class _Run:
+    """One image on its way: seconds per step, number of steps, and the spikes seen so far."""
+
+    dt_s: float
+    steps: int
+    spikes: Spikes = field(default_factory=dict)
+
+
+def run_export(export: Export, network: Network, image: Array) -> tuple[Array, Spikes]:
+    """Output (3, H, W) and the spikes of every LIF, bool (T, C, H, W), of one image of the export's size.
+
+    `network` is the one that the export holds: host operations are its nodes, convolutions and neurons come from the
+    graphs.
+    """
+    expected = tuple(export.manifest["input_shape"][1:])
+    if image.shape != expected:
+        raise NetworkError(f"{export.path}: image of shape {image.shape}, the export is for {expected}")
+    run = _Run(export.manifest["dt"], network.steps)
+    given = {network.input.name: torch.from_numpy(np.ascontiguousarray(image, np.float64)).unsqueeze(0)}
+    with torch.inference_mode():
+        execute = _run_file if export.single_file else _run_folder
+        output = execute(run, export, network, given)
+    return output[0].numpy(), run.spikes
+
+
+def run_graph(graph: nir.NIRGraph, stream: Tensor, dt_s: float) -> tuple[Tensor, Spikes]:
+    """A stock graph with one Input and one Output on a stream (T, C, H, W): its output stream, its LIFs' spikes."""
+    run = _Run(dt_s, len(stream))
+    (start,), (end,) = graph.inputs, graph.outputs
+    sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
+    for source, reader in graph.edges:
+        sources[reader].append(source)
+    return _evaluate(run, graph.nodes, sources, {start: stream}, [end])[end], run.spikes
+
+
+def _run_folder(run: _Run, export: Export, network: Network, given: Values) -> Tensor:
+    values = dict(given)
+    steps = export.manifest["steps"]
+    uses = Counter(name for step in steps for name in step["inputs"])
+    for step in steps:
+        outputs = step["outputs"]
+        if "segment" in step:
+            stream = torch.cat([values[name] for name in step["inputs"]], dim=1)
+            joined, spikes = run_graph(nir.read(export.path / step["segment"]), stream, run.dt_s)
+            run.spikes.update(spikes)
+            channels = [export.manifest["shapes"][name][1] for name in outputs]
+            values.update(zip(outputs, torch.split(joined, channels, dim=1), strict=True))
+        else:
+            nodes = {name: network[name] for name in step["nodes"]}
+            sources = {name: node.inputs for name, node in nodes.items()}
+            wanted = outputs or [network.output.name]
+            values.update(_evaluate(run, nodes, sources, values, wanted))
+        uses.subtract(step["inputs"])
+        values = {name: value for name, value in values.items() if uses[name] > 0 or name == network.output.name}
+    return values[network.output.name]
+
+
+def _run_file(run: _Run, export: Export, network: Network, given: Values) -> Tensor:
+    nodes: dict[str, nir.NIRNode | Node] = {}
+    sources: dict[str, list[str]] = {}
+    with h5py.File(export.path, "r") as file:
+        for name, group in file["node/nodes"].items():
+            kind = group["type"][()].decode()
+            sources[name] = [source.decode() for source in group["inputs"][()]] if "inputs" in group else []
+            nodes[name] = network[name] if kind.startswith(EXTENSION) else nir.dict2NIRNode(hdf2dict(group))
+        for source, reader in file["node/edges"][()]:
+            if not isinstance(nodes[reader.decode()], Node):
+                sources[reader.decode()].append(source.decode())
+    end = network.output.name
+    return _evaluate(run, nodes, sources, given, [end])[end]
+
+
+def _evaluate(
+    run: _Run, nodes: Mapping[str, Any], sources: Mapping[str, Sequence[str]], given: Values, wanted: Sequence[str]
+) -> Values:
+    """The wanted values of a graph without cycles, from the values given; a value is dropped after its last reader."""
+    values = dict(given)
+    uses = Counter(name for reader in sources.values() for name in reader) + Counter(wanted)
+    for name in TopologicalSorter(sources).static_order():
+        if name not in values:
+            values[name] = run_node(nodes[name], [values[source] for source in sources[name]], run, name)
+        for source in sources.get(name, ()):
+            uses[source] -= 1
+            if not uses[source]:
+                del values[source]
+    return {name: values[name] for name in wanted}
+
+
+@singledispatch
+def run_node(node: object, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    """One node of a graph, or one operation of the host, over all steps: values (T, C, H, W)."""
+    raise NetworkError(f"NIR: {name} ({type(node).__name__}): no rule to run this kind; add one to export/nir_run.py")
+
+
+# --- NIR's primitives: a node with two edges reads their sum ----------------------------------------------------------
+
+
+@run_node.register
+def _(node: nir.Output, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    return sum_of(inputs)
+
+
+@run_node.register
+def _(node: nir.Conv2d, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    geometry = (node.stride, node.padding, node.dilation)
+    stride, padding, dilation = (tuple(int(size) for size in pair) for pair in geometry)
+    weight, bias = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
+    return F.conv2d(sum_of(inputs), weight, bias, stride, padding, dilation, int(node.groups))
+
+
+@run_node.register
+def _(node: nir.LIF, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    """Forward Euler: v = (1 - dt/tau) v + (dt/tau) (v_leak + r x); a spike where v > v_threshold, which resets v."""
+    leak = torch.from_numpy(run.dt_s / node.tau)
+    decay, gain = 1 - leak, leak * torch.from_numpy(node.r)
+    rest = leak * torch.from_numpy(node.v_leak)
+    threshold, reset = torch.from_numpy(node.v_threshold), torch.from_numpy(node.v_reset)
+    stream = sum_of(inputs)
+    membrane = torch.zeros_like(threshold)
+    spikes = torch.empty(stream.shape, dtype=torch.bool)
+    for step, current in enumerate(stream):
+        membrane.mul_(decay).add_(rest).addcmul_(gain, current)
+        torch.gt(membrane, threshold, out=spikes[step])
+        membrane = torch.where(spikes[step], reset, membrane)
+    run.spikes[name] = spikes.numpy()
+    return spikes.double()
+
+
+def sum_of(inputs: Sequence[Tensor]) -> Tensor:
+    """The sum that NIR means by several edges into one node."""
+    total = inputs[0]
+    for other in inputs[1:]:
+        total = total + other
+    return total
+
+
+# --- operations of the host -------------------------------------------------------------------------------------------
+
+
+@run_node.register
+def _(node: Output, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    return inputs[0]
+
+
+@run_node.register
+def _(node: Repeat, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    return inputs[0].expand(run.steps, -1, -1, -1)
+
+
+@run_node.register
+def _(node: Conv, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    bias = None if node.bias is None else _constant(node.bias)
+    weight = _constant(node.weight)
+    return F.conv2d(inputs[0], weight, bias, node.stride, node.padding, node.dilation, node.groups)
+
+
+@run_node.register
+def _(node: Linear, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    axis = AXES.index(node.axis)
+    bias = None if node.bias is None else _constant(node.bias)
+    return F.linear(inputs[0].movedim(axis, -1), _constant(node.weight), bias).movedim(-1, axis)
+
+
+@run_node.register
+def _(node: Add, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    return inputs[0] + inputs[1]
+
+
+@run_node.register
+def _(node: Mul, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    return inputs[0] * inputs[1]
+
+
+@run_node.register
+def _(node: Affine, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    return inputs[0] * _constant(node.scale) + _constant(node.offset)
+
+
+@run_node.register
+def _(node: Concat, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    return torch.cat(list(inputs), dim=1)
+
+
+@run_node.register
+def _(node: Reduce, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    axes = [AXES.index(axis) for axis in node.axes]
+    return inputs[0].mean(axes, keepdim=True) if node.function == "mean" else inputs[0].amax(axes, keepdim=True)
+
+
+@run_node.register
+def _(node: Activation, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    return torch.relu(inputs[0]) if node.function == "relu" else torch.sigmoid(inputs[0])
+
+
+@run_node.register
+def _(node: Resize, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
+    smooth = {"mode": "bilinear", "align_corners": False} if node.mode == "bilinear" else {"mode": "nearest"}
+    return F.interpolate(inputs[0], scale_factor=node.factor, **smooth)
+
+
+def _constant(array: Array) -> Tensor:
+    return torch.tensor(array, dtype=torch.float64)

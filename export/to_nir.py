@@ -1,0 +1,135 @@
+"""Export a trained ESDNet to NIR: python export/to_nir.py ckpt.pt [-o OUT] [--input-size H W] [--single-file].
+
+In: a checkpoint. Out: a folder of stock NIR graphs with a manifest, or one file; read back and compared with the torch
+model before it appears under its name. Exit status 0 done, 1 the check failed (nothing is left behind), 2 a mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":  # run as a script: the repository need not be installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from esdnet.errors import UserError, report_user_errors
+
+if TYPE_CHECKING:
+    from export.network import Network
+    from export.nir_check import CheckReport
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and export; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="to_nir.py", description="Export a trained ESDNet to NIR and check it.")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint to export (.pt)")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="default: <stem of the checkpoint>_nir/, or .nir with --single-file"
+    )
+    parser.add_argument(
+        "--input-size", type=int, nargs=2, default=(64, 64), metavar=("H", "W"),
+        help="size of the images, multiples of 4; NIR fixes it (default: 64 64)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--single-file", action="store_true", help="one graph with extension nodes, which only this project reads"
+    )
+    args = parser.parse_args(argv)
+    return report_user_errors(lambda: _export(args))
+
+
+def _export(args: argparse.Namespace) -> int:
+    stem = args.checkpoint.stem
+    target = args.output or Path(f"{stem}.nir" if args.single_file else f"{stem}_nir")
+    _check_target(target)
+    from esdnet.checkpoint import load_checkpoint
+
+    model = load_checkpoint(args.checkpoint)
+    network = checked_network(model, *args.input_size)
+    beside = target.absolute().with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        failures = _write_and_check(model, network, args, beside)
+        if failures:
+            print(f"check failed, nothing was written: {failures[0]} ({len(failures)} failures)", file=sys.stderr)
+            return 1
+        _publish(beside, target)
+    except OSError as error:
+        raise UserError(f"{target}: could not be written: {error}") from error
+    finally:
+        _remove(beside)
+    print(f"wrote {target} ({_size(target) / 1e6:.1f} MB), for images of {args.input_size[0]}x{args.input_size[1]}")
+    return 0
+
+
+def checked_network(model: Any, height: int, width: int) -> Network:
+    """The layer graph of a model that keeps every design rule of NIR; all violations are raised at once."""
+    from export.design_rules import NIR_RULES, Design, enforce, find_violations, neuron_modules_are_plain
+    from export.lower import lower
+
+    violations = list(neuron_modules_are_plain(model))
+    try:
+        network = lower(model)
+    except UserError as error:  # a neuron that lowering refuses is often one of those above: say both
+        enforce("NIR", [*violations, str(error)])
+        raise
+    enforce("NIR", [*violations, *find_violations(NIR_RULES, Design(network, height, width))])
+    return network
+
+
+def _write_and_check(model: Any, network: Network, args: argparse.Namespace, path: Path) -> list[str]:
+    from export.nir_check import check_export, sample_image
+    from export.nir_report import table
+    from export.nir_write import write_file, write_folder
+
+    height, width = args.input_size
+    print(f"writing {len(network.nodes)} operations for {height}x{width} ...", file=sys.stderr)
+    manifest = (write_file if args.single_file else write_folder)(network, height, width, path)
+    print(f"checking: {network.steps} steps in a fresh interpreter, float64 ...", file=sys.stderr)
+    report: CheckReport = check_export(path, model, network, sample_image(height, width))
+    print(table(model, network, manifest, report))
+    return report.failures
+
+
+def _check_target(target: Path) -> None:
+    """Only an earlier export may be replaced, and the folder that it goes to must be there."""
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"{target}: the folder that it goes to does not exist; create it or choose another -o")
+    if not target.exists():
+        return
+    from export.nir_format import is_export
+
+    if not is_export(target):
+        raise UserError(f"{target}: exists and is not a NIR export of this program; remove it or choose another -o")
+
+
+def _publish(beside: Path, target: Path) -> None:
+    """Give the finished export its name; an earlier one goes away only then."""
+    old = beside.with_suffix(".old")
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(beside, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,300 @@
+"""The files: stock graphs open with nir.read, both forms give back the same Network, damage is named in one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import h5py
+import nir
+import numpy as np
+import pytest
+from nir.serialization import read_version
+
+from esdnet.errors import UserError
+from export.network import Network, NetworkError, Node
+from export.nir_format import (
+    HEADER_BYTES,
+    MANIFEST,
+    encode_node,
+    is_export,
+    manifest_digest,
+    network_digest,
+    open_export,
+    read_network,
+)
+from export.nir_graph import DT_S, encode_lif
+from export.nir_run import run_export
+from export.nir_write import write_file, write_folder
+from hw_sim.result import compare
+from hw_sim.simulator import run
+from tests.export.networks import image, mixed_network, neuron, stock_networks
+
+SHAPE = (8, 12)
+
+
+def write(found: Network, folder: Path, single_file: bool = False, shape: tuple[int, int] = SHAPE) -> Path:
+    path = folder / ("out.nir" if single_file else "out_nir")
+    (write_file if single_file else write_folder)(found, *shape, path)
+    return path
+
+
+@pytest.fixture(params=[False, True], ids=["folder", "single file"])
+def single_file(request) -> bool:
+    return request.param
+
+
+@pytest.mark.parametrize("name", [*stock_networks(), "mixed", "tiny"])
+def test_the_network_comes_back_to_the_last_bit(name, single_file, tmp_path, tiny_network):
+    found = {**stock_networks(), "mixed": mixed_network(), "tiny": tiny_network}[name]
+    back = read_network(write(found, tmp_path, single_file))
+    assert network_digest(back) == network_digest(found)
+    assert [node.name for node in back.nodes] == [node.name for node in found.nodes]
+    for node, other in zip(found.nodes, back.nodes, strict=True):
+        for key, value in vars(node).items():
+            assert np.array_equal(value, getattr(other, key))
+
+
+def test_output_spikes_and_counts_are_the_checkpoints(golden, golden_network, single_file, tmp_path):
+    """The authors' network: the Network read back gives the same bits, and their own counts of operations."""
+    back = read_network(write(golden_network, tmp_path, single_file, (32, 32)))
+    picture = golden.input[0, :, :32, :32]
+    expected, found = (run(item, picture, precision="float64") for item in (golden_network, back))
+    comparison = compare(expected, found)
+    assert comparison.equal_spikes
+    assert comparison.max_difference == 0.0
+    assert set(expected.counts) == set(found.counts)
+
+
+def test_the_files_run_as_the_simulator_runs_the_network(golden, golden_network, single_file, tmp_path):
+    path = write(golden_network, tmp_path, single_file, (32, 32))
+    picture = golden.input[0, :, :32, :32]
+    expected = run(golden_network, picture, precision="float64", count=False)
+    output, spikes = run_export(open_export(path), read_network(path), picture)
+    assert all(value.any() for value in expected.spikes.values())  # every layer is exercised
+    assert all(np.array_equal(spikes[name], value) for name, value in expected.spikes.items())
+    assert np.abs(output - expected.output).max() < 1e-12
+
+
+def test_every_stock_graph_opens_with_nir_read(golden_network, tmp_path):
+    path = write(golden_network, tmp_path)
+    files = sorted(path.glob("*.nir"))
+    assert len(files) == len(open_export(path).segments) > 5
+    for file in files:
+        graph = nir.read(file)
+        assert {type(node).__name__ for node in graph.nodes.values()} <= {"Input", "Output", "Conv2d", "LIF"}
+        assert len(graph.inputs) == len(graph.outputs) == 1
+        assert graph.metadata["dt"] == DT_S
+        assert read_version(file) == nir.version
+
+
+def test_lif_parameters_are_full_arrays_of_the_documented_encoding(tmp_path):
+    path = write(stock_networks()["signed pair"], tmp_path)
+    (file,) = path.glob("*.nir")
+    lif = nir.read(file).nodes["biased"]
+    assert lif.tau.shape == lif.v_threshold.shape == (3, *SHAPE)
+    assert np.unique(lif.tau).tolist() == [2e-4]
+    assert np.unique(lif.r).tolist() == [1.0]
+    assert not lif.v_leak.any()
+    assert not lif.v_reset.any()
+    expected = [np.nextafter(threshold * 0.5, -np.inf) for threshold in (0.15, 0.4, 1.3)]
+    assert lif.v_threshold[:, 0, 0].tolist() == expected
+    assert (lif.v_threshold == lif.v_threshold[:, :1, :1]).all()
+
+
+@pytest.mark.parametrize(("fires", "expected"), [(">", 0.075), (">=", np.nextafter(0.075, -np.inf))])
+def test_the_firing_rule_is_in_the_threshold(fires, expected):
+    assert encode_lif(neuron("l", "x", fires=fires))["v_threshold"] == expected
+
+
+def test_a_threshold_of_zero_keeps_its_meaning():
+    assert encode_lif(neuron("l", "x", threshold=np.array(0.0)))["v_threshold"] < 0.0
+
+
+def test_lif_parameters_cost_almost_nothing_on_disk(tmp_path):
+    """Five arrays of (C, H, W) float64 per LIF: their size must not show in the file."""
+    found = stock_networks()["signed pair"]
+    small, large = tmp_path / "small", tmp_path / "large"
+    write_folder(found, 4, 4, small)
+    write_folder(found, 128, 128, large)
+    sizes = [sum(file.stat().st_size for file in path.glob("*.nir")) for path in (small, large)]
+    expanded = 5 * 3 * 128 * 128 * 8 * 3
+    assert sizes[1] - sizes[0] < expanded / 100
+    (file,) = large.glob("*.nir")
+    with h5py.File(file) as content:
+        for key in ("tau", "r", "v_leak", "v_reset", "v_threshold"):
+            dataset = content["node/nodes/biased"][key]
+            assert (dataset.compression, dataset.shuffle) == ("gzip", True)
+
+
+def test_the_manifest_says_what_a_stranger_needs(tmp_path):
+    manifest = json.loads((write(mixed_network(), tmp_path) / MANIFEST).read_text())
+    assert (manifest["format"], manifest["version"], manifest["dt"]) == ("esdnet-nir", 1, 1e-4)
+    assert (manifest["steps_per_image"], manifest["precision"]) == (4, "float64")
+    assert "v > v_threshold" in manifest["firing_rule"]
+    assert {"python", "nir", "numpy", "torch"} <= set(manifest["packages"])
+    assert manifest["input_shape"] == [1, 3, *SHAPE]
+    assert [step.get("segment") for step in manifest["steps"]] == [
+        None, "00_embed.nir", "01_down.nir", None, "02_l3.nir", None,
+    ]  # fmt: skip
+    step = manifest["steps"][1]
+    assert (step["inputs"], step["outputs"]) == (["coding"], ["embed", "l1"])
+    assert (step["input_shape"], step["output_shape"]) == ([3, *SHAPE], [8, *SHAPE])
+    assert set(manifest["files"]) == {"00_embed.nir", "01_down.nir", "02_l3.nir", "arrays.npz"}
+
+
+def test_equal_networks_give_equal_files(tmp_path, single_file):
+    paths = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        paths.append(write(mixed_network(), tmp_path / name, single_file))
+    contents = [[file.read_bytes() for file in (sorted(path.iterdir()) if path.is_dir() else [path])] for path in paths]
+    assert contents[0] == contents[1]
+
+
+def test_nir_read_refuses_a_single_file(tmp_path):
+    """NIR has no registry of node types: an unknown one ends in an empty AssertionError (docs/nir.md says so)."""
+    path = write(mixed_network(), tmp_path, single_file=True)
+    with pytest.raises(AssertionError):
+        nir.read(path)
+    with h5py.File(path) as content:  # any HDF5 reader opens it
+        assert content["node/nodes/up/type"][()] == b"esdnet.Resize"
+        assert [name.decode() for name in content["node/nodes/up/inputs"]] == ["deep"]
+        assert content["node/nodes/l1/type"][()] == b"LIF"
+
+
+def test_a_single_file_without_host_operations_needs_one_extension_only(tmp_path):
+    path = write(stock_networks()["chain"], tmp_path, single_file=True)
+    with h5py.File(path) as content:
+        kinds = {node["type"][()].decode() for node in content["node/nodes"].values()}
+    assert kinds == {"Input", "Output", "Conv2d", "LIF", "esdnet.Repeat"}
+
+
+# --- refused, each in one line ----------------------------------------------------------------------------------------
+
+
+def edit_manifest(path: Path, change, seal: bool) -> None:
+    manifest = json.loads((path / MANIFEST).read_text())
+    change(manifest)
+    if seal:
+        manifest["sha256"] = manifest_digest(manifest)
+    (path / MANIFEST).write_text(json.dumps(manifest))
+
+
+def refused(path: Path, match: str) -> None:
+    with pytest.raises(UserError, match=match) as caught:
+        read_network(path)
+    assert "\n" not in str(caught.value)
+    assert str(path.name) in str(caught.value)
+
+
+def test_nothing_there(tmp_path):
+    refused(tmp_path / "none", "nothing there; expected a NIR export")
+
+
+def test_a_foreign_folder(tmp_path):
+    refused(tmp_path, r"manifest.json is missing")
+    (tmp_path / MANIFEST).write_text('{"format": "other"}')
+    refused(tmp_path, "not the manifest of an ESDNet NIR export")
+    (tmp_path / MANIFEST).write_text("{")
+    refused(tmp_path, "cannot be read as an ESDNet NIR export")
+
+
+def test_a_foreign_file(tmp_path):
+    path = write(stock_networks()["chain"], tmp_path)
+    stock = next(path.glob("*.nir"))
+    refused(stock, "expected the folder, or a file written with --single-file")
+    (tmp_path / "x.nir").write_bytes(b"")
+    refused(tmp_path / "x.nir", "not an ESDNet NIR export")
+
+
+def test_a_truncated_export(tmp_path, single_file):
+    path = write(mixed_network(), tmp_path, single_file)
+    victim = path if single_file else path / "01_down.nir"
+    victim.write_bytes(victim.read_bytes()[:-100])
+    refused(victim if single_file else path, r"changed or cut short after it was written \(its hash differs\)")
+
+
+def test_a_file_cut_inside_its_header(tmp_path):
+    path = write(mixed_network(), tmp_path, True)
+    path.write_bytes(path.read_bytes()[:20])
+    refused(path, "not an ESDNet NIR export")
+
+
+def test_a_missing_segment(tmp_path):
+    path = write(mixed_network(), tmp_path)
+    (path / "01_down.nir").unlink()
+    refused(path, r"01_down.nir: missing, the export is incomplete")
+
+
+def test_a_hand_edited_weight(tmp_path, single_file):
+    path = write(mixed_network(), tmp_path, single_file)
+    victim = path if single_file else path / "01_down.nir"
+    with h5py.File(victim, "r+") as content:
+        content["node/nodes/down/weight"][0, 0, 0, 0] += 1.0
+    refused(path, "changed or cut short")
+
+
+def test_a_hand_edited_manifest(tmp_path):
+    path = write(mixed_network(), tmp_path)
+    edit_manifest(path, lambda manifest: manifest.update(dt=1e-3), seal=False)
+    refused(path, "was changed after it was written")
+
+
+def test_a_newer_export(tmp_path, single_file):
+    path = write(mixed_network(), tmp_path, single_file)
+    if single_file:
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"esdnet-nir 1 ", b"esdnet-nir 2 ", 1)[: len(content)])
+        assert len(content) > HEADER_BYTES
+    else:
+        edit_manifest(path, lambda manifest: manifest.update(version=2), seal=True)
+    refused(path, r"format 2 of esdnet-nir, this program reads up to 1; update the program")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda m: m["nodes"][3].update(threshold={"number": 0.2}), "v_threshold of its LIF is not that of the neuron"),
+        (lambda m: m["nodes"][2].update(kind="Warp"), "unknown kind of node 'Warp': a newer program wrote this export"),
+        (lambda m: m["nodes"][2]["weight"].update(array=[1]), r"weight has shape \[4, 3, 3, 3\], expected \[1\]"),
+        (lambda m: m["nodes"][2].update(surprise=1), "the export contradicts itself"),
+        (lambda m: m["nodes"].pop(), "0 Output nodes, expected 1"),
+        (lambda m: m.pop("nodes"), "the export contradicts itself"),
+    ],
+)
+def test_a_manifest_that_contradicts_the_graphs(tmp_path, change, match):
+    """Even with a hash made anew: what the manifest states is compared with the files."""
+    path = write(mixed_network(), tmp_path)
+    edit_manifest(path, change, seal=True)
+    refused(path, match)
+
+
+def test_only_exports_count_as_exports(tmp_path, single_file):
+    assert is_export(write(mixed_network(), tmp_path, single_file))
+    (tmp_path / "text").write_text("hello")
+    assert not is_export(tmp_path / "text")
+    assert not is_export(tmp_path)
+
+
+def test_fields_that_cannot_be_stored_are_refused():
+    @dataclass(frozen=True, kw_only=True, eq=False)
+    class Odd(Node):
+        table: dict[str, int] = field(default_factory=dict)
+
+    with pytest.raises(NetworkError, match=r"odd \(odd\): cannot store table, a dict"):
+        encode_node(Odd(name="odd"))
+
+
+def test_an_image_of_another_size_is_refused(tmp_path):
+    path = write(mixed_network(), tmp_path)
+    with pytest.raises(NetworkError, match=r"image of shape \(3, 8, 8\), the export is for \(3, 8, 12\)"):
+        run_export(open_export(path), read_network(path), image(3, 8, 8))
+
+
+def test_single_numbers_keep_every_bit(tmp_path, single_file):
+    found = stock_networks()["chain"]
+    nodes = tuple(replace(n, threshold=np.array(0.1 + 0.2)) if n.kind == "neuron" else n for n in found.nodes)
+    back = read_network(write(replace(found, nodes=nodes), tmp_path, single_file))
+    assert {float(node.threshold) for node in back.neurons} == {0.1 + 0.2}

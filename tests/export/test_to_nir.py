@@ -1,0 +1,280 @@
+"""The command: what it writes, prints and returns, and that nothing is left when the check fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import snntorch
+import torch
+
+from esdnet.checkpoint import load_checkpoint, save_checkpoint
+from esdnet.config import preset
+from esdnet.layers import StepConv
+from esdnet.model import ESDNet
+from export import nir_check, nir_graph, nir_write, to_nir
+from export.design_rules import DesignRuleError
+from export.lower import lower
+from export.network import Network
+from export.nir_check import (
+    CheckReport,
+    check_export,
+    compare_export,
+    sample_image,
+    torch_reference,
+    write_reference,
+)
+from export.nir_format import network_digest, open_export, read_network
+from export.nir_report import table
+from hw_sim.simulator import run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, golden_model) -> Path:
+    """The authors' golden network as a checkpoint: every layer of it fires."""
+    path = tmp_path_factory.mktemp("checkpoint") / "golden.pt"
+    save_checkpoint(path, golden_model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(checkpoint) -> Network:
+    return lower(load_checkpoint(checkpoint))
+
+
+def test_the_command_writes_checks_and_reports(checkpoint, network, tmp_path, monkeypatch, capsys):
+    """Also over an earlier export, which goes away only when the new one is good."""
+    monkeypatch.chdir(tmp_path)
+    nir_write.write_folder(network, 16, 16, tmp_path / "golden_nir")
+    assert to_nir.main([str(checkpoint), "--input-size", "32", "24"]) == 0
+    out = capsys.readouterr().out
+    assert "encoder_level1.0.residual.2" in out.split("folded into encoder_level1.0.residual.1")[0]
+    lines = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert "LIF in 00_patch_embed.nir" in lines["encoder_level1.0.residual.0"]
+    assert "two edges in" in lines["encoder_level1.0.sum"]
+    assert "2 Conv2d 1x1 that place channels in" in lines["concat2"]
+    assert "host (reduce, linear, activation, add, mul, concat, conv)" in lines["encoder_level1.0.attn: 29 operations"]
+    assert "host (resize)" in lines["up2_1.resize"]
+    assert " 0 differ (promise: 0)" in out
+    assert "neuron layers silent on this sample, so not exercised: 0 of 17" in out
+    assert "network read back: equal to the last bit" in out
+    assert "wrote golden_nir" in out
+    assert network_digest(read_network("golden_nir")) == network_digest(network)
+    assert open_export("golden_nir").manifest["input_shape"] == [1, 3, 32, 24]
+    assert [path.name for path in tmp_path.iterdir()] == ["golden_nir"]
+
+
+def test_every_operation_of_the_model_is_in_the_table(checkpoint, network, tmp_path):
+    model = load_checkpoint(checkpoint)
+    manifest = nir_write.write_folder(network, 16, 16, tmp_path / "nir")
+    spikes = {node.name: 1 for node in network.neurons}
+    text = table(model, network, manifest, CheckReport(spikes, dict.fromkeys(spikes, 0), 0.0, True))
+    first = [line.split("  ")[0] for line in text.splitlines()[2:]]
+    for name, module in model.named_modules():
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.Conv2d, torch.nn.Conv3d)):
+            assert name in first or any(line.startswith(f"{part}: ") for line in first for part in parents(name)), name
+    shown = sum(int(line.split(": ")[1].split()[0]) for line in first if line.endswith(" operations"))
+    norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    rows = first[: first.index("")]
+    alone = len(rows) - norms - sum(line.endswith(" operations") for line in rows)
+    assert shown + alone == len(network.nodes)
+
+
+def parents(name: str) -> list[str]:
+    pieces = name.split(".")
+    return [".".join(pieces[:count]) for count in range(1, len(pieces))]
+
+
+def test_a_single_file_from_a_script_without_installation(tmp_path, tiny_model, tiny_network):
+    """From another folder, with nothing but the interpreter: the root is found, the export is checked."""
+    save_checkpoint(tmp_path / "tiny.pt", tiny_model)
+    command = [
+        sys.executable,
+        str(ROOT / "export" / "to_nir.py"),
+        "tiny.pt",
+        "--single-file",
+        "--input-size",
+        "16",
+        "16",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "one graph with extension nodes" in done.stdout
+    assert "extension esdnet.Resize" in done.stdout
+    assert " 0 differ (promise: 0)" in done.stdout
+    back = read_network(tmp_path / "tiny.nir")
+    assert network_digest(replace(back, name="tiny")) == network_digest(tiny_network)
+
+
+def test_help_imports_no_torch():
+    code = "import sys; sys.argv=['to_nir.py','--help']; import export.to_nir as t\ntry: t.main(['--help'])\n"
+    code += "except SystemExit: pass\nprint('torch' in sys.modules, 'nir' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+# --- mistakes of the user: one line, status 2, nothing left -----------------------------------------------------------
+
+
+def refused(capsys, arguments: list[str]) -> str:
+    assert to_nir.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    return captured.err.split("error: ", 1)[1]
+
+
+def test_a_size_that_the_levels_do_not_divide(checkpoint, tmp_path, capsys):
+    found = refused(capsys, [str(checkpoint), "-o", str(tmp_path / "x"), "--input-size", "30", "20"])
+    assert "size 30x20, expected multiples of 4; use --input-size 32 20" in found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_checkpoint(tmp_path, capsys):
+    assert "none.pt: expected a checkpoint file, found nothing" in refused(capsys, [str(tmp_path / "none.pt")])
+
+
+def test_an_output_in_a_folder_that_is_not_there(checkpoint, tmp_path, capsys):
+    found = refused(capsys, [str(checkpoint), "-o", str(tmp_path / "a" / "b")])
+    assert "the folder that it goes to does not exist" in found
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "empty folder"])
+def test_what_is_not_an_export_is_not_replaced(checkpoint, tmp_path, capsys, kind):
+    target = tmp_path / "precious"
+    if kind == "file":
+        target.write_text("thesis")
+    else:
+        target.mkdir()
+        if kind == "folder":
+            (target / "thesis.txt").write_text("thesis")
+    found = refused(capsys, [str(checkpoint), "-o", str(target)])
+    assert "exists and is not a NIR export of this program" in found
+    assert target.exists()
+
+
+def test_a_full_disk(checkpoint, tmp_path, capsys, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nir_write, "write_graph", fail)
+    found = refused(capsys, [str(checkpoint), "-o", str(tmp_path / "x"), "--input-size", "16", "16"])
+    assert "could not be written" in found
+    assert "No space left on device" in found
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- a check that fails: status 1, nothing left, an earlier export kept -----------------------------------------------
+
+
+def test_a_wrong_export_is_not_kept(checkpoint, network, tmp_path, capsys, monkeypatch):
+    """The exporter gets the firing rule wrong by as little as 1e-3 of the threshold, for one run."""
+    target = written(network, tmp_path)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    lower_right = nir_graph.encode_lif
+
+    def wrong(node):
+        return lower_right(replace(node, threshold=node.threshold * 0.999))
+
+    monkeypatch.setattr(nir_graph, "encode_lif", wrong)
+    assert to_nir.main([str(checkpoint), "-o", str(target), "--input-size", "16", "16"]) == 1
+    captured = capsys.readouterr()
+    assert "check failed, nothing was written" in captured.err
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def written(network: Network, folder: Path) -> Path:
+    nir_write.write_folder(network, 16, 16, folder / "nir")
+    return folder / "nir"
+
+
+def test_the_check_finds_one_changed_weight(checkpoint, network, tmp_path):
+    """A Network with another weight is written under the model's name: spikes, output and Network differ."""
+    name = "encoder_level1.0.residual.1"
+    weight = network[name].weight.copy()
+    weight[0, 0, 1, 1] += 0.5
+    other = replace(network, nodes=tuple(replace(n, weight=weight) if n.name == name else n for n in network.nodes))
+    write_reference(tmp_path / "reference.npz", load_checkpoint(checkpoint), network, sample_image(16, 16))
+    report = compare_export(written(other, tmp_path), tmp_path / "reference.npz")
+    assert not report.same_network
+    assert report.mismatches["encoder_level1.0.residual.0"] == 0  # before the change
+    assert report.mismatches["encoder_level1.0.residual.3"] > 0  # after it
+    assert report.output_difference > 1e-9
+    assert any("encoder_level1.0.residual.3: " in failure for failure in report.failures)
+    assert any(failure.startswith("output: differs by") for failure in report.failures)
+
+
+def test_the_check_reports_what_cannot_be_read(checkpoint, network, tmp_path):
+    path = written(network, tmp_path)
+    (path / "arrays.npz").unlink()
+    report = check_export(path, load_checkpoint(checkpoint), network, sample_image(16, 16))
+    (failure,) = report.failures
+    assert failure.startswith("the export could not be read back: error: ")
+    assert "arrays.npz: missing, the export is incomplete" in failure
+
+
+def test_the_check_names_neurons_of_one_side(network, tmp_path):
+    reference = tmp_path / "reference.npz"
+    ghost = {"spikes/ghost": np.zeros(1, np.uint8)}
+    np.savez(reference, image=sample_image(16, 16), output=np.zeros(1), digest="", **ghost)
+    report = compare_export(written(network, tmp_path), reference)
+    assert "a neuron of one side only (18 such)" in report.failures[0]
+
+
+def test_a_nan_output_fails():
+    assert CheckReport({}, {}, float("nan"), True).failures
+    assert not CheckReport({}, {}, 0.0, True).failures
+
+
+def test_the_reference_is_the_torch_model_in_float64(golden, golden_model, golden_network):
+    picture = golden.input[0, :, :32, :32]
+    output, spikes = torch_reference(golden_model.float(), picture)
+    expected = run(golden_network, picture, precision="float64", count=False)
+    golden_model.double()
+    assert output.dtype == np.float64
+    assert np.abs(output - expected.output).max() < 1e-5  # its weights were rounded to float32
+    assert {name: value.shape for name, value in spikes.items()} == {
+        name: value.shape for name, value in expected.spikes.items()
+    }
+
+
+def test_the_sample_is_the_same_every_time_and_within_range():
+    assert np.array_equal(sample_image(24, 16), sample_image(24, 16))
+    assert 0.0 <= sample_image(24, 16).min() < sample_image(24, 16).max() <= 1.0
+    assert nir_check.OUTPUT_TOLERANCE == 1e-9
+
+
+# --- models that NIR cannot hold --------------------------------------------------------------------------------------
+
+
+def test_violations_of_model_and_size_come_together():
+    model = ESDNet(preset("tiny")).eval()
+    model.encoder_level1[0].residual[0].state_quant = torch.round
+    model.down1_2.maxpool_conv[0].reset_mechanism = "subtract"
+    model.down2_3.maxpool_conv[1] = StepConv(16, 32, 3, stride=2, padding=1, groups=8, bias=False)
+    with pytest.raises(DesignRuleError) as caught:
+        to_nir.checked_network(model, 30, 64)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "NIR: 4 violations of its design rules:"
+    assert "encoder_level1.0.residual.0 (LIF): quantised state" in lines[1]
+    assert "down1_2.maxpool_conv.0 (LIF): reset 'subtract'" in lines[2]
+    assert "down2_3.maxpool_conv.1 (conv): groups 8" in lines[3]
+    assert "size 30x64" in lines[4]
+
+
+def test_violations_come_with_what_lowering_refuses():
+    model = ESDNet(preset("tiny")).eval()
+    model.up2_1.up[0] = snntorch.Leaky(0.5, reset_mechanism="zero", graded_spikes_factor=2.0)
+    with pytest.raises(DesignRuleError) as caught:
+        to_nir.checked_network(model, 64, 64)
+    text = str(caught.value)
+    assert "up2_1.up.0 (Leaky): graded spikes (factor 2)" in text
+    assert "up2_1.up.0 (Leaky): no lowering rule for this module" in text
