@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esdnet.device import DEVICES, choose_device
 from esdnet.errors import UserError, report_user_errors
 from esdnet.images import from_tensor, list_images, load_image, save_image, to_tensor
 
@@ -36,7 +37,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, help="default: the bundled small_released.pt")
     parser.add_argument("--tile", type=int, default=0, help="side of a tile in pixels; 0: the whole image (default)")
     parser.add_argument("--overlap", type=int, default=OVERLAP, help=f"pixels that tiles share (default: {OVERLAP})")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if any")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,16 +64,12 @@ def derain_files(arguments: argparse.Namespace) -> int:
 
 def open_network(checkpoint: Path | None, device: str) -> ESDNet:
     """The network of a checkpoint (None: the bundled one, said on stderr), in eval mode on 'auto', 'cpu' or 'cuda'."""
-    import torch
-
     from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU; use --device cpu")
+    chosen = choose_device(device)
     if checkpoint is None:
         checkpoint = DEFAULT_CHECKPOINT
         print(f"checkpoint: {checkpoint.name} (bundled)", file=sys.stderr)
-    chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     return load_checkpoint(checkpoint).to(chosen)
 
 

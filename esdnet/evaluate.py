@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ from esdnet.errors import UserError, report_user_errors
 from esdnet.images import from_tensor
 from esdnet.metrics import psnr_y, ssim_y
 from esdnet.piqe import piqe
+from esdnet.writing import check_writable, write_json, write_text
 
 if TYPE_CHECKING:
     from esdnet.model import ESDNet
@@ -60,9 +59,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     check_tile(arguments.tile, arguments.overlap)
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}: expected at least 1")
-    for path in (arguments.json, arguments.csv):
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"{path}: no such folder to write to")
+    for option, path in (("--json", arguments.json), ("--csv", arguments.csv)):
+        if path is not None:
+            check_writable(option, path)
     pairs = PairedFolder(arguments.data, arguments.layout).pairs()[: arguments.limit]
     model = open_network(arguments.checkpoint, arguments.device)
     rows = [
@@ -80,9 +79,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     }
     _print_table(rows, report["mean"])
     if arguments.json is not None:
-        _write(arguments.json, json.dumps(_finite(report), indent=2, allow_nan=False) + "\n")
+        write_json(arguments.json, _finite(report))
     if arguments.csv is not None:
-        _write(arguments.csv, _to_csv(rows))
+        write_text(arguments.csv, _to_csv(rows))
     return 0
 
 
@@ -142,17 +141,6 @@ def _to_csv(rows: list[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from esdnet.device import choose_device
 from esdnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,15 +64,6 @@ def load_source(checkpoint: Path | None, network: Path | None) -> Source:
     model = load_checkpoint(path)
     label = f"{path.name} (the checkpoint that ships)" if checkpoint is None else str(path)
     return Source(label, lower(model, path.stem), model)
-
-
-def choose_device(name: str) -> str:
-    """auto, cpu or cuda -> cpu or cuda; UserError where cuda is asked for and there is none."""
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device is available; use --device cpu or auto")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 @contextmanager

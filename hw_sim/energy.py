@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.device import DEVICES
 from esdnet.errors import UserError, report_user_errors
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32")
     parser.add_argument("--prices", default="paper", help="a list of hw_sim/prices, or a .toml file of yours")
     parser.add_argument("--tile", type=int, default=0, help="side of overlapping tiles; 0: the whole image at once")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and energy of every node")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with pictures for a browser")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write charts as PNG")

@@ -103,7 +103,7 @@ def test_two_images_of_one_name(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the message is for machines without a GPU")
 def test_no_gpu(rainy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(rainy), "-o", str(tmp_path / "out"), "--device", "cuda"]) == 2
-    assert capsys.readouterr().err == "error: --device cuda: torch finds no GPU; use --device cpu\n"
+    assert capsys.readouterr().err == "error: --device cuda: no CUDA device is available; use --device cpu or auto\n"
 
 
 @pytest.mark.parametrize("module", ["esdnet.derain", "esdnet.evaluate"])

@@ -109,7 +109,7 @@ def test_piqe_without_targets(
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--limit", "0"], "--limit 0: expected at least 1"),
         (["--tile", "10"], "multiple of 4"),
-        (["--json", "no/where.json"], "no/where.json: no such folder to write to"),
+        (["--json", "no/where.json"], "no/where.json: there is no folder no"),
         (["--layout", "rain1200"], "holds no image"),
         (["--checkpoint", "no.pt"], "expected a checkpoint file"),
     ],
