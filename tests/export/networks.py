@@ -86,9 +86,15 @@ def stock_networks() -> dict[str, Network]:
             "signed pair",
             conv(rng, "x", "coding", (3, 3)), neuron("on", "x"), neuron("off", "x", gain=np.array(-1.0)),
             Concat(name="pair", inputs=("on", "off")), conv(rng, "c", "pair", (6, 3)),
-            neuron("biased", "c", bias=dyadic(rng, 3, 1, 1), threshold=np.array([0.15, 0.4, 1.3])[:, None, None]),
+            neuron("biased", "c", bias=dyadic(rng, 3, 1, 1)),
             Affine(name="scaled", inputs=("biased",), scale=dyadic(rng, 3, 1, 1), offset=dyadic(rng, 3, 1, 1)),
             Add(name="twice", inputs=("scaled", "scaled")),
+        ),
+        network(
+            "threshold per channel",
+            conv(rng, "c", "coding", (3, 3)),
+            neuron("l", "c", threshold=np.array([0.15, 0.4, 1.3])[:, None, None], fires=">"),
+            conv(rng, "d", "l", (3, 3)), neuron("m", "d", threshold=np.array([0.15, 0.4, 1.3])[:, None, None]),
         ),
         network(
             "sums of sums",

@@ -90,9 +90,9 @@ def test_every_stock_graph_opens_with_nir_read(golden_network, tmp_path):
 
 
 def test_lif_parameters_are_full_arrays_of_the_documented_encoding(tmp_path):
-    path = write(stock_networks()["signed pair"], tmp_path)
+    path = write(stock_networks()["threshold per channel"], tmp_path)
     (file,) = path.glob("*.nir")
-    lif = nir.read(file).nodes["biased"]
+    lif = nir.read(file).nodes["m"]
     assert lif.tau.shape == lif.v_threshold.shape == (3, *SHAPE)
     assert np.unique(lif.tau).tolist() == [2e-4]
     assert np.unique(lif.r).tolist() == [1.0]
@@ -114,17 +114,17 @@ def test_a_threshold_of_zero_keeps_its_meaning():
 
 def test_lif_parameters_cost_almost_nothing_on_disk(tmp_path):
     """Five arrays of (C, H, W) float64 per LIF: their size must not show in the file."""
-    found = stock_networks()["signed pair"]
+    found = stock_networks()["threshold per channel"]
     small, large = tmp_path / "small", tmp_path / "large"
     write_folder(found, 4, 4, small)
     write_folder(found, 128, 128, large)
     sizes = [sum(file.stat().st_size for file in path.glob("*.nir")) for path in (small, large)]
-    expanded = 5 * 3 * 128 * 128 * 8 * 3
+    expanded = 2 * 5 * 3 * 128 * 128 * 8  # LIFs, parameters, channels, pixels, bytes
     assert sizes[1] - sizes[0] < expanded / 100
     (file,) = large.glob("*.nir")
     with h5py.File(file) as content:
         for key in ("tau", "r", "v_leak", "v_reset", "v_threshold"):
-            dataset = content["node/nodes/biased"][key]
+            dataset = content["node/nodes/m"][key]
             assert (dataset.compression, dataset.shuffle) == ("gzip", True)
 
 
