@@ -6,7 +6,7 @@ In: the network (from a checkpoint or an exported file) and the backend's name. 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -66,8 +66,34 @@ def load_source(checkpoint: Path | None, network: Path | None) -> Source:
     return Source(label, lower(model, path.stem), model)
 
 
+class Backend:
+    """A backend for one network. `executor(size)` opens what that size needs, and keeps it open for the next image.
+
+    Only Lava compiles for a size; a folder of equal images, or tiles, compile once. Use it in a `with`.
+    """
+
+    def __init__(self, name: str, source: Source, precision: str, device: str, lava: dict[str, Any]) -> None:
+        self.name, self.source, self.precision, self.device, self.lava = name, source, precision, device, lava
+        self._stack = ExitStack()
+        self._open: tuple[tuple[int, int], Executor] | None = None
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def executor(self, size: tuple[int, int]) -> Executor:
+        """An executor for images or tiles of (height, width)."""
+        if self._open is None or (self.name == "lava" and self._open[0] != size):
+            self._stack.close()
+            opened = _open_executor(self.name, self.source, self.precision, self.device, size, self.lava)
+            self._open = (size, self._stack.enter_context(opened))
+        return self._open[1]
+
+
 @contextmanager
-def open_executor(
+def _open_executor(
     backend: str, source: Source, precision: str, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
 ) -> Iterator[Executor]:
     """The executor of that name, ready for tiles of `tile_size` (height, width)."""

@@ -17,7 +17,8 @@ from esdnet.device import DEVICES
 from esdnet.errors import UserError, report_user_errors
 
 if TYPE_CHECKING:
-    from hw_sim.backends import Executor, Source
+    from hw_sim.backends import Backend
+    from hw_sim.prices import PriceList
     from hw_sim.report import EnergyReport
 
 TILE_OVERLAP = 8  # pixels that neighbouring tiles share, as the authors'
@@ -67,37 +68,37 @@ def _price_images(args: argparse.Namespace) -> int:
     images = list_images(args.image) if folder else [args.image]
     loaded = load_image(images[0])  # before the network: a bad image is found at once
     _check_outputs(args, folder)
-    from hw_sim.backends import load_source
+    from hw_sim.backends import Backend, load_source
 
     source = load_source(args.checkpoint, args.network)
     print(f"network: {source.label}, {source.network.model_parameters:,} parameters", file=sys.stderr)
     reports: list[EnergyReport] = []
-    for path in _progress(images, folder):
-        image = loaded if path is images[0] else load_image(path)
-        reports.append(_price_one(args, source, prices, path, image, folder))
+    lava = {"model": args.lava_model, "stock": args.lava_stock}
+    with Backend(args.backend, source, args.precision, args.device, lava) as backend:
+        for path in _progress(images, folder):
+            image = loaded if path is images[0] else load_image(path)
+            reports.append(_price_one(args, backend, prices, path, image, folder))
     _finish(args, reports, folder)
     return 0
 
 
 def _price_one(
-    args: argparse.Namespace, source: Source, prices: Any, path: Path, image: Any, folder: bool
+    args: argparse.Namespace, backend: Backend, prices: PriceList, path: Path, image: Any, folder: bool
 ) -> EnergyReport:
     """Run, count, price and show one image; write what was asked for about it."""
     from esdnet.images import save_image
-    from hw_sim.backends import open_executor
     from hw_sim.console import open_console, print_report
     from hw_sim.prices import available, load_prices
     from hw_sim.report import Run, build_report
     from hw_sim.tiled import executed_tile, run_image
 
-    lava = {"model": args.lava_model, "stock": args.lava_stock}
-    size = executed_tile(image, args.tile, TILE_OVERLAP, source.network.size_multiple)
-    with open_executor(args.backend, source, args.precision, args.device, size, lava) as executor:
-        done = run_image(executor.run, image, args.precision, args.tile, TILE_OVERLAP, source.network.size_multiple)
+    source, multiple = backend.source, backend.source.network.size_multiple
+    executor = backend.executor(executed_tile(image, args.tile, TILE_OVERLAP, multiple))
+    done = run_image(executor.run, image, args.precision, args.tile, TILE_OVERLAP, multiple)
     run = Run(
-        image=str(path), network=source.label, backend=_backend_label(args, executor), precision=args.precision,
+        image=str(path), network=source.label, backend=_backend_label(args), precision=args.precision,
         steps=source.network.steps, tile=args.tile, tiles=done.tiles, executed_size=done.executed_size,
-        seconds=done.seconds, facts=executor.facts,
+        seconds=done.seconds, facts=dict(executor.facts),
     )  # fmt: skip
     report = build_report(source.network, done.counts, run, prices)
     if args.save_image:
@@ -127,7 +128,7 @@ def _finish(args: argparse.Namespace, reports: list[EnergyReport], folder: bool)
         write_json(args.json, {"runs": runs, "summary": summary_dict(reports)} if folder else runs[0])
 
 
-def _backend_label(args: argparse.Namespace, executor: Executor) -> str:
+def _backend_label(args: argparse.Namespace) -> str:
     return (
         f"lava ({args.lava_model}{', stock' if args.lava_stock else ''})"
         if args.backend == "lava"
