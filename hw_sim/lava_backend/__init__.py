@@ -5,21 +5,23 @@ See docs/lava.md. Nothing here imports Lava; the engine process does.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from export.network import Network
 from hw_sim.lava_backend.host import LavaError
 from hw_sim.lava_backend.plan import Model
-from hw_sim.lava_backend.session import TIMEOUT_S, LavaFacts, LavaSession
+from hw_sim.lava_backend.session import TIMEOUT_S, LavaSession
 from hw_sim.result import Result
 
-__all__ = ["LavaError", "LavaFacts", "LavaSession", "run"]
+__all__ = ["LavaError", "LavaSession", "run"]
 
 
 def run(
     network: Network,
-    image: NDArray[np.floating],
+    image: NDArray[np.floating[Any]],
     *,
     precision: str = "float64",
     model: Model = "fused",

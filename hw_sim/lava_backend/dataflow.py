@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.network import Array, NetworkError, Neuron, Node
+from export.network import Affine, Array, NetworkError, Neuron, Node
 from hw_sim.lava_backend.plan import Leaf, needs_all_frames
 from hw_sim.lava_backend.records import Recorder
 from hw_sim.simulator import execute_node
@@ -60,7 +61,7 @@ class NeuronState:
         if self.node.reset == "to":
             self.membrane.masked_fill_(spikes, self.node.reset_value)
         else:
-            self.membrane.sub_(spikes, alpha=self.node.reset_value)
+            self.membrane.sub_(spikes.to(self.membrane.dtype), alpha=self.node.reset_value)
         return spikes.unsqueeze(0)
 
 
@@ -69,8 +70,19 @@ def _unless(array: Array, neutral: float, dtype: torch.dtype) -> Tensor | None:
     return None if np.all(array == neutral) else torch.tensor(array, dtype=dtype)
 
 
+def _at_frame(node: Node, frame: int) -> Node:
+    """The node as it is at one frame: constants that change over time are those of that frame."""
+    if not isinstance(node, Affine):
+        return node
+    return replace(node, scale=_constant_at(node.scale, frame), offset=_constant_at(node.offset, frame))
+
+
+def _constant_at(array: Array, frame: int) -> Array:
+    return array[frame : frame + 1] if array.ndim == 4 and len(array) > 1 else array
+
+
 class Dataflow:
-    """Runs the nodes of a leaf. `begin` starts an image; `receive` and `advance` are called once per step; `emit` sends.
+    """Runs the nodes of a leaf: `begin` starts an image, `receive` and `advance` take a step, `emit` is what to send.
 
     `states`: for neurons whose membranes someone else keeps (Lava's variables).
     """
@@ -96,9 +108,8 @@ class Dataflow:
             state.reset()
 
     def receive(self, name: str, frame: Frame) -> None:
-        """The next frame of an input, (C, H, W); what comes after its last one repeats it."""
-        if len(self.frames[name]) < self.leaf.shapes[name][0]:
-            self._append(name, torch.from_numpy(frame).unsqueeze(0))
+        """The next frame of an input, (C, H, W)."""
+        self._append(name, torch.from_numpy(frame).unsqueeze(0))
 
     def advance(self) -> None:
         """Compute every frame that can be computed now, then drop the frames that nobody will read again."""
@@ -115,14 +126,11 @@ class Dataflow:
         """Whether every frame of every node has been computed: true after the last step of an image."""
         return all(len(self.frames[node.name]) == self.leaf.shapes[node.name][0] for node in self.leaf.nodes)
 
-    def emit(self, name: str, frame: int) -> Frame:
-        """Frame number `frame` of an output; a value of fewer frames repeats its last."""
-        box = self.outbox[name]
-        if not box:
-            raise NetworkError(f"{self.leaf.name}: frame {frame} of {name} is due and not there: latencies are wrong")
-        if frame + 1 < self.leaf.shapes[name][0] or frame + 1 == self.leaf.steps:
-            return box.popleft()
-        return box[0]
+    def emit(self, name: str) -> Frame:
+        """The next frame of an output that has not been sent."""
+        if not self.outbox[name]:
+            raise NetworkError(f"{self.leaf.name}: a frame of {name} is due and not there: latencies are wrong")
+        return self.outbox[name].popleft()
 
     def _append(self, name: str, frame: Tensor) -> None:
         self.recorder.see(name, len(self.frames[name]), frame)
@@ -156,7 +164,7 @@ class Dataflow:
         self.recorder.ran(node.name)
         if isinstance(node, Neuron):
             return self.states[node.name].step(inputs[0].to(self.dtype))
-        return execute_node(node, inputs, 1, self.dtype)
+        return execute_node(_at_frame(node, len(self.frames[node.name])), inputs, 1, self.dtype)
 
     def _used(self, node: Node, name: str) -> int:
         """How many frames of `name` the node will not read again."""

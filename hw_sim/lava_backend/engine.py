@@ -35,7 +35,8 @@ def main(argv: list[str]) -> NoReturn:
         pass
     except BaseException:
         engine.fail("engine", traceback.format_exc())
-    threading.Event().wait()  # the watch ends this process when the session lets go of the lifeline
+    while True:
+        signal.pause()  # the watch ends this process when the session lets go of the lifeline
 
 
 class Engine:
@@ -49,16 +50,15 @@ class Engine:
 
     def serve(self) -> None:
         """Answer requests until the session closes the connection."""
-        started = time.perf_counter()
         plan = self.connection.recv()
         from hw_sim.lava_backend.runtime import LavaNetwork  # Lava and torch: seconds
 
-        imported = time.perf_counter()
         os.register_at_fork(after_in_child=_end_with_parent)
+        began = time.perf_counter()
         network = self.network = LavaNetwork(plan)
         network.compile()
-        processes = len(network.names)
-        self._reply({"processes": processes, "import_s": imported - started, "compile_s": time.perf_counter() - imported})
+        facts = {"processes": len(network.names), "shared_bytes": network.shared_bytes}
+        self._reply({**facts, "compile_s": time.perf_counter() - began})
         while True:
             request, argument = self.connection.recv()
             began = time.perf_counter()

@@ -46,7 +46,7 @@ class Engine:
         self.owner = os.getpid()
         self.connection, theirs = Pipe()
         lifeline, self.lifeline = os.pipe()
-        self.output: IO[bytes] = tempfile.TemporaryFile()  # what Lava prints; shown if the engine breaks
+        self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - what Lava prints, shown if the engine breaks
         path = os.pathsep.join([str(Path(__file__).parents[2]), *(entry or os.getcwd() for entry in sys.path)])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hw_sim.lava_backend.engine", str(theirs.fileno()), str(lifeline)],

@@ -33,7 +33,7 @@ class AnonymousSharedMemory:
     """Takes the place of Lava's SharedMemoryManager: same methods, no manager process, no names."""
 
     def __init__(self) -> None:
-        self.segments: list[int] = []
+        self.sizes: list[int] = []
 
     def start(self) -> None:
         """Nothing to start."""
@@ -43,21 +43,21 @@ class AnonymousSharedMemory:
 
     def create_shared_memory(self, size: int) -> AnonymousSegment:
         """A segment that every process forked from now on shares."""
-        self.segments.append(size)
+        self.sizes.append(size)
         return AnonymousSegment(size)
 
 
 def channel_sizes(plan: Plan) -> list[int]:
-    """Bytes of every channel of a plan, as Lava will create them: messages, frame line, records, management."""
+    """Bytes of every channel of a plan, as Lava will create them: messages, starts, records, management."""
     leaves = list(plan.leaves)
     dtypes = {value.name: value.dtype for leaf in leaves if isinstance(leaf, Leaf) for value in leaf.outputs}
     frames = [CHANNEL_SIZE * _nbytes(value, dtypes) for leaf in leaves for value in leaf.inputs]
     frames.append(CHANNEL_SIZE * _nbytes(plan.output, dtypes))
     for leaf in leaves:
         if isinstance(leaf, Leaf):
-            frames += [CHANNEL_SIZE * 8, CHANNEL_SIZE * record_size(leaf)]
-    pipes = [plan.steps * 8 * size for size in (1, prod(plan.image.frame_shape), prod(plan.output.frame_shape))]
-    processes = len(leaves) + 3  # two injectors and an extractor
+            frames += [CHANNEL_SIZE, CHANNEL_SIZE * record_size(leaf)]
+    pipes = [plan.steps * 8 * prod(value.frame_shape) for value in (plan.image, plan.output)]
+    processes = len(leaves) + 2  # injector and extractor
     return frames + pipes + [CHANNEL_SIZE * 8] * (2 * processes + 2)
 
 

@@ -1,4 +1,4 @@
-"""Where and when everything happens: a Network becomes a Plan of Lava processes with latencies and delays. No Lava here.
+"""Where and when everything happens: a Network becomes a Plan of Lava processes, latencies and delays. No Lava here.
 
 In: a Network, an image size, a precision, the process model. Out: a Plan, all of whose timing follows from the graph.
 
@@ -6,7 +6,8 @@ Time: a value flows as one frame per Lava step. The T frames of an image take T 
 one another without a gap. Frame n of a value with latency L is sent in step 1 + L + n. A process that receives,
 computes and sends within a step adds nothing; a node that needs all T frames (a reduction or a matrix over T) has its
 first frame only when the last has come: T - 1 steps. A process starts with the latest of its inputs; the others wait
-in delay lines. A value that does not change over time is sent T times.
+in delay lines. Where there is no frame there is no message, except to and from Lava's own processes, which send and
+receive at every step.
 """
 
 from __future__ import annotations
@@ -46,11 +47,16 @@ CHANNEL_SIZE = 2  # messages that a channel holds: sender and receiver may be a 
 
 @dataclass(frozen=True)
 class Value:
-    """What flows over a channel: (T or 1, C, H, W), and the type of its numbers ('bool' for spikes)."""
+    """What flows over a channel: (T or 1, C, H, W), and the type of its numbers ('bool' for spikes).
+
+    `every_step`: one of Lava's own processes sends or receives it, so that there is a message at every step: the last
+    frame again while the image lasts, zeros between images.
+    """
 
     name: str
     shape: Shape
     dtype: str
+    every_step: bool = False
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -60,9 +66,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Wire:
-    """An input of a process: the value, and how many steps it waits before it is used."""
+    """An input of a process: the value, its latency, and for how many steps it waits before it is used."""
 
     value: Value
+    latency: int
     delay: int
 
 
@@ -143,7 +150,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """All processes of a network for one image size. `latency`: steps from the first frame in to the first frame out."""
+    """All processes of a network for one image size. `latency`: steps from the first frame in to the first one out."""
 
     blocks: tuple[Block, ...]
     image: Value
@@ -198,9 +205,9 @@ def make_plan(
     refinement) is one program there, and one process here. `stock`: as fine, with Lava's own Conv and LIFReset wherever
     they can express a node. NetworkError names the first node without a rule.
     """
-    planner = _Planner(network, size, precision)
+    planner = _Planner(network, size, precision, stock)
     parts = _blocks(network)
-    blocks = tuple(planner.block(name, nodes, "stock" if stock else model) for name, nodes in parts)
+    blocks = tuple(planner.block(name, nodes, whole=model == "fused" and not stock) for name, nodes in parts)
     output = planner.values[network.output.name]
     return Plan(
         blocks=blocks,
@@ -231,37 +238,41 @@ def _blocks(network: Network) -> list[tuple[str, list[Node]]]:
     return [(name or nodes[0].name, nodes) for name, nodes in runs]
 
 
-def _operations(nodes: Sequence[Node]) -> list[list[Node]]:
-    """What is a process of its own in the fine model: every neurocore node, and every run of nodes on the host."""
+def _operations(nodes: Sequence[Node], stock: set[str]) -> list[list[Node]]:
+    """What is a process of its own in the fine model: a neurocore node, one of Lava's, or a run of nodes on the host."""
     operations: list[list[Node]] = []
-    for placement, run in groupby(nodes, key=lambda node: node.placement):
-        operations += [list(run)] if placement == "host" else [[node] for node in run]
+    for host, run in groupby(nodes, key=lambda node: node.placement == "host" and node.name not in stock):
+        together = list(run)
+        operations += [together] if host else [[node] for node in together]
     return operations
 
 
 class _Planner:
     """Walks over the network once; knows every value and its latency so far."""
 
-    def __init__(self, network: Network, size: tuple[int, int], precision: str) -> None:
+    def __init__(self, network: Network, size: tuple[int, int], precision: str, stock: bool) -> None:
         self.network, self.precision = network, precision
         self.shapes = infer_shapes(network, *size)
-        self.values = {node.name: self._value(node.name) for node in network.nodes}
+        self.stock = {node.name for node in network.nodes if stock and is_stock(node, self.shapes, network.steps)}
+        self.values = {node.name: self._value(node) for node in network.nodes}
         self.latencies = {network.input.name: 0}
         self.names: set[str] = set()
 
-    def _value(self, name: str) -> Value:
-        spikes = self.network.kinds[name] is ValueKind.SPIKE
-        return Value(name, self.shapes[name], "bool" if spikes else self.precision)
+    def _value(self, node: Node) -> Value:
+        spikes = self.network.kinds[node.name] is ValueKind.SPIKE
+        lava = node.name in self.stock or not self.stock.isdisjoint(self.network.readers[node.name])
+        every_step = lava or isinstance(node, (Input, Output))  # Lava's Injector and Extractor
+        return Value(node.name, self.shapes[node.name], "bool" if spikes else self.precision, every_step)
 
-    def block(self, name: str, nodes: list[Node], model: str) -> Block:
+    def block(self, name: str, nodes: list[Node], whole: bool) -> Block:
         """The processes of one block, and what crosses its border."""
         leaves: list[Leaf | StockLeaf] = []
         inside = {node.name for node in nodes}
-        for part in [nodes] if model == "fused" else _operations(nodes):
-            if model == "stock" and is_stock(part[0], self.shapes, self.network.steps):
+        for part in [nodes] if whole else _operations(nodes, self.stock):
+            if part[0].name in self.stock:
                 leaves += self._stock(part[0])
             else:
-                leaves.append(self._leaf(part, name if part is nodes else self._name(part), model != "fused"))
+                leaves.append(self._leaf(part, self._name(part, name if whole else part[0].block), alone=not whole))
         monitor = self._monitor(f"{name}.monitor", [leaf for leaf in leaves if isinstance(leaf, StockLeaf)])
         if monitor:
             leaves.append(monitor)
@@ -273,8 +284,10 @@ class _Planner:
     def _leaves_block(self, name: str, inside: set[str]) -> bool:
         return name == self.network.output.name or not inside.issuperset(self.network.readers[name])
 
-    def _name(self, nodes: Sequence[Node]) -> str:
-        name = nodes[0].name if len(nodes) == 1 or nodes[0].block in self.names else nodes[0].block
+    def _name(self, nodes: Sequence[Node], block: str) -> str:
+        """A name that no other process has: the node's, or the block's for several nodes."""
+        free = block and block not in self.names and block not in self.network.by_name
+        name = block if len(nodes) > 1 and free else nodes[0].name
         self.names.add(name)
         return name
 
@@ -282,7 +295,8 @@ class _Planner:
         """A process of ours; `sources`: values that it receives beyond what its nodes read (a monitor's)."""
         inside = {node.name for node in nodes}
         read = dict.fromkeys([*sources, *(source for node in nodes for source in node.inputs if source not in inside)])
-        start = max(self.latencies[source] for source in read)
+        arrivals = {source: self.latencies[source] for source in read}
+        start = max(arrivals.values())
         ready = self._ready(nodes, list(read))
         sent = [node.name for node in nodes if self._leaves_block(node.name, inside)]
         for value in sent:
@@ -291,7 +305,7 @@ class _Planner:
             name=name,
             nodes=tuple(nodes),
             shapes={value: self.values[value].shape for value in [*read, *inside]},
-            wires=tuple(Wire(self.values[source], start - self.latencies[source]) for source in read),
+            wires=tuple(Wire(self.values[name], latency, start - latency) for name, latency in arrivals.items()),
             outlets=tuple(Outlet(self.values[value], self.latencies[value]) for value in sent),
             observations=tuple(self._observe(nodes)),
             start=start,
@@ -323,17 +337,23 @@ class _Planner:
         """Lava's own process for a node, followed by one of ours for the bias that Lava's Conv does not have."""
         bare, bias = split_bias(node)
         source = self.values[node.inputs[0]]
-        self.values[bare.name] = Value(bare.name, self.shapes[node.name], self.values[node.name].dtype)
+        self.values[bare.name] = Value(bare.name, self.shapes[node.name], self.values[node.name].dtype, every_step=True)
         start = self.latencies[source.name]
         self.latencies[bare.name] = start + isinstance(node, Conv)  # Lava's Conv sends what it computed a step ago
-        result = self.values[bare.name]
-        stock = StockLeaf(name=node.name, node=bare, source=source, result=result, start=start, steps=self.network.steps)
-        return [stock] if bias is None else [stock, self._leaf([bias], bias.name, True)]
+        stock = StockLeaf(
+            name=node.name,
+            node=bare,
+            source=source,
+            result=self.values[bare.name],
+            start=start,
+            steps=self.network.steps,
+        )
+        return [stock] if bias is None else [stock, self._leaf([bias], bias.name, alone=True)]
 
     def _monitor(self, name: str, stock: Sequence[StockLeaf]) -> Leaf | None:
         """A process that watches the spikes of Lava's own processes in a block, which report nothing themselves."""
         watched = tuple(self._observe([self.network[leaf.name] for leaf in stock]))
         if not watched:
             return None
-        leaf = self._leaf([], name, True, [observation.value.name for observation in watched])
+        leaf = self._leaf([], name, alone=True, sources=[observation.value.name for observation in watched])
         return Leaf(**{**vars(leaf), "observations": watched})

@@ -1,4 +1,4 @@
-"""What a process reports of an image: a flat uint8 message with its spikes, the spikes it received, and how often it ran.
+"""What a process reports of an image, as bytes: its spikes, the spikes it received, and how often its nodes ran.
 
 A Recorder writes it inside the process, `read_record` reads it on the host. One message per process and image.
 """

@@ -5,11 +5,13 @@ It runs in the engine's process alone; Lava forks a process for each leaf from h
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from lava.magma.core.process.message_interface_enum import ActorType
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
@@ -43,7 +45,7 @@ class LavaNetwork:
         self.plan, self.steps, self.flights = plan, 0, deque[Flight]()
         self.leaves = [leaf for leaf in plan.leaves if isinstance(leaf, Leaf)]
         self.groups: dict[str, Group] = {}
-        self.runtime: Runtime | None = None
+        self.runtime: Any = None
         self.names: list[str] = []
 
     def compile(self) -> None:
@@ -51,19 +53,18 @@ class LavaNetwork:
         models: Models = {}
         plan = self.plan
         self.image = Injector(shape=plan.image.frame_shape, buffer_size=plan.steps, name="image injector")
-        self.line = Injector(shape=(1,), buffer_size=plan.steps, name="frame line injector")
         self.extractor = Extractor(shape=plan.output.frame_shape, buffer_size=plan.steps, name="output extractor")
-        models.update({self.image: PyLoihiInjectorModel, self.line: PyLoihiInjectorModel})
-        models[self.extractor] = PyLoihiExtractorModel
+        models.update({self.image: PyLoihiInjectorModel, self.extractor: PyLoihiExtractorModel})
         ports: dict[str, Any] = {plan.image.name: self.image.out_port}
         for block in plan.blocks:
-            connect_group(make_group(block, models), block, self.line.out_port, ports)
+            connect_group(make_group(block, models), block, ports)
         ports[plan.output.name].connect(self.extractor.in_port)
         config = Loihi2SimCfg(exception_proc_model_map=models)
-        executable = self.line.compile(config, {"pypy_channel_size": CHANNEL_SIZE})
+        executable = self.image.compile(config, {"pypy_channel_size": CHANNEL_SIZE})
         processes = list(executable.proc_builders)
         self.groups = {process.name: process for process in processes if isinstance(process, Group)}
         self.names = [process.name for process in processes]
+        _prepare_to_fork()
         self.runtime = Runtime(executable, ActorType.MultiProcessing)
         executable.assign_runtime_to_all_processes(self.runtime)
         self.runtime.initialize()
@@ -75,28 +76,34 @@ class LavaNetwork:
         actors = list(infrastructure.actors) if infrastructure else []
         return list(zip([*self.names, "runtime service"], actors, strict=False))
 
+    @property
+    def shared_bytes(self) -> int:
+        """What Lava's channels take."""
+        return sum(self.runtime._messaging_infrastructure.smm.sizes)
+
     def answer(self, request: str, argument: Any) -> Any:
         """Serve one request: 'run' an image, 'flush', or read the 'membrane' of a neuron."""
         if request == "run":
             return self.run(argument)
         return self.flush() if request == "flush" else self.membrane(argument)
 
-    def run(self, image: NDArray[np.floating]) -> list[Flight]:
+    def run(self, image: NDArray[np.floating[Any]]) -> list[Flight]:
         """Feed one image (C, H, W), T steps; returns the images that came out meanwhile."""
         self.flights.append(Flight(self.steps))
-        return self._advance(image, range(1, self.plan.steps + 1))
+        return self._advance(image, True)
 
     def flush(self) -> list[Flight]:
         """Run until nothing is on its way; returns the images that came out."""
         done: list[Flight] = []
         while self.flights:
-            done += self._advance(np.zeros(self.plan.image.frame_shape), [0] * self.plan.steps)
+            done += self._advance(np.zeros(self.plan.image.frame_shape), False)
         return done
 
-    def _advance(self, image: NDArray[np.floating], line: Any) -> list[Flight]:
+    def _advance(self, image: NDArray[np.floating[Any]], starts: bool) -> list[Flight]:
         """T steps: as many frames fit into the pipes, and no process reports more than one image in them."""
-        for mark in line:
-            self.line.send(np.array([mark], np.float64))
+        for leaf in self.leaves:
+            self.groups[leaf.name].starts.external_pipe_csp_send_port.send(np.array([starts], np.uint8))
+        for _ in range(self.plan.steps):
             self.image.send(np.asarray(image, np.float64))
         self.runtime.start(RunSteps(num_steps=self.plan.steps))
         before, self.steps = self.steps, self.steps + self.plan.steps
@@ -116,6 +123,19 @@ class LavaNetwork:
     def _complete(self, flight: Flight) -> bool:
         return flight.output is not None and len(flight.records) == len(self.leaves)
 
-    def membrane(self, neuron: str) -> NDArray[np.floating]:
+    def membrane(self, neuron: str) -> NDArray[np.floating[Any]]:
         """The Lava variable `v` of a neuron's process: its membranes after the last step (C, H, W)."""
         return np.asarray(self.groups[neuron].v.get())
+
+
+def _prepare_to_fork() -> None:
+    """What every process would do at its first step is done once, before they are forked: torch sets itself up.
+
+    One thread, for OpenMP's do not survive a fork. Frozen objects are not touched by the processes' collectors, and
+    stay in shared pages.
+    """
+    torch.set_num_threads(1)
+    for dtype in (torch.float32, torch.float64):
+        torch.sigmoid(torch.conv2d(torch.zeros(1, 1, 8, 8, dtype=dtype), torch.zeros(1, 1, 3, 3, dtype=dtype)))
+    gc.collect()
+    gc.freeze()

@@ -5,9 +5,9 @@ Lava itself runs in a process of its own (engine.py); this side sends images and
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,25 +25,15 @@ from hw_sim.result import Result
 TIMEOUT_S = 300.0  # for the start, and again for each image
 
 
-@dataclass
-class LavaFacts:
-    """What only Lava can know. `latency` and `steps` are Lava time steps; `import_s` starts a Python with Lava in it."""
-
-    processes: int = 0
-    latency: int = 0
-    steps: int = 0
-    images: int = 0
-    import_s: float = 0.0
-    compile_s: float = 0.0
-    run_s: float = 0.0
-
-
 class LavaSession:
     """A network on Lava for images of one size. Use it in a `with`, or call `close`.
 
     `precision`: float32 or float64. `model`: 'fused', a process per block, or 'fine', a process per operation. `stock`:
     Lava's own Conv and LIFReset wherever they can express a node, float64 only. `timeout_s` bounds the start and each
     image. UserError: no Lava here, too little memory, a time-out. LavaError: something failed inside Lava.
+
+    `facts`, what only Lava can know: `processes` (of the operating system), `shared_bytes` (Lava's channels), `latency`
+    and `steps` (Lava time steps), `images`, and in seconds `start_s` (a Python with Lava), `compile_s` and `run_s`.
     """
 
     def __init__(
@@ -63,14 +53,14 @@ class LavaSession:
         self.plan = make_plan(network, size, precision=precision, model=model, stock=stock)
         self.leaves = [leaf for leaf in self.plan.leaves if isinstance(leaf, Leaf)]
         check_memory(self.plan)
-        self.facts = LavaFacts(latency=self.plan.latency)
+        self.facts: dict[str, Any] = {"latency": self.plan.latency, "steps": 0, "images": 0, "run_s": 0.0}
         self._engine = Engine()
         self._asked = False  # whether a reply is on its way
         self.close = weakref.finalize(self, self._engine.end)
+        began = time.perf_counter()
         self._ask(self.plan)
-        started = self._reply("the start")
-        self.facts.processes = started["processes"]
-        self.facts.import_s, self.facts.compile_s = started["import_s"], started["compile_s"]
+        self.facts |= self._reply("the start")
+        self.facts["start_s"] = time.perf_counter() - began - self.facts["compile_s"]
 
     def __enter__(self) -> LavaSession:
         return self
@@ -78,12 +68,12 @@ class LavaSession:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def run(self, image: NDArray[np.floating]) -> Result:
+    def run(self, image: NDArray[np.floating[Any]]) -> Result:
         """One image (channels, H, W); returns when it has passed through the whole network."""
         (result,) = self.stream([image])
         return result
 
-    def stream(self, images: Iterable[NDArray[np.floating]]) -> Iterator[Result]:
+    def stream(self, images: Iterable[NDArray[np.floating[Any]]]) -> Iterator[Result]:
         """Images back to back, T steps each, many of them inside the network at once. Results come in order."""
         finished: list[Any] = []
         try:
@@ -99,7 +89,7 @@ class LavaSession:
             self._drain()
             raise
 
-    def membrane(self, neuron: str) -> NDArray[np.floating]:
+    def membrane(self, neuron: str) -> NDArray[np.floating[Any]]:
         """The membranes (C, H, W) of a Neuron node after the last image, as Lava's variable `v` holds them.
 
         `fine` only, where each neuron is a process with variables. Lava sends one number a message: slow.
@@ -107,10 +97,10 @@ class LavaSession:
         if not any(leaf.name == neuron and leaf.membrane for leaf in self.leaves):
             raise UserError(f"{neuron}: no Lava process of its own shows this neuron's membrane; use model 'fine'")
         self._ask(("membrane", neuron))
-        membrane: NDArray[np.floating] = self._work()
+        membrane: NDArray[np.floating[Any]] = self._work()
         return membrane.astype(self.precision)
 
-    def _check(self, image: NDArray[np.floating]) -> None:
+    def _check(self, image: NDArray[np.floating[Any]]) -> None:
         if image.shape != self.plan.image.frame_shape:
             expected = self.plan.image.frame_shape
             raise NetworkError(f"{self.network.name}: image of shape {image.shape}, this session takes {expected}")
@@ -131,8 +121,8 @@ class LavaSession:
 
     def _work(self) -> Any:
         """The reply to a request, with what it cost noted in the facts."""
-        reply, self.facts.steps, seconds = self._reply(f"image {self.facts.images + 1}")
-        self.facts.run_s += seconds
+        reply, self.facts["steps"], seconds = self._reply(f"image {self.facts['images'] + 1}")
+        self.facts["run_s"] += seconds
         return reply
 
     def _drain(self) -> None:
@@ -156,7 +146,7 @@ class LavaSession:
                 if record.runs[node.name] != expected:
                     raise LavaError(f"{node.name}: it ran {record.runs[node.name]} times for an image, not {expected}")
         counts = {node.name: self._count(node, spikes, received) for node in self.network.nodes}
-        self.facts.images += 1
+        self.facts["images"] += 1
         ordered = {node.name: spikes[node.name] for node in self.network.neurons}
         return Result(flight.output.astype(self.precision), ordered, counts, self.plan.image.frame_shape[1:])
 

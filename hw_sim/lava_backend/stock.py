@@ -13,7 +13,7 @@ def is_stock(node: Node, shapes: dict[str, Shape], steps: int) -> bool:
     A stock process runs at every step, so the value must change over time. Conv: always. LIFReset: hard reset to zero,
     one threshold for all, gain 1, and decays that survive Lava's form of them, 1 - (1 - decay).
     """
-    if shapes[node.name][0] != steps or shapes[node.inputs[0]][0] != steps:
+    if not isinstance(node, (Conv, Neuron)) or shapes[node.inputs[0]][0] != steps:
         return False
     if isinstance(node, Neuron):
         return bool(
@@ -23,7 +23,7 @@ def is_stock(node: Node, shapes: dict[str, Shape], steps: int) -> bool:
             and np.all(node.gain == 1.0)
             and all(1.0 - (1.0 - decay) == decay for decay in (node.membrane_decay, node.current_decay))
         )
-    return isinstance(node, Conv)
+    return True
 
 
 def split_bias(node: Node) -> tuple[Conv | Neuron, Affine | None]:

@@ -1,8 +1,8 @@
 """A Lava process for a group of nodes, and its two models: one program for all of them, or a process for each.
 
-Its ports: `in_<i>` and `out_<i>` for the values of its plan, `line` for the frame line, and, where it is one program,
-`record`, a pipe to the host. The frame line says in each step which frame of an image enters the network: t + 1 for
-frame t, 0 for none. Each process delays it by its own start; that is its clock.
+Its ports: `in_<i>` and `out_<i>` for the values of its plan, and, where it is one program, two pipes to the host:
+`starts` says before every T steps whether an image enters the network now, `record` tells what became of an image.
+From `starts` each process knows which frame travels with which latency at any step.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from export.network import Neuron
 from hw_sim.lava_backend.dataflow import Dataflow, NeuronState
-from hw_sim.lava_backend.plan import CHANNEL_SIZE, Block, Leaf, StockLeaf
+from hw_sim.lava_backend.plan import CHANNEL_SIZE, Block, Leaf, Outlet, StockLeaf, Wire
 from hw_sim.lava_backend.records import record_size
 
 Models = dict[AbstractProcess, type]  # which model runs each process: Lava asks this before it searches files
 
 
-class Group(AbstractProcess):  # type: ignore[misc]
+class Group(AbstractProcess):
     """A block, or one process of a block. Membranes of a single neuron node are the Lava variables `v` and `u`."""
 
     def __init__(self, part: Block | Leaf, models: Models) -> None:
@@ -40,8 +40,9 @@ class Group(AbstractProcess):  # type: ignore[misc]
             setattr(self, f"in_{index}", InPort(shape=value.frame_shape))
         for index, value in enumerate(part.outputs):
             setattr(self, f"out_{index}", OutPort(shape=value.frame_shape))
-        self.line = InPort(shape=(1,))
         if isinstance(part, Leaf):
+            self.starts = InPort(shape=(1,))
+            self.starts.flag_external_pipe(buffer_size=CHANNEL_SIZE)
             self.record = OutPort(shape=(record_size(part),))
             self.record.flag_external_pipe(buffer_size=CHANNEL_SIZE)
             if part.membrane:
@@ -60,7 +61,7 @@ def make_group(part: Block | Leaf, models: Models) -> Group:
 
 def program_model(leaf: Leaf) -> type:
     """The model class of one leaf: Lava wants each port's and variable's type as an attribute of the class."""
-    kinds: dict[str, Any] = {"line": LavaPyType(PyInPort.VEC_DENSE, float)}
+    kinds: dict[str, Any] = {"starts": LavaPyType(PyInPort.VEC_DENSE, np.uint8)}
     kinds["record"] = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
     for index, value in enumerate(leaf.inputs):
         kinds[f"in_{index}"] = LavaPyType(PyInPort.VEC_DENSE, np.dtype(value.dtype).type)
@@ -74,10 +75,10 @@ def program_model(leaf: Leaf) -> type:
 
 @implements(proc=Group, protocol=LoihiProtocol)
 @requires(CPU)
-class GroupProgram(PyLoihiProcessModel):  # type: ignore[misc]
+class GroupProgram(PyLoihiProcessModel):
     """One program for all nodes of a group: a Dataflow, with delay lines before it."""
 
-    line: PyInPort
+    starts: PyInPort
     record: PyOutPort
 
     def __init__(self, proc_params: Any) -> None:
@@ -85,41 +86,59 @@ class GroupProgram(PyLoihiProcessModel):  # type: ignore[misc]
         torch.set_num_threads(1)  # before anything else: a forked process must not use its parent's OpenMP threads
         self.leaf: Leaf = proc_params["part"]
         self.flow: Dataflow | None = None
-        self.delays: list[deque[Any]] = [deque() for _ in self.leaf.wires]
+        self.image = False
+        self.waiting: list[deque[Any]] = [deque() for _ in self.leaf.wires]  # the delay lines
         self.rest = [np.zeros(value.frame_shape, value.dtype) for value in self.leaf.outputs]
+        self.last = list(self.rest)
         latest = max([self.leaf.start, *(outlet.latency for outlet in self.leaf.outlets)])
-        self.clock: deque[int] = deque([0] * (latest + 1), maxlen=latest + 1)
+        self.clock: deque[int] = deque([-1] * (latest + 1), maxlen=latest + 1)
 
     def run_spk(self) -> None:
         """One Lava step: receive, compute, send."""
-        self.clock.appendleft(int(self.line.recv()[0]))
-        frames = [self._delayed(index) for index in range(len(self.leaf.wires))]
+        step = (self.time_step - 1) % self.leaf.steps
+        if step == 0:
+            self.image = bool(self.starts.recv()[0])
+        self.clock.appendleft(step if self.image else -1)
+        for index, wire in enumerate(self.leaf.wires):
+            self._receive(index, wire)
         with torch.inference_mode():
-            self._compute(self.clock[self.leaf.start] - 1, frames)
+            self._compute(self._frame(self.leaf.start))
             for index, outlet in enumerate(self.leaf.outlets):
-                frame = self.clock[outlet.latency] - 1
-                data = self.rest[index] if frame < 0 else self._flow().emit(outlet.value.name, frame)
-                getattr(self, f"out_{index}").send(data)
+                self._send(index, outlet)
 
-    def _delayed(self, index: int) -> Any:
-        """What came in `delay` steps ago."""
-        wire, line = self.leaf.wires[index], self.delays[index]
-        line.append(getattr(self, f"in_{index}").recv().astype(wire.value.dtype, copy=False))
-        return line.popleft() if len(line) > wire.delay else None
+    def _frame(self, latency: int) -> int:
+        """The number of the frame that travels with this latency now; negative if there is none."""
+        return self.clock[latency]
 
-    def _compute(self, frame: int, inputs: list[Any]) -> None:
+    def _receive(self, index: int, wire: Wire) -> None:
+        there = 0 <= self._frame(wire.latency) < wire.value.shape[0]
+        if there or wire.value.every_step:
+            data = getattr(self, f"in_{index}").recv().astype(wire.value.dtype, copy=False)
+            if there:
+                self.waiting[index].append(data)
+
+    def _compute(self, frame: int) -> None:
         if frame < 0:
             return
         flow = self._flow()
         if frame == 0:
             flow.begin()
-        for wire, data in zip(self.leaf.wires, inputs, strict=True):
-            flow.receive(wire.value.name, data)
+        for wire, waiting in zip(self.leaf.wires, self.waiting, strict=True):
+            if frame < wire.value.shape[0]:
+                flow.receive(wire.value.name, waiting.popleft())
         flow.advance()
         if frame + 1 == self.leaf.steps:
             if not flow.complete():
                 raise RuntimeError(f"{self.leaf.name}: not all frames were computed when the last had come")
             self.record.send(flow.recorder.message)
+
+    def _send(self, index: int, outlet: Outlet) -> None:
+        frame, value = self._frame(outlet.latency), outlet.value
+        if 0 <= frame < value.shape[0]:
+            self.last[index] = self._flow().emit(value.name)
+        elif not value.every_step:
+            return
+        getattr(self, f"out_{index}").send(self.last[index] if frame >= 0 else self.rest[index])
 
     def _flow(self) -> Dataflow:
         """Made at the first frame, when Lava has put its variables in place."""
@@ -131,7 +150,7 @@ class GroupProgram(PyLoihiProcessModel):  # type: ignore[misc]
 
 
 @implements(proc=Group, protocol=LoihiProtocol)
-class GroupOfProcesses(AbstractSubProcessModel):  # type: ignore[misc]
+class GroupOfProcesses(AbstractSubProcessModel):
     """A process for each leaf of a block, wired as planned."""
 
     def __init__(self, proc: Group) -> None:
@@ -145,15 +164,14 @@ class GroupOfProcesses(AbstractSubProcessModel):  # type: ignore[misc]
                 process = connect_stock(leaf, ports, models)
             else:
                 process = make_group(leaf, models)
-                connect_group(process, leaf, proc.line, ports)
+                connect_group(process, leaf, ports)
             setattr(self, f"process_{number}", process)  # Lava finds sub-processes among the attributes
         for index, value in enumerate(block.outputs):
             ports[value.name].connect(getattr(proc, f"out_{index}"))
 
 
-def connect_group(group: Group, part: Block | Leaf, line: Any, ports: dict[str, Any]) -> None:
+def connect_group(group: Group, part: Block | Leaf, ports: dict[str, Any]) -> None:
     """Connect the inputs of a process to the ports that offer them, and add its outputs to those."""
-    line.connect(group.line)
     for index, value in enumerate(part.inputs):
         ports[value.name].connect(getattr(group, f"in_{index}"))
     for index, value in enumerate(part.outputs):
