@@ -5,7 +5,7 @@ A Recorder writes it inside the process, `read_record` reads it on the host. One
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -25,6 +25,19 @@ class Record:
     runs: dict[str, int]
     spikes: dict[str, NDArray[np.bool_]]
     received: dict[str, NDArray[np.int64]]
+
+
+@dataclass
+class Flight:
+    """An image on its way: the step before its first, and what has come out so far.
+
+    Both sides know this class: it lies here, where nothing imports Lava, which sets the start method of
+    multiprocessing and fails in a host that has set one.
+    """
+
+    start: int
+    output: NDArray[np.float64] | None = None
+    records: dict[str, Bytes] = field(default_factory=dict)
 
 
 def _frame_bytes(observation: Observation) -> int:

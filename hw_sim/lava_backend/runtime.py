@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,9 @@ from numpy.typing import NDArray
 from hw_sim.lava_backend.memory import AnonymousSharedMemory
 from hw_sim.lava_backend.plan import CHANNEL_SIZE, Leaf, Plan
 from hw_sim.lava_backend.processes.group import Group, Models, connect_group, make_group
-from hw_sim.lava_backend.records import Bytes
+from hw_sim.lava_backend.records import Flight
 
 lava_multiprocessing.SharedMemoryManager = AnonymousSharedMemory
-
-
-@dataclass
-class Flight:
-    """An image on its way: the step before its first, and what has come out so far."""
-
-    start: int
-    output: NDArray[np.float64] | None = None
-    records: dict[str, Bytes] = field(default_factory=dict)
 
 
 class LavaNetwork:
