@@ -1,14 +1,14 @@
 """Running a NIR export: its graphs by NIR's own semantics, the host operations between them, T steps, float64.
 
-In: an export and an image (3, H, W). Out: the output image and the spikes of every LIF. It reads files only, and shares
-no code with the torch model or the simulator: what it computes is what the files say.
+In: an export and an image (3, H, W). Out: the output image and, one neuron at a time, the spikes of every LIF. It reads
+files only, and shares no code with the torch model or the simulator: what it computes is what the files say.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import singledispatch
 from graphlib import TopologicalSorter
 from typing import Any
@@ -43,21 +43,21 @@ from export.network import (
 from export.nir_format import Export
 from export.nir_graph import EXTENSION
 
-Spikes = dict[str, NDArray[np.bool_]]
 Values = dict[str, Tensor]
+See = Callable[[str, NDArray[np.bool_]], object]
 
 
 @dataclass
 class _Run:
-    """One image on its way: seconds per step, number of steps, and the spikes seen so far."""
+    """One image on its way: seconds per step, number of steps, and who sees the spikes."""
 
     dt_s: float
     steps: int
-    spikes: Spikes = field(default_factory=dict)
+    see: See
 
 
-def run_export(export: Export, network: Network, image: Array) -> tuple[Array, Spikes]:
-    """Output (3, H, W) and the spikes of every LIF, bool (T, C, H, W), of one image of the export's size.
+def run_export(export: Export, network: Network, image: Array, see: See) -> Array:
+    """The output (3, H, W) for one image of the export's size; `see` gets each LIF's name and spikes (T, C, H, W).
 
     `network` is the one that the export holds: host operations are its nodes, convolutions and neurons come from the
     graphs.
@@ -65,22 +65,21 @@ def run_export(export: Export, network: Network, image: Array) -> tuple[Array, S
     expected = tuple(export.manifest["input_shape"][1:])
     if image.shape != expected:
         raise NetworkError(f"{export.path}: image of shape {image.shape}, the export is for {expected}")
-    run = _Run(export.manifest["dt"], network.steps)
+    run = _Run(export.manifest["dt"], network.steps, see)
     given = {network.input.name: torch.from_numpy(np.ascontiguousarray(image, np.float64)).unsqueeze(0)}
     with torch.inference_mode():
         execute = _run_file if export.single_file else _run_folder
-        output = execute(run, export, network, given)
-    return output[0].numpy(), run.spikes
+        return np.asarray(execute(run, export, network, given)[0].numpy())
 
 
-def run_graph(graph: nir.NIRGraph, stream: Tensor, dt_s: float) -> tuple[Tensor, Spikes]:
-    """A stock graph with one Input and one Output on a stream (T, C, H, W): its output stream, its LIFs' spikes."""
-    run = _Run(dt_s, len(stream))
+def run_graph(graph: nir.NIRGraph, stream: Tensor, dt_s: float, see: See) -> Tensor:
+    """A stock graph with one Input and one Output on a stream (T, C, H, W): its output stream."""
+    run = _Run(dt_s, len(stream), see)
     (start,), (end,) = graph.inputs, graph.outputs
     sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, reader in graph.edges:
         sources[reader].append(source)
-    return _evaluate(run, graph.nodes, sources, {start: stream}, [end])[end], run.spikes
+    return _evaluate(run, graph.nodes, sources, {start: stream}, [end])[end]
 
 
 def _run_folder(run: _Run, export: Export, network: Network, given: Values) -> Tensor:
@@ -91,8 +90,7 @@ def _run_folder(run: _Run, export: Export, network: Network, given: Values) -> T
         outputs = step["outputs"]
         if "segment" in step:
             stream = torch.cat([values[name] for name in step["inputs"]], dim=1)
-            joined, spikes = run_graph(nir.read(export.path / step["segment"]), stream, run.dt_s)
-            run.spikes.update(spikes)
+            joined = run_graph(nir.read(export.path / step["segment"]), stream, run.dt_s, run.see)
             channels = [export.manifest["shapes"][name][1] for name in outputs]
             values.update(zip(outputs, torch.split(joined, channels, dim=1), strict=True))
         else:
@@ -155,25 +153,34 @@ def _(node: nir.Conv2d, inputs: Sequence[Tensor], run: _Run, name: str) -> Tenso
     geometry = (node.stride, node.padding, node.dilation)
     stride, padding, dilation = (tuple(int(size) for size in pair) for pair in geometry)
     weight, bias = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
-    return F.conv2d(sum_of(inputs), weight, bias, stride, padding, dilation, int(node.groups))
+    stream = sum_of(inputs)  # step by step: torch unfolds a whole batch of float64 frames at once
+    frames = [F.conv2d(frame[None], weight, bias, stride, padding, dilation, int(node.groups)) for frame in stream]
+    return torch.cat(frames)
 
 
 @run_node.register
 def _(node: nir.LIF, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
     """Forward Euler: v = (1 - dt/tau) v + (dt/tau) (v_leak + r x); a spike where v > v_threshold, which resets v."""
-    leak = torch.from_numpy(run.dt_s / node.tau)
-    decay, gain = 1 - leak, leak * torch.from_numpy(node.r)
-    rest = leak * torch.from_numpy(node.v_leak)
-    threshold, reset = torch.from_numpy(node.v_threshold), torch.from_numpy(node.v_reset)
+    tau, r, v_leak, threshold, reset = (
+        _compact(value) for value in (node.tau, node.r, node.v_leak, node.v_threshold, node.v_reset)
+    )
+    leak = run.dt_s / tau
+    decay, gain, rest = 1 - leak, leak * r, leak * v_leak
     stream = sum_of(inputs)
-    membrane = torch.zeros_like(threshold)
+    membrane = torch.zeros_like(stream[0])
     spikes = torch.empty(stream.shape, dtype=torch.bool)
     for step, current in enumerate(stream):
-        membrane.mul_(decay).add_(rest).addcmul_(gain, current)
+        membrane.mul_(decay).add_(rest).add_(gain * current)
         torch.gt(membrane, threshold, out=spikes[step])
         membrane = torch.where(spikes[step], reset, membrane)
-    run.spikes[name] = spikes.numpy()
+    run.see(name, spikes.numpy())
     return spikes.double()
+
+
+def _compact(values: Array) -> Tensor:
+    """A parameter array (C, H, W), held as one number per channel where that says the same."""
+    per_channel = values[:, :1, :1]
+    return torch.from_numpy(per_channel.copy() if (values == per_channel).all() else values)
 
 
 def sum_of(inputs: Sequence[Tensor]) -> Tensor:

@@ -71,7 +71,8 @@ def test_the_files_run_as_the_simulator_runs_the_network(golden, golden_network,
     path = write(golden_network, tmp_path, single_file, (32, 32))
     picture = golden.input[0, :, :32, :32]
     expected = run(golden_network, picture, precision="float64", count=False)
-    output, spikes = run_export(open_export(path), read_network(path), picture)
+    spikes: dict[str, np.ndarray] = {}
+    output = run_export(open_export(path), read_network(path), picture, spikes.__setitem__)
     assert all(value.any() for value in expected.spikes.values())  # every layer is exercised
     assert all(np.array_equal(spikes[name], value) for name, value in expected.spikes.items())
     assert np.abs(output - expected.output).max() < 1e-12
@@ -290,7 +291,7 @@ def test_fields_that_cannot_be_stored_are_refused():
 def test_an_image_of_another_size_is_refused(tmp_path):
     path = write(mixed_network(), tmp_path)
     with pytest.raises(NetworkError, match=r"image of shape \(3, 8, 8\), the export is for \(3, 8, 12\)"):
-        run_export(open_export(path), read_network(path), image(3, 8, 8))
+        run_export(open_export(path), read_network(path), image(3, 8, 8), print)
 
 
 def test_single_numbers_keep_every_bit(tmp_path, single_file):

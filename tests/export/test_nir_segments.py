@@ -27,7 +27,8 @@ def agree(found: Network, path, height: int = 8, width: int = 12) -> None:
     write_folder(found, height, width, path)
     picture = image(found.input.channels, height, width)
     expected = run(found, picture, precision="float64", count=False)
-    output, spikes = run_export(open_export(path), read_network(path), picture)
+    spikes: dict[str, np.ndarray] = {}
+    output = run_export(open_export(path), read_network(path), picture, spikes.__setitem__)
     assert set(spikes) == set(expected.spikes)
     assert all(np.array_equal(spikes[name], expected.spikes[name]) for name in spikes)
     assert np.array_equal(output, expected.output)
@@ -174,7 +175,8 @@ def test_beta_other_than_a_half_still_gives_the_same_spikes(tmp_path):
     found = replace(found, nodes=slow)
     write_folder(found, 8, 12, tmp_path / "nir")
     expected = run(found, image(), precision="float64", count=False)
-    output, spikes = run_export(open_export(tmp_path / "nir"), read_network(tmp_path / "nir"), image())
+    spikes: dict[str, np.ndarray] = {}
+    output = run_export(open_export(tmp_path / "nir"), read_network(tmp_path / "nir"), image(), spikes.__setitem__)
     assert all(np.array_equal(spikes[name], expected.spikes[name]) for name in spikes)
     assert np.array_equal(output, expected.output)
 
@@ -186,6 +188,7 @@ def test_ties_fire_as_the_model_fires(tmp_path):
         found = network("ties", neuron("l", "coding", threshold=np.array(0.5), fires=fires), steps=1)
         path = tmp_path / f"nir{count}"
         write_folder(found, 8, 12, path)
-        output, spikes = run_export(open_export(path), read_network(path), currents)
+        spikes: dict[str, np.ndarray] = {}
+        output = run_export(open_export(path), read_network(path), currents, spikes.__setitem__)
         assert torch.from_numpy(output).eq(count).all()
         assert spikes["l"].all() == bool(count)
