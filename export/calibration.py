@@ -1,0 +1,62 @@
+"""Calibration: the range of every value of a network on images, measured in wide integers, the same on every machine.
+
+In: a Network and images (by default the rainy photo that ships with the documentation). Out: ranges for `quantize`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from esdnet.errors import UserError
+from esdnet.images import list_images, load_image
+from export.integer_network import IntegerNetwork, Operation
+from export.integer_run import run_integer, to_pixels
+from export.network import Network
+from export.quantize import quantize
+
+DEFAULT_IMAGE = Path(__file__).resolve().parents[1] / "docs" / "sample" / "rainy.png"
+
+
+def load_pixels(path: Path, multiple: int) -> NDArray[np.uint8]:
+    """An image file as uint8 (3, H, W), its border repeated until `multiple` divides both sides."""
+    pixels = to_pixels(load_image(path)).transpose(2, 0, 1)
+    height, width = pixels.shape[1:]
+    return np.pad(pixels, ((0, 0), (0, -height % multiple), (0, -width % multiple)), mode="edge")
+
+
+def calibration_images(folder: Path | None, multiple: int) -> list[NDArray[np.uint8]]:
+    """All images of a folder, or the one that ships; UserError where there are none."""
+    if folder is None:
+        return [load_pixels(DEFAULT_IMAGE, multiple)]
+    if not folder.is_dir():
+        raise UserError(f"--calibration {folder}: expected a folder of rainy images")
+    return [load_pixels(path, multiple) for path in list_images(folder)]
+
+
+def measure_ranges(network: Network, images: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
+    """The largest |value| of every node over 8-bit images (C, H, W), in real units.
+
+    Measured on the network with quantised weights and 28-bit values, so no float decides a scale.
+    """
+    if not images:
+        raise UserError(f"{network.name}: no calibration images")
+    wide = quantize(network, None)
+    ranges = {operation.name: 0.0 for operation in wide.operations}
+
+    def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
+        largest = max(-int(value.min()), int(value.max())) * operation.output.scale
+        ranges[operation.name] = max(ranges[operation.name], largest)
+
+    for image in images:
+        run_integer(wide, image, observe)
+    return ranges
+
+
+def quantize_on_images(network: Network, images: Sequence[NDArray[np.uint8]]) -> IntegerNetwork:
+    """The integer network, its scales from the values on these 8-bit images (C, H, W)."""
+    return quantize(network, measure_ranges(network, images))

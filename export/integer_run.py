@@ -1,0 +1,257 @@
+"""Executes an IntegerNetwork in torch, on the CPU or a GPU: 8-bit pixels in, 8-bit pixels out, equal on every machine.
+
+Values are int64 tensors (T or 1, C, H, W), spikes boolean. Sums are taken in floating point only where every partial
+sum is exact, so that their order does not matter. docs/int8.md is the specification.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.integer_convolution import convolve
+from export.integer_network import (
+    CURRENT_LIMIT,
+    CURRENT_SHIFT,
+    DECAY_BITS,
+    STATE_LIMIT,
+    TABLE_SIZE,
+    Format,
+    IntegerAdd,
+    IntegerAffine,
+    IntegerConcat,
+    IntegerConv,
+    IntegerInput,
+    IntegerLinear,
+    IntegerMax,
+    IntegerMean,
+    IntegerMul,
+    IntegerNetwork,
+    IntegerNeuron,
+    IntegerOutput,
+    IntegerRelu,
+    IntegerRepeat,
+    IntegerResize,
+    IntegerSigmoid,
+    Operation,
+    Rescale,
+    reciprocal,
+)
+from export.network import AXES, NetworkError, infer_shapes
+
+Observe = Callable[[Operation, Sequence[Tensor], Tensor], None]
+
+
+def run_integer(
+    network: IntegerNetwork, pixels: NDArray[np.uint8], observe: Observe | None = None, device: str = "cpu"
+) -> NDArray[np.uint8]:
+    """The derained image of pixels uint8 (C, H, W), whose sides `size_multiple` divides.
+
+    `observe` is called for every node with its operation, its input values and its value.
+    """
+    image = _check_pixels(network, pixels)
+    readers = Counter(name for operation in network.operations for name in operation.node.inputs)
+    values: dict[str, Tensor] = {}
+    with torch.inference_mode():
+        for operation in network.operations:
+            if isinstance(operation, IntegerInput):
+                inputs = [torch.from_numpy(image).to(device, torch.int64).unsqueeze(0)]
+            else:
+                inputs = [values[name] for name in operation.node.inputs]
+            value = execute(operation, inputs, network.network.steps)
+            values[operation.name] = value
+            if observe is not None:
+                observe(operation, inputs, value)
+            for name in operation.node.inputs:
+                readers[name] -= 1
+                if not readers[name]:
+                    del values[name]
+        return values[network.network.output.name][0].to("cpu", torch.uint8).numpy()
+
+
+def _check_pixels(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    channels = network.network.input.channels
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != channels:
+        raise NetworkError(
+            f"{network.network.name}: image {pixels.dtype} {pixels.shape}, expected uint8 ({channels}, height, width)"
+        )
+    infer_shapes(network.network, *pixels.shape[1:])
+    return np.ascontiguousarray(pixels)
+
+
+def to_pixels(image: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Values in [0, 1] as 8-bit pixels, rounded half up: exact for an image that was read from 8 bits."""
+    return np.floor(np.clip(image.astype(np.float64), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+def _half(shift: int) -> int:
+    return (1 << shift) >> 1
+
+
+def _constant(array: NDArray[Any], like: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.tensor(array, dtype=dtype, device=like.device)
+
+
+def _saturate(x: Tensor, to: Format) -> Tensor:
+    return x.clamp_(to.low, to.high)
+
+
+def _rescale(x: Tensor, rescale: Rescale) -> Tensor:
+    """A new tensor: (x * multiplier + half) >> shift."""
+    return (x * _constant(rescale.multiplier, x)).add_(_half(rescale.shift)).bitwise_right_shift_(rescale.shift)
+
+
+@singledispatch
+def execute(operation: Operation, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    """The value of one node; an operation without a rule is refused."""
+    raise NetworkError(f"{operation.name}: no integer rule for {type(operation).__name__}")
+
+
+@execute.register
+def _(operation: IntegerInput, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    return inputs[0]
+
+
+@execute.register
+def _(operation: IntegerRepeat, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    return inputs[0].expand(steps, -1, -1, -1)
+
+
+@execute.register
+def _(operation: IntegerConv, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    sums = convolve(inputs[0], _constant(operation.weight, inputs[0]), operation.node)
+    if operation.bias is not None:
+        sums += _constant(operation.bias, sums)[:, None, None]
+    return sums if operation.rescale is None else _saturate(_rescale(sums, operation.rescale), operation.output)
+
+
+@execute.register
+def _(operation: IntegerLinear, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    axis = AXES.index(operation.node.axis)
+    x = inputs[0].double().transpose(axis, 3)
+    weight = _constant(operation.weight, x, torch.float64)
+    bias = None if operation.bias is None else _constant(operation.bias, x, torch.float64)
+    sums = F.linear(x, weight, bias).transpose(axis, 3).to(torch.int64)
+    return _saturate(_rescale(sums, operation.rescale), operation.output)
+
+
+def _decay(state: Tensor, keep: int) -> Tensor:
+    """state * keep >> 12, rounded toward zero."""
+    product = state * keep
+    return product.add_((product >> 63) & (2**DECAY_BITS - 1)).bitwise_right_shift_(DECAY_BITS)
+
+
+def neuron_steps(operation: IntegerNeuron, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Step by step: the membrane before the reset (C, H, W), int64, and the spikes, bool."""
+    keep_current = 2**DECAY_BITS - (operation.current_decay + 1)
+    keep_membrane = 2**DECAY_BITS - operation.membrane_decay
+    bias = _constant(operation.bias, x) << CURRENT_SHIFT
+    threshold = _constant(operation.threshold, x) << CURRENT_SHIFT
+    current = membrane = torch.zeros_like(x[0], dtype=torch.int64)
+    for step in range(len(x)):
+        total = _arriving(operation.rescale, x[step].to(torch.int64)) << CURRENT_SHIFT
+        if keep_current:
+            total += _decay(current, keep_current)
+        above = total > STATE_LIMIT
+        total += 2 * STATE_LIMIT * (total <= -STATE_LIMIT)
+        current = total.sub_(2 * STATE_LIMIT * above)
+        membrane = _decay(membrane, keep_membrane).add_(current).add_(bias).clamp_(1 - STATE_LIMIT, STATE_LIMIT - 1)
+        spikes = membrane > threshold
+        yield membrane, spikes
+        membrane = membrane.masked_fill(spikes, 0)
+
+
+def _arriving(rescale: Rescale | None, x: Tensor) -> Tensor:
+    """What a neuron adds up: its input, or that on another scale, saturated to 18 bits."""
+    return x if rescale is None else _rescale(x, rescale).clamp_(-CURRENT_LIMIT, CURRENT_LIMIT)
+
+
+@execute.register
+def _(operation: IntegerNeuron, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    return torch.stack([spikes for _, spikes in neuron_steps(operation, inputs[0])])
+
+
+@execute.register
+def _(operation: IntegerAdd, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    x, y = (value.to(torch.int64) << left for value, left in zip(inputs, operation.left, strict=True))
+    return _saturate((x + y).add_(_half(operation.right)).bitwise_right_shift_(operation.right), operation.output)
+
+
+@execute.register
+def _(operation: IntegerMul, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    product = inputs[0].to(torch.int64) * inputs[1].to(torch.int64)
+    return _saturate(_rescale(product, operation.rescale), operation.output)
+
+
+@execute.register
+def _(operation: IntegerAffine, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    x, shift = inputs[0].to(torch.int64), operation.rescale.shift
+    total = x * _constant(operation.rescale.multiplier, x) + _constant(operation.offset, x)
+    return _saturate(total.add_(_half(shift)).bitwise_right_shift_(shift), operation.output)
+
+
+@execute.register
+def _(operation: IntegerConcat, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    if all(value.dtype is torch.bool for value in inputs):
+        return torch.cat(list(inputs), dim=1)
+    aligned = [value.to(torch.int64) << left for value, left in zip(inputs, operation.left, strict=True)]
+    return torch.cat(aligned, dim=1)
+
+
+@execute.register
+def _(operation: IntegerMean, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    axes = [AXES.index(axis) for axis in operation.node.axes]
+    total = inputs[0].sum(axes, keepdim=True, dtype=torch.int64)
+    multiplier, shift = reciprocal(inputs[0].numel() // total.numel())
+    return _saturate((total * multiplier).add_(_half(shift)).bitwise_right_shift_(shift), operation.output)
+
+
+@execute.register
+def _(operation: IntegerMax, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    return inputs[0].amax([AXES.index(axis) for axis in operation.node.axes], keepdim=True)
+
+
+@execute.register
+def _(operation: IntegerRelu, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    return inputs[0].clamp(min=0)
+
+
+@execute.register
+def _(operation: IntegerSigmoid, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    middle = TABLE_SIZE // 2
+    index = _rescale(inputs[0], operation.rescale).clamp_(-middle, middle - 1).add_(middle)
+    return _constant(operation.table.astype(np.int64), index)[index]
+
+
+@execute.register
+def _(operation: IntegerResize, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    x = inputs[0]
+    if operation.node.mode == "nearest":
+        return x.repeat_interleave(operation.node.factor, dim=2).repeat_interleave(operation.node.factor, dim=3)
+    return _double(_double(x.to(torch.int64), 2), 3).add_(8).bitwise_right_shift_(4)
+
+
+def _double(x: Tensor, axis: int) -> Tensor:
+    """Twice as long along one axis: 3 x the pixel's own value + its nearer neighbour's, so four times too large."""
+    first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+    size = x.shape[axis]
+    before = torch.cat([first, x.narrow(axis, 0, size - 1)], dim=axis)
+    after = torch.cat([x.narrow(axis, 1, size - 1), last], dim=axis)
+    triple = 3 * x
+    shape = list(x.shape)
+    shape[axis] *= 2
+    return torch.stack([triple + before, triple + after], dim=axis + 1).reshape(shape)
+
+
+@execute.register
+def _(operation: IntegerOutput, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    rounded = (inputs[0] + _half(operation.right)).bitwise_right_shift_(operation.right)
+    return _saturate(rounded, operation.output)

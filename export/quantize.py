@@ -1,0 +1,275 @@
+"""Quantisation: a Network becomes an IntegerNetwork with 8-bit weights, by rules that need no training.
+
+In: the Network and the range of every value on calibration images. Out: the integer operations, their constants and
+shifts. Weights take the step of least squared error, one per output channel, or one per layer where a neuron reads the
+sums as they are: Lava-DL's neurons have one threshold a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.integer_formats import STREAM_BITS, Formats, QuantizationError, Ranges, is_raw
+from export.integer_network import (
+    DECAY_BITS,
+    GATE,
+    MEAN_BITS,
+    PIXEL,
+    SPIKE,
+    TABLE_STEP_BITS,
+    WEIGHT_LIMIT,
+    IntArray,
+    IntegerAdd,
+    IntegerAffine,
+    IntegerConcat,
+    IntegerConv,
+    IntegerInput,
+    IntegerLinear,
+    IntegerMax,
+    IntegerMean,
+    IntegerMul,
+    IntegerNetwork,
+    IntegerNeuron,
+    IntegerOutput,
+    IntegerRelu,
+    IntegerRepeat,
+    IntegerResize,
+    IntegerSigmoid,
+    Operation,
+    Rescale,
+    sigmoid_table,
+)
+from export.network import (
+    Activation,
+    Add,
+    Affine,
+    Array,
+    Concat,
+    Conv,
+    Input,
+    Linear,
+    Mul,
+    Network,
+    Neuron,
+    Node,
+    Output,
+    Reduce,
+    Repeat,
+    Resize,
+)
+
+MULTIPLIER_BITS = 16
+
+
+def quantize(network: Network, ranges: Ranges | None) -> IntegerNetwork:
+    """The integer network. Without `ranges` every shared scale is 2^-14 in 28 bits: the network that measures them."""
+    formats = Formats(network, ranges)
+    operations = tuple(quantize_node(node, formats) for node in network.nodes)
+    nodes = tuple(operation.node for operation in operations)
+    return IntegerNetwork(replace(network, nodes=nodes), operations)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def weight_scale(weight: Array) -> float:
+    """The step of 8-bit weights with the least squared error: clipping a few large ones may pay. 1.0 for all zeros."""
+    largest = float(np.abs(weight).max())
+    if not largest:
+        return 1.0
+    full = largest / WEIGHT_LIMIT
+    steps = np.append(full * np.linspace(1.0, 0.5, 51), 2.0 ** math.ceil(math.log2(full)))  # the last keeps binary ones
+    errors = [float(np.sum((round_weight(weight, step) * step - weight) ** 2)) for step in steps]
+    return float(steps[int(np.argmin(errors))])
+
+
+def round_weight(weight: Array, step: float | Array) -> Array:
+    """Weights in units of `step`, rounded and clipped to 8 bits, still float64."""
+    return np.clip(np.rint(weight / step), -WEIGHT_LIMIT, WEIGHT_LIMIT)
+
+
+def _quantize_weight(node: Conv | Linear, per_channel: bool) -> tuple[NDArray[np.int8], Array]:
+    """int8 weight (O, ...) and its steps (O,)."""
+    weight = node.weight
+    if not np.isfinite(weight).all() or (node.bias is not None and not np.isfinite(node.bias).all()):
+        raise QuantizationError(f"{node.name} ({node.kind}): NaN or infinite weights; take an earlier checkpoint")
+    if per_channel:
+        steps = np.array([weight_scale(part) for part in weight])
+    else:
+        steps = np.full(len(weight), weight_scale(weight))
+    whole = round_weight(weight, steps.reshape(-1, *[1] * (weight.ndim - 1)))
+    return whole.astype(np.int8), steps
+
+
+def rescale_by(ratio: Array | float, shape: tuple[int, ...] = ()) -> Rescale:
+    """Multipliers of 16 bits and one shift for these ratios of scales; exact for a power of two."""
+    ratios = np.asarray(ratio, np.float64).reshape(shape)
+    largest = float(np.abs(ratios).max())
+    shift = max(0, MULTIPLIER_BITS - 1 - math.floor(math.log2(largest)) if largest else 0)
+    multiplier = np.rint(ratios * 2.0**shift).astype(np.int64)
+    while shift and not np.any(multiplier % 2):
+        multiplier, shift = multiplier // 2, shift - 1
+    return Rescale(multiplier, shift)
+
+
+def _whole(values: Array, name: str) -> IntArray:
+    whole = np.rint(values)
+    if np.abs(whole).max(initial=0.0) >= 2**53:
+        raise QuantizationError(f"{name}: bias {np.abs(whole).max():g} in units of its sums, expected below 2^53")
+    return whole.astype(np.int64)
+
+
+# --- one rule per kind ------------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def quantize_node(node: Node, formats: Formats) -> Operation:
+    """The integer operation of one node; a kind without a rule is refused."""
+    raise QuantizationError(f"{node.name}: no integer rule for kind {node.kind}")
+
+
+@quantize_node.register
+def _(node: Input, formats: Formats) -> Operation:
+    return IntegerInput(node=node, output=PIXEL)
+
+
+@quantize_node.register
+def _(node: Repeat, formats: Formats) -> Operation:
+    return IntegerRepeat(node=node, output=formats.of(node.name))
+
+
+@quantize_node.register
+def _(node: Conv, formats: Formats) -> Operation:
+    raw = is_raw(formats.network, node)
+    weight, steps = _quantize_weight(node, per_channel=not raw)
+    source = formats.of(node.inputs[0])
+    quantized = replace(node, weight=weight * steps.reshape(-1, 1, 1, 1))
+    if raw:
+        formats.raw_scales[node.name] = steps[0] * source.scale
+        return IntegerConv(node=quantized, output=formats.of(node.name), weight=weight, bias=None, rescale=None)
+    output = formats.of(node.name)
+    bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
+    rescale = rescale_by(steps * source.scale / output.scale, (-1, 1, 1))
+    return IntegerConv(node=quantized, output=output, weight=weight, bias=bias, rescale=rescale)
+
+
+@quantize_node.register
+def _(node: Linear, formats: Formats) -> Operation:
+    weight, steps = _quantize_weight(node, per_channel=True)
+    source, output = formats.of(node.inputs[0]), formats.of(node.name)
+    bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
+    shape = (-1, 1, 1, 1) if node.axis == "T" else (-1, 1, 1)
+    rescale = rescale_by(steps * source.scale / output.scale, shape)
+    quantized = replace(node, weight=weight * steps[:, None])
+    return IntegerLinear(node=quantized, output=output, weight=weight, bias=bias, rescale=rescale)
+
+
+@quantize_node.register
+def _(node: Neuron, formats: Formats) -> Operation:
+    if node.reset != "to" or node.reset_value != 0.0:
+        raise QuantizationError(f"{node.name} (neuron): reset {node.reset!r} {node.reset_value:g}, Loihi resets to 0")
+    source = formats.of(node.inputs[0])
+    raw = node.inputs[0] in formats.raw_scales
+    coarser = 1.0 if raw or source.bits <= STREAM_BITS else 2.0**MEAN_BITS  # more bits than a neuron can add up
+    scale = source.scale * coarser
+    bias = node.bias
+    producer = formats.network[node.inputs[0]]
+    if raw and isinstance(producer, Conv) and producer.bias is not None:
+        bias = bias + producer.bias[:, None, None]
+    plain = coarser == 1.0 and np.all(node.gain == 1.0)
+    return IntegerNeuron(
+        node=node,
+        output=SPIKE,
+        threshold=_threshold(node, scale),
+        bias=_whole(bias / scale, node.name),
+        current_decay=round(2**DECAY_BITS * (1.0 - node.current_decay)) - 1,
+        membrane_decay=round(2**DECAY_BITS * (1.0 - node.membrane_decay)),
+        rescale=None if plain else rescale_by(node.gain / coarser, node.gain.shape),
+    )
+
+
+def _threshold(node: Neuron, scale: float) -> IntArray:
+    """The integer threshold of '>': for '>=' one below the smallest integer that fires."""
+    exact = node.threshold / scale
+    nearest = np.rint(exact)
+    whole = np.where(np.abs(exact - nearest) <= 1e-9 * np.abs(exact), nearest, exact)
+    return np.asarray(np.ceil(whole) - 1 if node.fires == ">=" else np.floor(whole)).astype(np.int64)
+
+
+def _lefts(node: Node, formats: Formats, to: float) -> list[int]:
+    """Powers of two between the inputs' scales and a common, finer one."""
+    shifts = []
+    for name in node.inputs:
+        exact = math.log2(formats.of(name).scale / to)
+        if abs(exact - round(exact)) > 1e-9:
+            raise QuantizationError(f"{node.name} ({node.kind}): {name} has a scale that shifts cannot align")
+        shifts.append(round(exact))
+    return shifts
+
+
+@quantize_node.register
+def _(node: Add, formats: Formats) -> Operation:
+    output = formats.of(node.name)
+    finest = min([output.scale] + [formats.of(name).scale for name in node.inputs])
+    left = _lefts(node, formats, finest)
+    right = round(math.log2(output.scale / finest))
+    return IntegerAdd(node=node, output=output, left=(left[0], left[1]), right=right)
+
+
+@quantize_node.register
+def _(node: Mul, formats: Formats) -> Operation:
+    output = formats.of(node.name)
+    product = formats.of(node.inputs[0]).scale * formats.of(node.inputs[1]).scale
+    return IntegerMul(node=node, output=output, rescale=rescale_by(product / output.scale))
+
+
+@quantize_node.register
+def _(node: Affine, formats: Formats) -> Operation:
+    source, output = formats.of(node.inputs[0]), formats.of(node.name)
+    rescale = rescale_by(node.scale * source.scale / output.scale, node.scale.shape)
+    offset = _whole(node.offset / output.scale * 2.0**rescale.shift, node.name)
+    return IntegerAffine(node=node, output=output, rescale=rescale, offset=offset)
+
+
+@quantize_node.register
+def _(node: Concat, formats: Formats) -> Operation:
+    output = formats.of(node.name)
+    left = _lefts(node, formats, output.scale)
+    return IntegerConcat(node=node, output=output, left=tuple(left))
+
+
+@quantize_node.register
+def _(node: Reduce, formats: Formats) -> Operation:
+    kind: Any = IntegerMean if node.function == "mean" else IntegerMax
+    operation: Operation = kind(node=node, output=formats.of(node.name))
+    return operation
+
+
+@quantize_node.register
+def _(node: Activation, formats: Formats) -> Operation:
+    if node.function == "relu":
+        return IntegerRelu(node=node, output=formats.of(node.name))
+    ratio = formats.of(node.inputs[0]).scale * 2.0**TABLE_STEP_BITS
+    return IntegerSigmoid(node=node, output=GATE, rescale=rescale_by(ratio), table=sigmoid_table())
+
+
+@quantize_node.register
+def _(node: Resize, formats: Formats) -> Operation:
+    if node.mode == "bilinear" and node.factor != 2:
+        raise QuantizationError(f"{node.name} (resize): bilinear by {node.factor}, integers are defined for 2")
+    return IntegerResize(node=node, output=formats.of(node.name))
+
+
+@quantize_node.register
+def _(node: Output, formats: Formats) -> Operation:
+    right = math.log2(PIXEL.scale / formats.of(node.inputs[0]).scale)
+    if right < 0 or abs(right - round(right)) > 1e-9:
+        found = formats.of(node.inputs[0]).scale
+        raise QuantizationError(f"{node.name} (output): its input has the scale {found:g}, expected 2^-k of a pixel")
+    return IntegerOutput(node=node, output=PIXEL, right=round(right))

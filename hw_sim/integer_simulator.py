@@ -1,0 +1,69 @@
+"""The simulator in integers: executes an IntegerNetwork and counts every node by the rules of the float simulator.
+
+In: an integer network and an image. Out: a Result whose output are 8-bit pixels / 255, the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.integer_network import IntegerNetwork, IntegerNeuron, Operation
+from export.integer_run import run_integer, to_pixels
+from export.network import Conv, Network, NetworkError, Shape, ValueKind, infer_shapes
+from hw_sim.counts import NodeCounts, Operands, count_node
+from hw_sim.result import Result
+
+
+def run(
+    integer: IntegerNetwork,
+    image: NDArray[np.floating[Any]],
+    *,
+    device: str = "cpu",
+    keep_spikes: bool = True,
+    count: bool = True,
+) -> Result:
+    """Execute on one image (3, H, W) in [0, 1], rounded to 8 bits first; sides as `size_multiple` demands."""
+    if image.ndim != 3:
+        raise NetworkError(f"{integer.network.name}: image of shape {image.shape}, expected (channels, height, width)")
+    size = (int(image.shape[1]), int(image.shape[2]))
+    shapes = infer_shapes(integer.network, *size)
+    spikes: dict[str, NDArray[np.bool_]] = {}
+    counts: dict[str, NodeCounts] = {}
+
+    def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
+        if keep_spikes and isinstance(operation, IntegerNeuron):
+            spikes[operation.name] = value.cpu().numpy()
+        if count:
+            counts[operation.name] = _count(integer.network, shapes, operation, inputs, value)
+
+    pixels = run_integer(integer, to_pixels(image), observe, device)
+    return Result(pixels.astype(np.float64) / 255.0, spikes, counts, size)
+
+
+def _count(
+    network: Network, shapes: dict[str, Shape], operation: Operation, inputs: Sequence[Tensor], value: Tensor
+) -> NodeCounts:
+    node = operation.node
+    kinds = network.kinds
+    spike_map = spikes_out = None
+    if isinstance(operation, IntegerNeuron):
+        spikes_out = value.sum((1, 2, 3)).cpu().numpy()
+    elif isinstance(node, Conv) and kinds[node.inputs[0]] is ValueKind.SPIKE:
+        spike_map = inputs[0].sum(1, dtype=torch.int32).cpu().numpy().astype(np.int64)
+    return count_node(
+        node,
+        Operands(
+            input_shapes=[shapes[name] for name in node.inputs],
+            input_kinds=[kinds[name] for name in node.inputs],
+            output_shape=shapes[node.name],
+            output_kind=kinds[node.name],
+            spike_map=spike_map,
+            spikes_out=spikes_out,
+        ),
+    )

@@ -1,0 +1,116 @@
+"""Small random networks that use every primitive, for the executors to agree on. One seed, one network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from export.network import (
+    Activation,
+    Add,
+    Affine,
+    Concat,
+    Conv,
+    Input,
+    Linear,
+    Mul,
+    Network,
+    Neuron,
+    Node,
+    Output,
+    Reduce,
+    Repeat,
+    Resize,
+)
+
+STEPS = 3
+
+
+class Builder:
+    """Adds nodes with random constants of a given size."""
+
+    def __init__(self, seed: int, size: float) -> None:
+        self.rng, self.size, self.nodes = np.random.default_rng(seed), size, list[Node]()
+        self.channels: dict[str, int] = {}
+
+    def add(self, node: Node, channels: int) -> str:
+        self.nodes.append(node)
+        self.channels[node.name] = channels
+        return node.name
+
+    def name(self, kind: str) -> str:
+        return f"{kind}{len(self.nodes)}"
+
+    def conv(self, x: str, out: int, kernel: int = 3, bias: bool = True, **fields) -> str:
+        weight = self.rng.normal(0, self.size, (out, self.channels[x] // fields.get("groups", 1), kernel, kernel))
+        offset = self.rng.normal(0, self.size, out) if bias else None
+        node = Conv(name=self.name("conv"), inputs=(x,), weight=weight, bias=offset,
+                    **{"padding": (kernel // 2, kernel // 2), **fields})  # fmt: skip
+        return self.add(node, out)
+
+    def neuron(self, x: str, plain: bool = False) -> str:
+        rng, channels = self.rng, self.channels[x]
+        varied = {} if plain else {
+            "current_decay": float(rng.choice([0.0, 0.25, 0.9])),
+            "gain": rng.choice([-1.0, 1.0, 0.7], (channels, 1, 1)),
+            "bias": rng.normal(0, 0.2, (channels, 1, 1)),
+        }  # fmt: skip
+        threshold = rng.uniform(0.05, 1.0, () if plain else (channels, 1, 1))
+        decay, fires = float(rng.choice([0.5, 0.9])), rng.choice([">=", ">"])
+        node = Neuron(
+            name=self.name("lif"), inputs=(x,), threshold=threshold, membrane_decay=decay, fires=fires, **varied
+        )
+        return self.add(node, channels)
+
+    def two(self, kind: type[Node], x: str, y: str) -> str:
+        return self.add(
+            kind(name=self.name(kind.__name__.lower()), inputs=(x, y)), max(self.channels[x], self.channels[y])
+        )
+
+    def one(self, kind: type[Node], x: str, channels: int | None = None, **fields) -> str:
+        node = kind(name=self.name(kind.__name__.lower()), inputs=(x,), **fields)
+        return self.add(node, self.channels[x] if channels is None else channels)
+
+    def concat(self, *inputs: str) -> str:
+        return self.add(Concat(name=self.name("concat"), inputs=inputs), sum(self.channels[x] for x in inputs))
+
+    def gate(self, x: str, axis: str) -> str:
+        """x * sigmoid(linear(mean) + linear(max)) over all axes but one."""
+        size = STEPS if axis == "T" else self.channels[x]
+        weight = self.rng.normal(0, 1.0, (size, size))
+        pooled = []
+        for function in ("mean", "max"):
+            kept = 1 if axis == "T" else size
+            y = self.one(Reduce, x, kept, function=function, axes="TCHW".replace(axis, ""))
+            y = self.one(Linear, y, kept, weight=weight, axis=axis, bias=self.rng.normal(0, 0.1, size))
+            pooled.append(self.one(Activation, y, function="relu"))
+        return self.two(Mul, x, self.one(Activation, self.two(Add, *pooled), function="sigmoid"))
+
+
+def random_network(seed: int, size: float = 0.3) -> Network:
+    """Image (3, H, W), H and W even. `size`: standard deviation of the weights; large ones saturate and wrap."""
+    b = Builder(seed, size)
+    image = b.add(Input(name="input"), 3)
+    x = b.conv(b.one(Repeat, image), 4, bias=False)
+    # a residual block: convolution sums that only a neuron reads, an analog shortcut, gates
+    spikes = b.neuron(b.conv(b.neuron(x, plain=True), 4), plain=True)
+    total = b.two(Add, b.conv(spikes, 4), b.conv(x, 4))
+    gated = b.gate(b.gate(total, "T"), "C")
+    pooled = b.concat(*(b.one(Reduce, gated, 1, function=f, axes="TC") for f in ("mean", "max")))
+    gated = b.two(Mul, gated, b.one(Activation, b.conv(pooled, 1, bias=False), function="sigmoid"))
+    x = b.two(Add, b.one(Activation, gated, function="relu"), x)
+    # down and up; neurons of every kind, on streams and on sums; grouped and dilated convolutions
+    low = b.conv(b.neuron(x), 6, stride=(2, 2))
+    low = b.neuron(b.conv(b.neuron(low, plain=True), 6, groups=2, dilation=(2, 2), padding=(2, 2)))
+    mode = "bilinear" if seed % 2 else "nearest"
+    high = b.one(Resize, b.conv(low, 6, 1) if mode == "bilinear" else low, factor=2, mode=mode)
+    both = b.concat(high, x) if mode == "bilinear" else b.concat(high, b.neuron(x))
+    if mode == "nearest":  # graded: a sum of spikes
+        both = b.two(Add, both, both)
+    y = b.conv(b.neuron(both), 4, 1)
+    mean = b.one(Reduce, y, function="mean", axes="T")
+    mask = b.one(Activation, b.conv(mean, 4), function="sigmoid")
+    rest = b.one(Affine, mask, scale=np.array(-1.0), offset=np.array(1.0))
+    mixed = b.two(Add, b.two(Mul, rest, b.one(Reduce, mean, function="mean", axes="HW")), b.two(Mul, mask, mean))
+    restored = b.two(Add, b.conv(mixed, 3), image)
+    b.one(Output, restored)
+    return Network(name=f"random{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=2)
