@@ -11,13 +11,17 @@ from torch import Tensor, nn
 
 from esdnet.config import ESDNetConfig
 from esdnet.lif import LIF
+from esdnet.pooling import pool_pixels, pool_steps_and_channels
 
 
 class StepConv(nn.Conv2d):
-    """A 2-D convolution applied to every step: (T, N, C, H, W) -> (T, N, C', H', W')."""
+    """A 2-D convolution applied to every step: (T, N, C, H, W) -> (T, N, C', H', W').
+
+    Under autocast it computes in the lower precision, but gives back the weights' own: all else runs in that.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return super().forward(x.flatten(0, 1)).to(self.weight.dtype).unflatten(0, x.shape[:2])
 
 
 class TdBatchNorm(nn.BatchNorm2d):
@@ -48,7 +52,7 @@ def _norm(config: ESDNetConfig, channels: int, scale: float = 1.0) -> TdBatchNor
 
 
 class PooledAttention(nn.Module):
-    """Time or channel attention: x * sigmoid(MLP(mean) + MLP(max)), pooled over all but one axis of (N, A, ., ., .)."""
+    """The gates sigmoid(MLP(mean) + MLP(max)) of time or channel attention, from both pooled to (N, size)."""
 
     def __init__(self, size: int, hidden: int) -> None:
         super().__init__()
@@ -56,10 +60,12 @@ class PooledAttention(nn.Module):
             nn.Conv3d(size, hidden, 1, bias=False), nn.ReLU(), nn.Conv3d(hidden, size, 1, bias=False)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        mean = self.sharedMLP(x.mean((2, 3, 4), keepdim=True))
-        peak = self.sharedMLP(x.amax((2, 3, 4), keepdim=True))
-        return x * torch.sigmoid(mean + peak)
+    def forward(self, mean: Tensor, peak: Tensor) -> Tensor:
+        squeeze, relu, expand = self.sharedMLP
+        pooled = torch.stack([mean, peak])  # the 1x1x1 convolutions as products of matrices: the same, and faster
+        return torch.sigmoid(
+            F.linear(relu(F.linear(pooled, squeeze.weight.flatten(1))), expand.weight.flatten(1)).sum(0)
+        )
 
 
 class SpatialAttention(nn.Module):
@@ -70,12 +76,16 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (T, N, C, H, W)
-        pooled = torch.stack([x.mean((0, 2)), x.amax((0, 2))], dim=1)
+        pooled = torch.stack(pool_steps_and_channels(x), dim=1)
         return x * torch.sigmoid(self.conv(pooled)).unsqueeze(0)
 
 
 class MixedAttention(nn.Module):
-    """MAU: attention over time, then channels, then space, then ReLU. It needs all T steps before it can emit one."""
+    """MAU: attention over time, then channels, then space, then ReLU. It needs all T steps before it can emit one.
+
+    Channel attention pools x * time gate. A gate is positive and the same for all pixels, so that its mean and maximum
+    are those of x times the gate: the pixels are pooled once, and multiplied by both gates at once.
+    """
 
     def __init__(self, steps: int, channels: int) -> None:
         super().__init__()
@@ -84,9 +94,11 @@ class MixedAttention(nn.Module):
         self.sa = SpatialAttention()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.ta(x.transpose(0, 1)).transpose(0, 1)
-        x = self.ca(x.permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4)
-        return torch.relu(self.sa(x))
+        with torch.autocast(x.device.type, enabled=False):  # cheap, and pooled values deserve full precision
+            mean, peak = pool_pixels(x)  # (T, N, C)
+            time = self.ta(mean.mean(2).t(), peak.amax(2).t()).t().unsqueeze(2)  # (T, N, 1)
+            channel = self.ca((mean * time).mean(0), (peak * time).amax(0))  # (N, C)
+            return torch.relu(self.sa(x * (time * channel)[..., None, None]))
 
 
 class SpikingResidualBlock(nn.Module):

@@ -15,17 +15,22 @@ CHARBONNIER_EPSILON = 1e-3
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, without the offset
 
 
-def _gaussian(dtype: torch.dtype, device: torch.device) -> Tensor:
-    offsets = torch.arange(WINDOW, dtype=dtype, device=device) - WINDOW // 2
+def _smoothing_matrix(size: int, like: Tensor) -> Tensor:
+    """(size, size): its product with a column is the Gaussian mean at every place, mirrored at both ends.
+
+    On crops of 64 pixels a product of matrices is ten times as fast as a convolution of one channel, backward included.
+    """
+    offsets = torch.arange(WINDOW, dtype=like.dtype, device=like.device) - WINDOW // 2
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
-    return weights / weights.sum()
+    identity = torch.eye(size, dtype=like.dtype, device=like.device).unsqueeze(1)
+    padded = F.pad(identity, (WINDOW // 2, WINDOW // 2), mode="reflect")
+    return F.conv1d(padded, (weights / weights.sum()).view(1, 1, -1)).squeeze(1).t()
 
 
 def _smooth(planes: Tensor) -> Tensor:
-    """Gaussian means of (M, 1, H, W) planes; the borders are mirrored, so that every pixel of a crop counts."""
-    window = _gaussian(planes.dtype, planes.device)
-    padded = F.pad(planes, [WINDOW // 2] * 4, mode="reflect")
-    return F.conv2d(F.conv2d(padded, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
+    """Gaussian means of (..., H, W), of the same size: mirrored at the border, so that every pixel of a crop counts."""
+    rows, columns = (_smoothing_matrix(size, planes) for size in planes.shape[-2:])
+    return rows @ planes @ columns.t()
 
 
 def luma(rgb: Tensor) -> Tensor:
@@ -34,17 +39,15 @@ def luma(rgb: Tensor) -> Tensor:
     return (rgb * weights).sum(1, keepdim=True)
 
 
-def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean structural similarity (Wang et al. 2004) over all channels, differentiable; H and W at least 6.
+def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) at every pixel: two (..., H, W) -> (..., H, W), both sides at least 6.
 
-    Statistics are the population's, as in the original MATLAB code (scikit-image: use_sample_covariance=False).
+    Differentiable. Statistics are the population's, as in the original MATLAB code.
     """
-    shape = (-1, 1, *a.shape[-2:])
-    a, b = a.reshape(shape), b.reshape(shape)
-    mean_a, mean_b, square_a, square_b, product = _smooth(torch.cat([a, b, a * a, b * b, a * b])).chunk(5)
+    mean_a, mean_b, square_a, square_b, product = _smooth(torch.stack([a, b, a * a, b * b, a * b]))
     means_product, means_square = mean_a * mean_b, mean_a**2 + mean_b**2
     covariance, variances = product - means_product, square_a + square_b - means_square
-    return ((2 * means_product + C1) * (2 * covariance + C2) / ((means_square + C1) * (variances + C2))).mean()
+    return (2 * means_product + C1) * (2 * covariance + C2) / ((means_square + C1) * (variances + C2))
 
 
 def charbonnier(a: Tensor, b: Tensor) -> Tensor:
@@ -60,7 +63,8 @@ class RestorationLoss(nn.Module):
         self.l1_weight, self.on_luma = l1_weight, on_luma
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """The loss of a batch, a scalar in float32."""
         restored, clean = restored.float(), clean.float()
-        structure = ssim(luma(restored), luma(clean)) if self.on_luma else ssim(restored, clean)
-        loss = 1 - structure
+        planes = (luma(restored), luma(clean)) if self.on_luma else (restored, clean)
+        loss = 1 - ssim_map(*planes).mean()
         return loss + self.l1_weight * charbonnier(restored, clean) if self.l1_weight else loss

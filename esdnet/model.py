@@ -38,6 +38,11 @@ def pad_to_multiple(image: Tensor, multiple: int = SIZE_MULTIPLE) -> Tensor:
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
+def _concat(a: Tensor, b: Tensor) -> Tensor:
+    """Join channels of (T, N, C, H, W); as 4-D tensors, so that torch keeps the channels last."""
+    return torch.cat([a.flatten(0, 1), b.flatten(0, 1)], dim=1).unflatten(0, a.shape[:2])
+
+
 class ESDNet(nn.Module):
     """The authors' network, module for module (FRB and output convolution run once, on the time mean)."""
 
@@ -69,12 +74,15 @@ class ESDNet(nn.Module):
         """(N, 3, H, W) -> (N, 3, H, W); not clipped to [0, 1]."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image)
-        x = self.patch_embed(padded.unsqueeze(0).expand(self.config.steps, *padded.shape))  # direct coding
+        frames = padded.repeat(self.config.steps, 1, 1, 1)  # direct coding: every step sees the image
+        # channels last in memory: convolutions of 16 to 32 channels train up to four times as fast
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        x = self.patch_embed(frames.unflatten(0, (self.config.steps, -1)))
         skip1 = self.encoder_level1(x)  # (T, N, dim, H, W)
         skip2 = self.encoder_level2(self.down1_2(skip1))  # (T, N, 2 dim, H/2, W/2)
         x = self.encoder_level3(self.down2_3(skip2))  # (T, N, 4 dim, H/4, W/4)
         x = self.up3_2(self.decoder_level3(x))
-        x = self.decoder_level2(self.reduce_chan_level2(torch.cat([x, skip2], dim=2)))
-        x = self.decoder_level1(torch.cat([self.up2_1(x), skip1], dim=2))  # (T, N, 2 dim, H, W)
+        x = self.decoder_level2(self.reduce_chan_level2(_concat(x, skip2)))
+        x = self.decoder_level1(_concat(self.up2_1(x), skip1))  # (T, N, 2 dim, H, W)
         residual = self.output(self.refinement(x.mean(0)))
         return (residual + padded)[..., :height, :width]

@@ -1,0 +1,72 @@
+"""The training losses against scikit-image, by hand, and by numerical gradients."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from esdnet.losses import RestorationLoss, charbonnier, luma, ssim_map
+from esdnet.metrics import luminance
+
+
+def _images(size: int = 24) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(2, 3, size, size + 4, generator=generator, dtype=torch.float64)
+    return (clean + 0.2 * torch.rand(clean.shape, generator=generator, dtype=torch.float64)).clamp(0, 1), clean
+
+
+def test_ssim_equals_scikit_image_where_the_window_fits() -> None:
+    """At the border the two mirror differently (with and without the edge pixel repeated), so 5 pixels are left out."""
+    a, b = _images()
+    ours = ssim_map(a, b).numpy()
+    for image in range(2):
+        _, reference = structural_similarity(
+            a[image].numpy(), b[image].numpy(), channel_axis=0, gaussian_weights=True, sigma=1.5,
+            use_sample_covariance=False, data_range=1.0, full=True,
+        )  # fmt: skip
+        np.testing.assert_allclose(ours[image][:, 5:-5, 5:-5], reference[:, 5:-5, 5:-5], atol=1e-12)
+
+
+def test_ssim_of_constant_images_by_hand() -> None:
+    """No variance: SSIM is (2ab + C1) / (a^2 + b^2 + C1) everywhere, the mirrored border included."""
+    a, b = torch.full((1, 1, 16, 16), 0.5, dtype=torch.float64), torch.full((1, 1, 16, 16), 0.25, dtype=torch.float64)
+    expected = (2 * 0.125 + 1e-4) / (0.25 + 0.0625 + 1e-4)
+    torch.testing.assert_close(ssim_map(a, b), torch.full_like(a, expected), atol=1e-12, rtol=0)
+
+
+def test_equal_images_lose_nothing_but_the_charbonnier_floor() -> None:
+    image, _ = _images()
+    assert float(RestorationLoss()(image, image)) == pytest.approx(0.0, abs=1e-6)
+    assert float(RestorationLoss(l1_weight=2.0)(image, image)) == pytest.approx(2e-3, abs=1e-6)
+
+
+def test_charbonnier_by_hand() -> None:
+    a, b = torch.tensor([0.0, 3e-3, 1.0], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    expected = (1e-3 + math.sqrt(1e-5) + math.sqrt(1 + 1e-6)) / 3
+    assert float(charbonnier(a, b)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_luma_is_the_metric_s_without_offset_and_range() -> None:
+    image, _ = _images()
+    expected = (luminance(image[0].permute(1, 2, 0).numpy()) - 16) / 255
+    np.testing.assert_allclose(luma(image)[0, 0].numpy(), expected, atol=1e-12)
+
+
+def test_gradients_are_right() -> None:
+    a, b = _images(12)
+    a = a[:1, :, :12, :12].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: ssim_map(x, b[:1, :, :12, :12]).mean(), (a,))
+
+
+def test_luma_loss_ignores_a_change_of_hue_that_keeps_luma() -> None:
+    image, _ = _images()
+    shifted = image.clone()
+    shifted[:, 0] += 0.1
+    shifted[:, 1] -= 0.1 * 65.481 / 128.553
+    assert float(RestorationLoss(on_luma=True)(shifted, image)) == pytest.approx(0.0, abs=1e-6)
+    assert float(RestorationLoss()(shifted, image)) > 1e-3
