@@ -216,7 +216,10 @@ def test_the_command_runs_as_a_script_from_anywhere(files):
 
 
 def test_help_answers_without_loading_torch(files):
-    code = "import sys; sys.argv = ['energy.py', '--help']; from hw_sim.energy import main\ntry: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    code = (
+        "import sys; from hw_sim.energy import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
