@@ -47,11 +47,13 @@ class _FusedLIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, None, None]:
         membrane, spikes, compare = ctx.saved_tensors
-        level = torch.sigmoid_(torch.sub(membrane, compare).mul_(ctx.slope))
-        grad = torch.addcmul(level, level, level, value=-1.0).mul_(grad_spikes).mul_(ctx.slope)
-        for step in range(len(grad) - 2, -1, -1):  # the reset is detached, as in snnTorch
-            carried = grad[step + 1] * ctx.decay
-            grad[step].add_(carried).addcmul_(carried, spikes[step], value=-1.0)
+        grad, buffer = torch.empty_like(membrane), torch.empty_like(membrane[0])
+        for step in reversed(range(len(grad))):  # step by step, so that what lies between stays in the cache
+            level = torch.sub(membrane[step], compare, out=buffer).mul_(ctx.slope).sigmoid_()
+            torch.addcmul(level, level, level, value=-1.0, out=grad[step]).mul_(grad_spikes[step]).mul_(ctx.slope)
+            if step + 1 < len(grad):  # the reset is detached, as in snnTorch
+                carried = torch.mul(grad[step + 1], ctx.decay, out=buffer)
+                grad[step].add_(carried.addcmul_(carried, spikes[step], value=-1.0))
         return grad, None, None, None
 
 
