@@ -97,7 +97,12 @@ def _open_executor(
     backend: str, source: Source, precision: str, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
 ) -> Iterator[Executor]:
     """The executor of that name, ready for tiles of `tile_size` (height, width)."""
-    if backend == "simulator":
+    if precision == "int8":
+        from hw_sim.integer_backends import open_integer_executor
+
+        with open_integer_executor(backend, source, device, tile_size, lava) as executor:
+            yield executor
+    elif backend == "simulator":
         from hw_sim import simulator
 
         yield Executor(

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--checkpoint", type=Path, help="default: the checkpoint that ships, small_released.pt")
     source.add_argument("--network", type=Path, help="an exported network (a folder of to_nir.py, or one .nir file)")
     parser.add_argument("--backend", choices=("simulator", "torch", "lava"), default="simulator")
-    parser.add_argument("--precision", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--precision", choices=("float32", "float64", "int8"), default="float32")
     parser.add_argument("--prices", default="paper", help="a list of hw_sim/prices, or a .toml file of yours")
     parser.add_argument("--tile", type=int, default=0, help="side of overlapping tiles; 0: the whole image at once")
     parser.add_argument("--device", choices=DEVICES, default="auto")

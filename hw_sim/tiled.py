@@ -41,7 +41,7 @@ def run_image(
     """One image (H, W, 3) in [0, 1] through `run`; a progress bar on stderr where there is more than one tile."""
     counts: dict[str, NodeCounts] = {}
     overlap = overlap if tile else 0
-    pixels = to_tensor(image, getattr(torch, precision))[0]
+    pixels = to_tensor(image, torch.float64 if precision == "int8" else getattr(torch, precision))[0]
     tiles = run_tiled(lambda part: part, pixels, tile, overlap, multiple).tiles
     started = time.perf_counter()
     with tqdm(total=tiles, unit="tile", file=sys.stderr, disable=tiles == 1, leave=False) as bar:

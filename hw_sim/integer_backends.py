@@ -1,0 +1,37 @@
+"""Executors in integers: the integer network of a source, made once, and the backends that run it bit for bit alike.
+
+In: a Source (its graph is quantised on the calibration image that ships), a backend's name. Out: an open Executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from esdnet.device import choose_device
+
+if TYPE_CHECKING:
+    from export.integer_network import IntegerNetwork
+    from hw_sim.backends import Executor, Source
+
+
+@lru_cache(maxsize=1)
+def integer_network(source: Source) -> IntegerNetwork:
+    """The integers of a source: those that it was read with, or its graph quantised on the image that ships."""
+    from export.calibration import calibration_images, quantize_on_images
+
+    return quantize_on_images(source.network, calibration_images(None, source.network.size_multiple))
+
+
+@contextmanager
+def open_integer_executor(
+    backend: str, source: Source, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
+) -> Iterator[Executor]:
+    """`torch` and `simulator` are one executor in integers, on the CPU or a GPU: there is nothing left to differ in."""
+    from hw_sim import integer_simulator
+    from hw_sim.backends import Executor
+
+    integer = integer_network(source)
+    yield Executor(partial(integer_simulator.run, integer, device=choose_device(device), keep_spikes=False))
