@@ -53,7 +53,8 @@ def run(path: Path) -> None:
     from export.nir_run import run_export
 
     export = open_export(path)
-    run_export(export, decode_network(export), sample_image(*export.manifest["input_shape"][2:]))
+    image = sample_image(*export.manifest["input_shape"][2:])
+    run_export(export, decode_network(export), image, lambda name, spikes: None)
 
 
 def imports() -> None:

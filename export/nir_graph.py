@@ -16,7 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from export.network import Add, Affine, Array, Concat, Conv, Input, Network, NetworkError, Neuron, Node, Output, Shape
+from export.network import (
+    Add,
+    Affine,
+    Array,
+    Concat,
+    Conv,
+    Input,
+    Network,
+    NetworkError,
+    Neuron,
+    Node,
+    Output,
+    Repeat,
+    Shape,
+)
 from export.nir_segments import Step, is_stock
 
 DT_S = 1e-4  # seconds per step: what snnTorch and spikingjelly assume when they import
@@ -116,10 +130,14 @@ def segment_graph(network: Network, step: Step, shapes: dict[str, Shape]) -> NIR
 def whole_graph(network: Network, shapes: dict[str, Shape]) -> NIRSpec:
     """The whole network as one graph; what NIR has no primitive for becomes an extension node, `esdnet.<kind>`.
 
-    An extension node holds the fields of the Network's node and `inputs`, the nodes that it reads, in order.
+    An extension node holds the fields of the Network's node and `inputs`, the nodes that it reads, in order. A network
+    without host operations has none of them: its Input gets the frame at every step.
     """
     builder = _Builder(shapes)
     for node in network.nodes:
+        if isinstance(node, Repeat) and input_is_stream(network):
+            builder.sources[node.name] = builder.sources[node.inputs[0]]
+            continue
         if is_stock(node, [shapes[name] for name in node.inputs]):
             builder.sources[node.name] = add_stock(node, builder)
             continue
@@ -130,6 +148,11 @@ def whole_graph(network: Network, shapes: dict[str, Shape]) -> NIRSpec:
             spec = SpecNode(EXTENSION + type(node).__name__, {"inputs": sources})
         builder.sources[node.name] = [builder.spec.add(node.name, spec, sources)]
     return builder.spec
+
+
+def input_is_stream(network: Network) -> bool:
+    """True if everything reads the image repeated over the steps, so that a graph's Input can stand for the stream."""
+    return all(isinstance(network[name], Repeat) for name in network.readers[network.input.name])
 
 
 class _Builder:

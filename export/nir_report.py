@@ -12,10 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from export.network import Add, Affine, Concat, Conv, Network, NetworkError, Neuron, Node, infer_shapes
+from export.network import (
+    Add,
+    Affine,
+    Concat,
+    Conv,
+    Input,
+    Network,
+    NetworkError,
+    Neuron,
+    Node,
+    Output,
+    Repeat,
+    infer_shapes,
+)
 from export.nir_check import OUTPUT_TOLERANCE, CheckReport
 from export.nir_format import Record
-from export.nir_graph import EXTENSION
+from export.nir_graph import EXTENSION, input_is_stream
 from export.nir_segments import is_stock
 
 HEADINGS = ("operation", "becomes", "spikes", "mismatches", "max difference")
@@ -87,13 +100,22 @@ def _rows(model: Any, network: Network, manifest: Record, report: CheckReport) -
 
 
 def _host_row(nodes: list[Node], network: Network, manifest: Record, report: CheckReport) -> Row:
-    kinds = list(dict.fromkeys(node.kind for node in nodes))
     label = nodes[0].name if len(nodes) == 1 else f"{nodes[0].block or nodes[0].name}: {len(nodes)} operations"
-    where = "host" if manifest["steps"] else "extension nodes"
-    if not manifest["steps"] and len(nodes) == 1:
-        where = f"extension {EXTENSION}{type(nodes[0]).__name__}"
+    if manifest["steps"]:
+        becomes = f"host ({', '.join(dict.fromkeys(node.kind for node in nodes))})"
+    else:
+        becomes = ", ".join(dict.fromkeys(single_file_form(node, network) for node in nodes))
     difference = f"{report.output_difference:.1e}" if network.output in nodes else ""
-    return (label, f"{where} ({', '.join(kinds)})", "", "", difference)
+    return (label, becomes, "", "", difference)
+
+
+def single_file_form(node: Node, network: Network) -> str:
+    """What a node that is not stock becomes in a single file."""
+    if isinstance(node, (Input, Output)):
+        return type(node).__name__
+    if isinstance(node, Repeat) and input_is_stream(network):
+        return "Input at every step"
+    return EXTENSION + type(node).__name__
 
 
 def folded_norms(model: Any) -> dict[str, str]:
@@ -112,7 +134,7 @@ def folded_norms(model: Any) -> dict[str, str]:
 
 def _summary(manifest: Record, report: CheckReport) -> Iterator[str]:
     segments = sum("segment" in step for step in manifest["steps"])
-    yield f"{segments} stock NIR graphs" if segments else "one graph with extension nodes"
+    yield f"{segments} stock NIR graphs" if segments else f"one graph; nodes of type {EXTENSION}* are extensions"
     if not report.error:
         total, wrong = sum(report.spikes.values()), sum(report.mismatches.values())
         yield f"spikes: {total:,} in the torch model, {wrong} differ (promise: 0)"

@@ -41,7 +41,7 @@ from export.network import (
     Resize,
 )
 from export.nir_format import Export
-from export.nir_graph import EXTENSION
+from export.nir_graph import EXTENSION, input_is_stream
 
 Values = dict[str, Tensor]
 See = Callable[[str, NDArray[np.bool_]], object]
@@ -114,6 +114,8 @@ def _run_file(run: _Run, export: Export, network: Network, given: Values) -> Ten
         for source, reader in file["node/edges"][()]:
             if not isinstance(nodes[reader.decode()], Node):
                 sources[reader.decode()].append(source.decode())
+    if input_is_stream(network):
+        given = {name: frame.expand(run.steps, -1, -1, -1) for name, frame in given.items()}
     end = network.output.name
     return _evaluate(run, nodes, sources, given, [end])[end]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import h5py
 import nir
 import numpy as np
 import pytest
+import torch
 from nir.serialization import read_version
 
 from esdnet.errors import UserError
@@ -25,7 +27,7 @@ from export.nir_format import (
     read_network,
 )
 from export.nir_graph import DT_S, encode_lif
-from export.nir_run import run_export
+from export.nir_run import run_export, run_graph
 from export.nir_write import write_file, write_folder
 from hw_sim.result import compare
 from hw_sim.simulator import run
@@ -129,6 +131,22 @@ def test_lif_parameters_cost_almost_nothing_on_disk(tmp_path):
             assert (dataset.compression, dataset.shuffle) == ("gzip", True)
 
 
+def test_memory_does_not_grow_with_the_lif_parameters(tmp_path):
+    """At 512x512 the LIF parameters of the chain are 55 MB; writing holds none, reading one channel of one (2 MB)."""
+    found = stock_networks()["chain"]
+    expanded = 5 * 8 * (4 * 512 * 512 + 5 * 256 * 256)
+    assert expanded > 50e6
+    tracemalloc.start()
+    write_folder(found, 512, 512, tmp_path / "nir")
+    peak_writing = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    read_network(tmp_path / "nir")
+    peak_reading = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_writing < 4e6
+    assert peak_reading < 8e6
+
+
 def test_the_manifest_says_what_a_stranger_needs(tmp_path):
     manifest = json.loads((write(mixed_network(), tmp_path) / MANIFEST).read_text())
     assert (manifest["format"], manifest["version"], manifest["dt"]) == ("esdnet-nir", 1, 1e-4)
@@ -165,11 +183,20 @@ def test_nir_read_refuses_a_single_file(tmp_path):
         assert content["node/nodes/l1/type"][()] == b"LIF"
 
 
-def test_a_single_file_without_host_operations_needs_one_extension_only(tmp_path):
-    path = write(stock_networks()["chain"], tmp_path, single_file=True)
-    with h5py.File(path) as content:
-        kinds = {node["type"][()].decode() for node in content["node/nodes"].values()}
-    assert kinds == {"Input", "Output", "Conv2d", "LIF", "esdnet.Repeat"}
+@pytest.mark.parametrize("name", stock_networks())
+def test_a_network_without_host_operations_is_one_stock_file(name, tmp_path):
+    """nir.read opens it, and it runs as the simulator runs the network; its Input gets the frame at every step."""
+    found = stock_networks()[name]
+    path = write(found, tmp_path, single_file=True)
+    graph = nir.read(path)
+    assert {type(node).__name__ for node in graph.nodes.values()} == {"Input", "Output", "Conv2d", "LIF"}
+    expected = run(found, image(), precision="float64", count=False)
+    spikes: dict[str, np.ndarray] = {}
+    output = run_export(open_export(path), read_network(path), image(), spikes.__setitem__)
+    assert np.array_equal(output, expected.output)
+    assert all(np.array_equal(spikes[name], value) for name, value in expected.spikes.items())
+    stream = torch.from_numpy(image()).expand(4, -1, -1, -1)
+    assert np.array_equal(run_graph(graph, stream, DT_S, spikes.__setitem__)[0].numpy(), output)
 
 
 # --- refused, each in one line ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 
 from esdnet.checkpoint import load_checkpoint, save_checkpoint
 from esdnet.config import preset
+from esdnet.images import save_image
 from esdnet.layers import StepConv
 from esdnet.model import ESDNet
 from export import nir_check, nir_graph, nir_write, to_nir
@@ -30,6 +32,7 @@ from export.nir_check import (
 )
 from export.nir_format import network_digest, open_export, read_network
 from export.nir_report import table
+from hw_sim import energy
 from hw_sim.simulator import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,11 +108,29 @@ def test_a_single_file_from_a_script_without_installation(tmp_path, tiny_model, 
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "one graph with extension nodes" in done.stdout
-    assert "extension esdnet.Resize" in done.stdout
+    assert "one graph; nodes of type esdnet.* are extensions" in done.stdout
+    assert "esdnet.Resize" in done.stdout
     assert " 0 differ (promise: 0)" in done.stdout
     back = read_network(tmp_path / "tiny.nir")
     assert network_digest(replace(back, name="tiny")) == network_digest(tiny_network)
+
+
+@pytest.mark.parametrize("single_file", [False, True], ids=["folder", "single file"])
+def test_the_pricing_command_takes_an_export(checkpoint, network, tmp_path, single_file, capsys):
+    """Every count and every joule as from the checkpoint, for an image of another size than the export's."""
+    path = tmp_path / ("x.nir" if single_file else "x_nir")
+    (nir_write.write_file if single_file else nir_write.write_folder)(network, 16, 16, path)
+    save_image(tmp_path / "rainy.png", sample_image(24, 32).transpose(1, 2, 0))
+    reports = []
+    for source in (["--checkpoint", str(checkpoint)], ["--network", str(path)]):
+        file = tmp_path / f"{source[0]}.json"
+        arguments = ["--image", str(tmp_path / "rainy.png"), *source, "--precision", "float64", "--json", str(file)]
+        assert energy.main(arguments) == 0
+        reports.append(json.loads(file.read_text()))
+    capsys.readouterr()
+    assert reports[0]["totals"]["spikes"] > 0
+    for key in ("totals", "layers", "parameters", "executed_size"):
+        assert reports[0][key] == reports[1][key]
 
 
 def test_help_imports_no_torch():
