@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from multiprocessing import Process
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -108,6 +109,7 @@ def _trace(actor: Any) -> str:
     """The traceback that a process of Lava left, or how it ended."""
     if actor.exception:
         return str(actor.exception[1])
+    Process.join(actor, WATCH_S)  # the exit status follows the end by a moment; Lava's own join has no time-out
     code = actor.exitcode
     return f"it ended with {f'signal {signal.Signals(-code).name}' if code and code < 0 else f'exit status {code}'}"
 

@@ -70,12 +70,15 @@ class Engine:
     def receive(self, timeout_s: float, what: str) -> Any:
         """The reply. UserError after `timeout_s`; LavaError if a process failed or the engine is gone."""
         deadline = time.monotonic() + timeout_s
-        while not self.connection.poll(POLL_S):
-            if self.process.poll() is not None:
-                raise LavaError(f"the Lava engine ended with status {self.process.returncode}\n{self._printed()}")
-            if time.monotonic() > deadline:
-                raise UserError(f"Lava: {what} took longer than {timeout_s:g} s; give it more time or a smaller image")
-        status, message = self.connection.recv()
+        try:
+            while not self.connection.poll(POLL_S):
+                if self.process.poll() is not None:
+                    raise EOFError
+                if time.monotonic() > deadline:
+                    raise UserError(f"Lava: {what} took longer than {timeout_s:g} s; allow more time or fewer pixels")
+            status, message = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise LavaError(f"the Lava engine ended unexpectedly; it had printed: {self._printed()}") from error
         if status == "failed":
             process, trace = message
             raise LavaError(f"Lava process {process} failed:\n{trace.strip()}")
@@ -96,4 +99,4 @@ class Engine:
 
     def _printed(self) -> str:
         self.output.seek(0)
-        return self.output.read().decode(errors="replace")[-4000:]
+        return self.output.read().decode(errors="replace")[-4000:].strip() or "nothing"

@@ -18,7 +18,7 @@ from esdnet.errors import UserError
 from hw_sim.lava_backend.plan import CHANNEL_SIZE, Leaf, Plan, Value
 from hw_sim.lava_backend.records import record_size
 
-SEMAPHORES = Path("/dev/shm")  # where the kernel keeps the two semaphores of each channel, a page each
+SEMAPHORES = Path("/dev/shm")  # where the C library keeps semaphores, a page each
 PAGE = mmap.PAGESIZE
 
 
@@ -76,12 +76,13 @@ def check_memory(plan: Plan) -> None:
             f"Lava: the channels of {plan.image.shape[2]}x{plan.image.shape[3]} pixels need {needed / 2**20:,.0f} MiB"
             f" of shared memory, {free / 2**20:,.0f} MiB are free; use smaller tiles (--tile)"
         )
-    semaphores = 2 * PAGE * len(sizes)
+    semaphores = PAGE * (2 * len(sizes) + 3 * (len(list(plan.leaves)) + 3))  # of each channel, and each process's queue
     space = os.statvfs(SEMAPHORES)
     if semaphores > space.f_bavail * space.f_frsize:
         raise UserError(
-            f"Lava: {SEMAPHORES} has {space.f_bavail * space.f_frsize / 2**20:.1f} MiB free,"
-            f" {semaphores / 2**20:.1f} MiB are needed; free some or mount it larger (docker run --shm-size)"
+            f"Lava: its semaphores need {semaphores / 1024:.0f} KiB in {SEMAPHORES},"
+            f" {space.f_bavail * space.f_frsize / 1024:.0f} KiB are free; free some or mount it larger"
+            " (docker run --shm-size)"
         )
 
 

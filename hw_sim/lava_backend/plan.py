@@ -239,7 +239,7 @@ def _blocks(network: Network) -> list[tuple[str, list[Node]]]:
 
 
 def _operations(nodes: Sequence[Node], stock: set[str]) -> list[list[Node]]:
-    """What is a process of its own in the fine model: a neurocore node, one of Lava's, or a run of nodes on the host."""
+    """What is a process of its own in the fine model: a neurocore node, one of Lava's, a run of nodes on the host."""
     operations: list[list[Node]] = []
     for host, run in groupby(nodes, key=lambda node: node.placement == "host" and node.name not in stock):
         together = list(run)

@@ -34,7 +34,7 @@ def check(expected: Result, found: Result, tolerance: float = 0.0) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "choice",
-    [{"model": "fused"}, {"model": "fine"}, {"stock": True}],
+    [{"model": "fused"}, {"model": "fine"}, pytest.param({"stock": True}, marks=pytest.mark.slow)],
     ids=["fused", "fine", "stock"],
 )
 def test_images_back_to_back_give_what_each_gives_alone(choice):
@@ -94,7 +94,9 @@ def test_golden_network_on_its_photo(golden, golden_network):
 @needs_lava
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("choice", [{"model": "fine"}, {"stock": True}], ids=["fine", "stock"])
+@pytest.mark.parametrize(
+    "choice", [{"model": "fine"}, pytest.param({"stock": True}, marks=pytest.mark.slow)], ids=["fine", "stock"]
+)
 def test_tiny_network_in_every_model(tiny_network, photo, choice):
     expected = simulator.run(tiny_network, photo, precision="float64")
     found = lava_backend.run(tiny_network, photo, precision="float64", **choice)
