@@ -36,7 +36,7 @@ def check_available() -> None:
         raise UserError("Lava: lava-nc is not installed; `pip install lava-nc==0.10.0`, or use --backend simulator")
 
 
-class Engine:
+class EngineProcess:
     """A process with Lava in it, in a session of its own, so that a Ctrl-C reaches only us, who end it in order.
 
     It lives as long as the lifeline is open: a pipe whose one end we hold. If we die, the kernel closes it.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from esdnet.errors import UserError
 from export.network import Network, NetworkError, Node
 from hw_sim.counts import NodeCounts, Operands, count_node
-from hw_sim.lava_backend.host import Engine, LavaError, check_available
+from hw_sim.lava_backend.host import EngineProcess, LavaError, check_available
 from hw_sim.lava_backend.memory import check_memory
 from hw_sim.lava_backend.plan import Leaf, Model, make_plan, needs_all_frames
 from hw_sim.lava_backend.records import read_record
@@ -54,7 +54,7 @@ class LavaSession:
         self.leaves = [leaf for leaf in self.plan.leaves if isinstance(leaf, Leaf)]
         check_memory(self.plan)
         self.facts: dict[str, Any] = {"latency": self.plan.latency, "steps": 0, "images": 0, "run_s": 0.0}
-        self._engine = Engine()
+        self._engine = EngineProcess()
         self._asked = False  # whether a reply is on its way
         self.close = weakref.finalize(self, self._engine.end)
         began = time.perf_counter()

@@ -1,0 +1,135 @@
+"""`python benchmarks/lava.py`: how long the Lava backend takes to start, to compile, and for each image.
+
+Beside it, in the same run: the simulator, and Lava's own Conv against ours, one 16-channel layer of the same size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from esdnet.errors import report_user_errors
+
+if TYPE_CHECKING:
+    from export.network import Network
+
+CHANNELS = 16
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="lava.py", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--preset", default="small_released", help="architecture; the weights are random")
+    parser.add_argument("--size", type=int, default=64, help="side of the square images")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--precision", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--lava-model", choices=("fused", "fine"), default="fused")
+    args = parser.parse_args(argv)
+    return report_user_errors(lambda: _measure(args))
+
+
+def _measure(args: argparse.Namespace) -> int:
+    import numpy as np
+    import torch
+
+    from esdnet.config import preset
+    from esdnet.model import ESDNet
+    from export.lower import lower
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = ESDNet(preset(args.preset))
+    with torch.no_grad():
+        for _ in range(10):  # batch statistics, so that every layer fires
+            model(torch.rand(2, 3, 32, 32))
+    images = list(np.random.default_rng(0).random((args.images, 3, args.size, args.size)))
+    print(f"{args.preset} at {args.size}x{args.size}, {args.precision}, {args.lava_model}, {args.images} images")
+    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start")
+    _measure_network(lower(model.eval(), args.preset), images, args)
+    _measure_convolutions(args.size)
+    return 0
+
+
+def _measure_network(network: Network, images: list, args: argparse.Namespace) -> None:
+    from hw_sim import simulator
+    from hw_sim.lava_backend import LavaSession
+    from hw_sim.result import compare
+
+    simulated = []
+    expected = []
+    for image in images:
+        began = time.perf_counter()
+        expected.append(simulator.run(network, image, precision=args.precision))
+        simulated.append(time.perf_counter() - began)
+    size = (args.size, args.size)
+    with LavaSession(network, size, precision=args.precision, model=args.lava_model) as session:
+        facts = session.facts
+        print(f"  {facts['processes']} processes, {facts['shared_bytes'] / 2**20:.1f} MiB of channels,", end=" ")
+        print(f"an image takes {facts['latency'] + network.steps} steps")
+        alone = []
+        for image in images:
+            began = time.perf_counter()
+            session.run(image)
+            alone.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        streamed = list(session.stream(images))
+        stream_s = time.perf_counter() - began
+        differing = sum(compare(a, b).spike_mismatches for a, b in zip(expected, streamed, strict=True))
+    _print("start of a Python with torch and Lava", facts["start_s"])
+    _print("compile", facts["compile_s"])
+    _print("first image", alone[0])
+    _print("start, compile and first image", facts["start_s"] + facts["compile_s"] + alone[0])
+    _print("each further image, alone (median)", statistics.median(alone[1:] or alone))
+    _print("each image of a stream", stream_s / len(images))
+    _print("the simulator, each image (median)", statistics.median(simulated))
+    print(f"  spikes that differ from the simulator's: {differing}")
+
+
+def _measure_convolutions(size: int) -> None:
+    """Seconds per step of neurons and one convolution of their spikes, in Lava's own processes and in ours."""
+    import numpy as np
+
+    from export.network import Conv, Input, Network, Neuron, Output, Reduce, Repeat
+    from hw_sim.lava_backend import LavaSession
+
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((CHANNELS, CHANNELS, 3, 3))
+    network = Network(
+        name="one layer",
+        steps=4,
+        nodes=(
+            Input(name="input", channels=CHANNELS),
+            Repeat(name="coding", inputs=("input",)),
+            Neuron(name="lif", inputs=("coding",), threshold=np.array(0.5), membrane_decay=0.5),
+            Conv(name="conv", inputs=("lif",), weight=weight, padding=(1, 1)),
+            Reduce(name="mean", inputs=("conv",), axes="T"),
+            Output(name="output", inputs=("mean",)),
+        ),
+    )
+    images = list(rng.random((4, CHANNELS, size, size)))
+    seconds = {}
+    for name, stock in (("ours", False), ("Lava's own", True)):
+        with LavaSession(network, (size, size), precision="float64", model="fine", stock=stock) as session:
+            session.run(images[0])
+            before, steps = session.facts["run_s"], session.facts["steps"]
+            for _ in session.stream(images):
+                pass
+            seconds[name] = (session.facts["run_s"] - before) / (session.facts["steps"] - steps)
+    ratio = seconds["Lava's own"] / seconds["ours"]
+    print(f"LIF and Conv, {CHANNELS} channels at {size}x{size}, float64, a step: ", end="")
+    print(", ".join(f"{name} {value * 1000:.1f} ms" for name, value in seconds.items()), f"(ratio {ratio:.1f})")
+
+
+def _print(what: str, seconds: float) -> None:
+    print(f"  {what:40s} {seconds:7.3f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
