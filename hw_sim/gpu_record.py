@@ -1,0 +1,139 @@
+"""The answer of a GPU, kept in a small file, so that machines without one can compare with it.
+
+In: results on that device, per precision. Out: an .npz with device, versions, network and image, the output, and for
+each neuron its spikes per step and a hash of where they are; later, whether the simulator finds the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esdnet.errors import UserError
+from esdnet.writing import written_beside
+from export.agreement import FLOAT64_OUTPUT, psnr_db
+from export.network import Network
+from export.nir_format import network_digest
+from hw_sim import simulator
+from hw_sim.result import Result
+from hw_sim.verification import Row, Subject
+
+FORMAT = "esdnet-gpu-record-1"
+SHIPPED = Path(__file__).parent / "gpu_record.npz"  # of the bundled image and checkpoint, once a GPU has made it
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """What was run (`facts`: device, versions, digests of network and image) and what came out, per precision."""
+
+    facts: dict[str, str]
+    outputs: dict[str, NDArray[np.floating[Any]]]
+    spikes: dict[str, dict[str, tuple[list[int], str]]]  # precision -> neuron -> spikes per step, hash
+
+
+def device_facts(device: str) -> dict[str, str]:
+    """The device's name and the versions that computed there."""
+    import torch
+
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return {"device": name, "torch": torch.__version__, "cuda": str(torch.version.cuda)}
+
+
+def identity(network: Network, image: NDArray[np.floating[Any]]) -> dict[str, str]:
+    """Digests of what is run: the graph with its weights, and the image's pixels (float64)."""
+    pixels = np.ascontiguousarray(image, np.float64)
+    return {
+        "network": network_digest(dataclasses.replace(network, name="")),
+        "image": hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+        "size": f"{image.shape[1]}x{image.shape[2]}",
+    }
+
+
+def make_record(facts: Mapping[str, str], results: Mapping[str, Result]) -> Record:
+    """Results of one device, by precision, boiled down to what is kept."""
+    spikes = {
+        precision: {name: (_per_step(value), _hash(value)) for name, value in result.spikes.items()}
+        for precision, result in results.items()
+    }
+    return Record(dict(facts), {precision: result.output for precision, result in results.items()}, spikes)
+
+
+def _per_step(spikes: NDArray[np.bool_]) -> list[int]:
+    return [int(count) for count in spikes.sum((1, 2, 3))]
+
+
+def _hash(spikes: NDArray[np.bool_]) -> str:
+    return hashlib.sha256(repr(spikes.shape).encode() + np.packbits(spikes).tobytes()).hexdigest()
+
+
+def write_record(path: Path, record: Record) -> None:
+    """One compressed .npz; no pickles."""
+    text = json.dumps({"format": FORMAT, "facts": record.facts, "spikes": record.spikes})
+    with written_beside(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, record=np.array(text), **{f"output/{key}": v for key, v in record.outputs.items()})
+
+
+def read_record(path: Path) -> Record:
+    """The record at `path`; UserError if it is none."""
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            content = json.loads(str(file["record"]))
+            outputs = {key.removeprefix("output/"): file[key] for key in file.files if key != "record"}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        found = "cannot be read" if path.exists() else "there is no such file"
+        raise UserError(f"{path}: {found}; expected a record that verify.py --record wrote") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not a record of this version; expected {FORMAT}")
+    return Record(content["facts"], outputs, content["spikes"])
+
+
+def find_record(path: Path | None, network: Network, image: NDArray[np.floating[Any]]) -> tuple[Record | None, str]:
+    """The record at `path`, by default the one that ships, if it is of this network and image; else why there is none.
+
+    UserError where a path was given and its record is of something else.
+    """
+    if path is None and not SHIPPED.exists():
+        return None, "no GPU's answer has been recorded yet; verify.py --record makes a record on a machine with CUDA"
+    record = read_record(path or SHIPPED)
+    other = [key for key, value in identity(network, image).items() if record.facts.get(key) != value]
+    if not other:
+        return record, ""
+    if path is not None:
+        raise UserError(f"{path}: the record of another {other[0]}; expected one of this checkpoint, image and --crop")
+    return None, f"the record that ships is of another {other[0]}"
+
+
+def check_record(record: Record, subject: Subject) -> Iterator[Row]:
+    """The simulator on this machine's CPU against what the GPU found: a row for each precision recorded."""
+    for precision in record.outputs:
+        started = time.perf_counter()
+        result = simulator.run(subject.network, subject.image, precision="float64")
+        seconds = time.perf_counter() - started
+        first = first_change(record, precision, result)
+        largest = float(np.abs(result.output - record.outputs[precision]).max())
+        holds = not first and largest <= FLOAT64_OUTPUT
+        yield Row(
+            f"recorded {record.facts['device']}", precision, "holds" if holds else "FAILED",
+            "the simulator here against that record" if holds else f"the simulator here is not that record: {first}",
+            None if first else 0, first, largest, psnr_db(record.outputs[precision], result.output), seconds,
+        )  # fmt: skip
+
+
+def first_change(record: Record, precision: str, result: Result) -> str:
+    """The first neuron whose spikes are not those recorded, with their number in the first step that shows it."""
+    for name, (per_step, digest) in record.spikes[precision].items():
+        found = result.spikes[name]
+        if _hash(found) != digest:
+            counts = _per_step(found)
+            step = next((step for step, count in enumerate(counts) if count != per_step[step]), 0)
+            return f"{name}, step {step}: {counts[step]:,} spikes, recorded {per_step[step]:,}"
+    return ""
