@@ -65,13 +65,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         found = "a directory" if path.is_dir() else "nothing"
         raise UserError(f"{path}: expected a checkpoint file, found {found}")
+    with path.open("rb") as file:
+        head = file.read(2)
+    is_torch_file = head == b"PK" or head[:1] == b"\x80"  # a zip archive, or a bare pickle
     try:
         with warnings.catch_warnings():  # a file that torch did not write is refused below, in one line
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, OSError, KeyError, IndexError) as error:
         reason = "it is not a PyTorch file" if path.stat().st_size else "it is empty"
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        if is_torch_file and ("weights_only" in str(error) or "Unsupported" in str(error)):
             reason = "it holds more than weights (loading it could run code): refused; save its state_dict alone"
         raise UserError(f"{path}: cannot be read as a checkpoint: {reason}") from error
     if not isinstance(content, dict) or not content:

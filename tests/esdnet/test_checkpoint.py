@@ -60,6 +60,7 @@ def damaged(content):
         (lambda path: path.mkdir(), "expected a checkpoint file, found a directory"),
         (lambda path: path.write_bytes(b""), "it is empty"),
         (lambda path: path.write_text("hello"), "it is not a PyTorch file"),
+        (lambda path: path.write_text("# A README\n"), "it is not a PyTorch file"),
         (damaged([1, 2]), "expected a dictionary of weights, found a list"),
         (damaged({}), "found nothing"),
         (damaged({"a": 1}), "expected a state_dict of tensors"),
