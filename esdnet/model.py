@@ -17,6 +17,7 @@ from esdnet.layers import (
     _lif,
     _norm,
 )
+from esdnet.pooling import mean_over_steps
 
 SIZE_MULTIPLE = 4  # two levels of stride 2
 
@@ -84,5 +85,5 @@ class ESDNet(nn.Module):
         x = self.up3_2(self.decoder_level3(x))
         x = self.decoder_level2(self.reduce_chan_level2(_concat(x, skip2)))
         x = self.decoder_level1(_concat(self.up2_1(x), skip1))  # (T, N, 2 dim, H, W)
-        residual = self.output(self.refinement(x.mean(0)))
+        residual = self.output(self.refinement(mean_over_steps(x)))
         return (residual + padded)[..., :height, :width]

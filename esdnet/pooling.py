@@ -1,7 +1,8 @@
-"""Mean and maximum over pixels, or over steps and channels, of features (T, N, C, H, W), with fast gradients.
+"""Means and maxima over pixels, over steps and channels, and over steps, of features (T, N, C, H, W), trained fast.
 
-In: features, best with channels last in memory. Out: (mean, peak). Same values as `mean` and `amax` up to the order of
-a sum; the gradient of a peak goes to the first maximum instead of being shared by equal ones.
+Same values as torch's `mean` and `amax` up to the order of a sum. Gradients take the memory layout of the features
+(torch's would not keep channels last, and mixed layouts slow everything before them down), and the gradient of a
+maximum goes to the first place that has it instead of being shared by equal ones.
 """
 
 from __future__ import annotations
@@ -47,6 +48,18 @@ class _PoolStepsAndChannels(torch.autograd.Function):
         return grad.index_put_((step, image, channel, row, column), grad_peak, accumulate=True)
 
 
+class _MeanOverSteps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.mean(x, 0, out=torch.empty_like(x[0]))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.empty_like(x).copy_((grad / len(x)).expand_as(x))
+
+
 def pool_pixels(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and maximum over H and W: (T, N, C, H, W) -> two of (T, N, C)."""
     return _PoolPixels.apply(x)
@@ -55,6 +68,11 @@ def pool_pixels(x: Tensor) -> tuple[Tensor, Tensor]:
 def pool_steps_and_channels(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and maximum over T and C: (T, N, C, H, W) -> two of (N, H, W)."""
     return _PoolStepsAndChannels.apply(x)
+
+
+def mean_over_steps(x: Tensor) -> Tensor:
+    """Mean over T: (T, N, C, H, W) -> (N, C, H, W)."""
+    return _MeanOverSteps.apply(x)
 
 
 def _indices(like: Tensor) -> list[Tensor]:

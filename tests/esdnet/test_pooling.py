@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esdnet.pooling import pool_pixels, pool_steps_and_channels
+from esdnet.pooling import mean_over_steps, pool_pixels, pool_steps_and_channels
 
 Pool = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -41,3 +41,15 @@ def test_equal_maxima_the_first_takes_the_gradient(pool: Pool) -> None:
     (gradient,) = torch.autograd.grad(peak.sum(), x)
     assert float(gradient.sum()) == peak.numel()
     assert set(gradient.flatten().tolist()) == {0.0, 1.0}
+
+
+def test_the_mean_over_steps_keeps_the_layout_both_ways() -> None:
+    x = torch.randn(6, 3, 4, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    x = x.unflatten(0, (3, 2)).requires_grad_()
+    mean = mean_over_steps(x)
+    torch.testing.assert_close(mean, x.mean(0), rtol=0, atol=1e-15)
+    assert mean.is_contiguous(memory_format=torch.channels_last)
+    weights = torch.randn(mean.shape, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((mean * weights).sum(), x)
+    torch.testing.assert_close(gradient, (weights / 3).expand_as(x), rtol=0, atol=1e-15)
+    assert gradient.stride() == x.stride()
