@@ -134,7 +134,10 @@ def test_an_analog_convolution_multiplies_and_leaves_padding_out():
         (Linear(name="l", inputs=("x",), weight=np.ones((2, 4)), axis="T"), [(4, 3, 1, 1)], {"macs": 24}),
         (Add(name="a", inputs=("x", "y")), [(4, 3, 2, 2), (1, 3, 1, 1)], {"adds": 48, "muls": 0}),
         (Mul(name="m", inputs=("x", "y")), [(4, 3, 2, 2), (4, 1, 1, 1)], {"adds": 0, "muls": 48}),
-        (Affine(name="f", inputs=("x",), scale=-np.ones(()), offset=np.ones(())), [(1, 3, 2, 2)], {"adds": 12, "muls": 0}),
+        (
+            Affine(name="f", inputs=("x",), scale=np.array(-1.0), offset=np.array(1.0)),
+            [(1, 3, 2, 2)], {"adds": 12, "muls": 0},
+        ),
         # 12 values to 1 at each step: 11 additions, 1 multiplication by 1/12
         (Reduce(name="r", inputs=("x",), axes="CHW"), [(4, 3, 2, 2)], {"adds": 44, "muls": 4}),
         (Reduce(name="r", inputs=("x",), function="max", axes="T"), [(4, 3, 2, 2)], {"adds": 36, "muls": 0}),
