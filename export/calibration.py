@@ -16,6 +16,7 @@ from esdnet.errors import UserError
 from esdnet.images import list_images, load_image
 from export.integer_network import IntegerNetwork, Operation
 from export.integer_run import run_integer, to_pixels
+from export.lava_dl_rules import check_loihi_limits
 from export.network import Network
 from export.quantize import quantize
 
@@ -38,6 +39,17 @@ def calibration_images(folder: Path | None, multiple: int) -> list[NDArray[np.ui
     return [load_pixels(path, multiple) for path in list_images(folder)]
 
 
+def centre_pixels(path: Path | None, height: int, width: int) -> NDArray[np.uint8]:
+    """The centre (3, height, width) of an image file, by default of the one that ships; UserError if it is smaller."""
+    path = path or DEFAULT_IMAGE
+    pixels = load_pixels(path, 1)
+    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+    if top < 0 or left < 0:
+        found = f"{pixels.shape[1]}x{pixels.shape[2]}"
+        raise UserError(f"{path}: {found} pixels, --input-size needs {height}x{width}; take a larger --image")
+    return pixels[:, top : top + height, left : left + width]
+
+
 def measure_ranges(network: Network, images: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
     """The largest |value| of every node over 8-bit images (C, H, W), in real units.
 
@@ -58,5 +70,7 @@ def measure_ranges(network: Network, images: Sequence[NDArray[np.uint8]]) -> dic
 
 
 def quantize_on_images(network: Network, images: Sequence[NDArray[np.uint8]]) -> IntegerNetwork:
-    """The integer network, its scales from the values on these 8-bit images (C, H, W)."""
-    return quantize(network, measure_ranges(network, images))
+    """The integer network, its scales from the values on these 8-bit images (C, H, W), within Loihi's limits."""
+    integer = quantize(network, measure_ranges(network, images))
+    check_loihi_limits(integer, images)
+    return integer

@@ -16,6 +16,7 @@ from export.network import (
     Activation,
     Add,
     Affine,
+    Array,
     Concat,
     Conv,
     Input,
@@ -108,10 +109,14 @@ class IntegerRepeat(Operation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerConv(Operation):
-    """rescale(conv(x, weight) + bias); without `rescale` the sums as they are. weight int8 (O, I/groups, kH, kW)."""
+    """rescale(conv(x, weight) + bias); without `rescale` the sums as they are. weight int8 (O, I/groups, kH, kW).
+
+    weight_step (O,): what 1 stands for in each output channel; the node's weight is weight * weight_step.
+    """
 
     node: Conv
     weight: NDArray[np.int8]
+    weight_step: Array
     bias: IntArray | None
     rescale: Rescale | None
 
@@ -122,6 +127,7 @@ class IntegerLinear(Operation):
 
     node: Linear
     weight: NDArray[np.int8]
+    weight_step: Array
     bias: IntArray | None
     rescale: Rescale
 

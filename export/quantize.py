@@ -115,14 +115,14 @@ def rescale_by(ratio: Array | float, shape: tuple[int, ...] = ()) -> Rescale:
     multiplier = np.rint(ratios * 2.0**shift).astype(np.int64)
     while shift and not np.any(multiplier % 2):
         multiplier, shift = multiplier // 2, shift - 1
-    return Rescale(multiplier, shift)
+    return Rescale(np.asarray(multiplier), shift)
 
 
 def _whole(values: Array, name: str) -> IntArray:
     whole = np.rint(values)
     if np.abs(whole).max(initial=0.0) >= 2**53:
         raise QuantizationError(f"{name}: bias {np.abs(whole).max():g} in units of its sums, expected below 2^53")
-    return whole.astype(np.int64)
+    return np.asarray(whole.astype(np.int64))
 
 
 # --- one rule per kind ------------------------------------------------------------------------------------------------
@@ -152,11 +152,13 @@ def _(node: Conv, formats: Formats) -> Operation:
     quantized = replace(node, weight=weight * steps.reshape(-1, 1, 1, 1))
     if raw:
         formats.raw_scales[node.name] = steps[0] * source.scale
-        return IntegerConv(node=quantized, output=formats.of(node.name), weight=weight, bias=None, rescale=None)
+        return IntegerConv(
+            node=quantized, output=formats.of(node.name), weight=weight, weight_step=steps, bias=None, rescale=None
+        )
     output = formats.of(node.name)
     bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
     rescale = rescale_by(steps * source.scale / output.scale, (-1, 1, 1))
-    return IntegerConv(node=quantized, output=output, weight=weight, bias=bias, rescale=rescale)
+    return IntegerConv(node=quantized, output=output, weight=weight, weight_step=steps, bias=bias, rescale=rescale)
 
 
 @quantize_node.register
@@ -167,7 +169,7 @@ def _(node: Linear, formats: Formats) -> Operation:
     shape = (-1, 1, 1, 1) if node.axis == "T" else (-1, 1, 1)
     rescale = rescale_by(steps * source.scale / output.scale, shape)
     quantized = replace(node, weight=weight * steps[:, None])
-    return IntegerLinear(node=quantized, output=output, weight=weight, bias=bias, rescale=rescale)
+    return IntegerLinear(node=quantized, output=output, weight=weight, weight_step=steps, bias=bias, rescale=rescale)
 
 
 @quantize_node.register

@@ -1,0 +1,47 @@
+"""What quantisation costs, layer by layer: the noise that 8-bit weights add to each layer's sums.
+
+In: the float network, its integer network, an 8-bit image. Out: per convolution and matrix its signal-to-noise ratio in
+dB, measured on the inputs that the integer network really has, against the same sums with unrounded weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.integer_network import IntegerConv, IntegerLinear, IntegerNetwork, Operation
+from export.integer_run import run_integer
+from export.network import AXES, Conv, Linear, Network
+
+
+def layer_losses(network: Network, integer: IntegerNetwork, pixels: NDArray[np.uint8]) -> dict[str, float]:
+    """Signal-to-noise ratio in dB of every weighted layer; infinite where nothing is lost or nothing arrives."""
+    losses: dict[str, float] = {}
+
+    def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
+        if not isinstance(operation, (IntegerConv, IntegerLinear)):
+            return
+        node = network[operation.name]
+        x = inputs[0].float()
+        exact, rounded = _sums(node, x, node), _sums(node, x, operation.node)
+        noise = float((exact - rounded).square().sum())
+        losses[operation.name] = 10 * math.log10(float(exact.square().sum()) / noise) if noise else math.inf
+
+    run_integer(integer, pixels, observe)
+    return losses
+
+
+def _sums(node: object, x: Tensor, weights: object) -> Tensor:
+    """The layer's sums without bias, with the weights of another node."""
+    if isinstance(node, Conv) and isinstance(weights, Conv):
+        weight = torch.tensor(weights.weight, dtype=x.dtype)
+        return F.conv2d(x, weight, None, node.stride, node.padding, node.dilation, node.groups)
+    assert isinstance(node, Linear) and isinstance(weights, Linear)
+    axis = AXES.index(node.axis)
+    return F.linear(x.transpose(axis, 3), torch.tensor(weights.weight, dtype=x.dtype))

@@ -1,0 +1,147 @@
+"""Export a trained ESDNet to Lava-DL: python export/to_lava_dl.py ckpt.pt [-o OUT] [--calibration DIR].
+
+In: a checkpoint. Out: a folder of netx HDF5 files, one per spikes-in, spikes-out segment, with the integer constants
+of all nodes and a manifest. Every file is loaded by Lava-DL's own reader and run on a real image before the folder
+appears.
+Exit status 0 done, 1 spikes differed (nothing is left behind), 2 a mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":  # run as a script: the repository need not be installed
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from esdnet.errors import UserError, report_user_errors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from export.lava_dl_format import Segment
+    from export.lava_dl_report import Recording
+    from export.network import Network
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and export; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="to_lava_dl.py", description="Export a trained ESDNet to Lava-DL's netx.")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint to export (.pt)")
+    parser.add_argument("-o", "--output", type=Path, help="default: <stem of the checkpoint>_lava_dl/")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="rainy images that set the scales (default: the one that ships)"
+    )
+    parser.add_argument(
+        "--input-size", type=int, nargs=2, default=(64, 64), metavar=("H", "W"),
+        help="size of the images, multiples of 4; netx fixes it (default: 64 64)",
+    )  # fmt: skip
+    parser.add_argument("--image", type=Path, help="image whose centre the check runs (default: the one that ships)")
+    parser.add_argument("--no-check", action="store_true", help="write the files without running them on Lava")
+    parser.add_argument("--target", metavar="NAME", help="also estimate whether it fits on a chip: loihi2")
+    args = parser.parse_args(argv)
+    return report_user_errors(lambda: _export(args))
+
+
+def _export(args: argparse.Namespace) -> int:
+    target = args.output or Path(f"{args.checkpoint.stem}_lava_dl")
+    _check_target(target)
+    from esdnet.checkpoint import load_checkpoint
+    from export.calibration import centre_pixels
+    from export.loihi_fit import fit_table, load_limits
+    from export.lower import lower
+    from export.network import infer_shapes
+
+    limits = load_limits(args.target) if args.target else None
+    network = lower(load_checkpoint(args.checkpoint), args.checkpoint.stem)
+    height, width = args.input_size
+    infer_shapes(network, height, width)  # a size that the network cannot take is found at once
+    pixels = centre_pixels(args.image, height, width)
+    beside = target.absolute().with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        recording, failure = _write_and_check(network, pixels, args, beside)
+        if failure:
+            print(f"check failed, nothing was written: {failure}", file=sys.stderr)
+            return 1
+        _publish(beside, target)
+    except OSError as error:
+        raise UserError(f"{target}: could not be written: {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    if limits is not None:
+        print(fit_table(network, height, width, limits, recording.rates))
+    print(f"wrote {target}/ for images of {height}x{width}")
+    return 0
+
+
+def _write_and_check(
+    network: Network, pixels: NDArray[np.uint8], args: argparse.Namespace, folder: Path
+) -> tuple[Recording, str]:
+    """What was measured, and what failed (empty if nothing did)."""
+    from export.calibration import calibration_images, quantize_on_images
+    from export.integer_file import integer_digest
+    from export.lava_dl_folder import read_integer, write_folder
+    from export.lava_dl_report import acs_line, facts, loss_table, record
+
+    images = calibration_images(args.calibration, network.size_multiple)
+    print(f"calibrating, images: {len(images)} ...", file=sys.stderr)
+    integer = quantize_on_images(network, images)
+    recording = record(network, integer, pixels)
+    noted = facts(recording, str(args.calibration or "the image that ships"))
+    height, width = args.input_size
+    segments = write_folder(folder, integer, height, width, noted)
+    if integer_digest(read_integer(folder)) != integer_digest(integer):
+        return recording, "the network read back is not the one written"
+    failure = "" if args.no_check else _run_segments(folder, segments, recording)
+    print(acs_line(recording))
+    print(loss_table(recording))
+    return recording, failure
+
+
+def _run_segments(folder: Path, segments: dict[str, Segment], recording: Recording) -> str:
+    """Print how every netx file fared on Lava; returns what failed."""
+    from export.lava_dl_check import check_segments
+    from export.lava_dl_report import check_table
+
+    print(f"running {len(segments)} netx files on Lava ...", file=sys.stderr)
+    spikes = recording.spikes
+    given = {folder / name: (spikes[segment.source], spikes[segment.target]) for name, segment in segments.items()}
+    rows = {path.name: found for path, found in check_segments(given).items()}
+    print(check_table(segments, rows))
+    wrong = [(name, row) for name, row in rows.items() if row.mismatches]
+    return f"{wrong[0][0]}: {wrong[0][1].mismatches} spikes differ, first at {wrong[0][1].first}" if wrong else ""
+
+
+def _check_target(target: Path) -> None:
+    """Only an earlier export may be replaced, and the folder that it goes to must be there."""
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"{target}: the folder that it goes to does not exist; create it or choose another -o")
+    if not target.exists():
+        return
+    from export.lava_dl_folder import is_export
+
+    if not is_export(target):
+        raise UserError(f"{target}: exists and is not a Lava-DL export of this program; remove it or choose another -o")
+
+
+def _publish(beside: Path, target: Path) -> None:
+    """Give the finished export its name; an earlier one goes away only then."""
+    old = beside.with_suffix(".old")
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(beside, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
