@@ -7,7 +7,7 @@ CONSTRAINTS := constraints/python-$(VERSION).txt
 READY := $(VENV)/.ready-$(VERSION)
 DEMO := out/demo
 
-.PHONY: demo test test-all lint setup clean
+.PHONY: demo demo-lava test test-all lint setup clean
 
 setup: $(READY)
 
@@ -21,7 +21,16 @@ demo: $(READY)
 	@mkdir -p $(DEMO)
 	$(BIN)/python hw_sim/energy.py --image docs/sample/rainy.png --save-image $(DEMO)/derained.png \
 	  --json $(DEMO)/energy.json --html $(DEMO)/energy.html --plots $(DEMO)
+	@if $(BIN)/python -c 'import lava' 2>/dev/null; then $(MAKE) --no-print-directory demo-lava; \
+	  else echo "Lava is not installed (it exists for Python 3.10 alone): its part of the demo is left out"; fi
 	@echo "The derained photo, the report and the charts are in $(DEMO)/"
+
+# a 64x64 crop on the simulator and on Lava: the counts must be equal
+demo-lava: $(READY)
+	@mkdir -p $(DEMO)
+	@for backend in simulator lava; do $(BIN)/python hw_sim/energy.py --image docs/sample/rainy_64.png \
+	  --backend $$backend --precision float64 --json $(DEMO)/64_$$backend.json > $(DEMO)/64_$$backend.txt || exit; done
+	@$(BIN)/python -m hw_sim.equal_counts $(DEMO)/64_simulator.json $(DEMO)/64_lava.json
 
 lint: $(READY)
 	$(BIN)/ruff check .
