@@ -1,6 +1,6 @@
 """`python -m hw_sim.equal_counts A.json B.json`: do two reports of energy.py count the same, layer by layer?
 
-Prints totals side by side. Exit 0 if every count of every layer is equal, 1 if one differs (it is named), 2 on bad input.
+Prints totals side by side. Exit 0 if all counts of all layers are equal, 1 if one differs (named), 2 on bad input.
 """
 
 from __future__ import annotations
