@@ -76,6 +76,8 @@ def run_graph(graph: nir.NIRGraph, stream: Tensor, dt_s: float, see: See) -> Ten
     """A stock graph with one Input and one Output on a stream (T, C, H, W): its output stream."""
     run = _Run(dt_s, len(stream), see)
     (start,), (end,) = graph.inputs, graph.outputs
+    for node in graph.nodes.values():
+        compact(node)
     sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, reader in graph.edges:
         sources[reader].append(source)
@@ -87,19 +89,21 @@ def _run_folder(run: _Run, export: Export, network: Network, given: Values) -> T
     steps = export.manifest["steps"]
     uses = Counter(name for step in steps for name in step["inputs"])
     for step in steps:
-        outputs = step["outputs"]
+        uses.subtract(step["inputs"])
+        taken = {name: values[name] if uses[name] else values.pop(name) for name in step["inputs"]}
         if "segment" in step:
-            stream = torch.cat([values[name] for name in step["inputs"]], dim=1)
+            stream = torch.cat([taken.pop(name) for name in step["inputs"]], dim=1)
             joined = run_graph(nir.read(export.path / step["segment"]), stream, run.dt_s, run.see)
-            channels = [export.manifest["shapes"][name][1] for name in outputs]
-            values.update(zip(outputs, torch.split(joined, channels, dim=1), strict=True))
+            channels = [export.manifest["shapes"][name][1] for name in step["outputs"]]
+            parts = torch.split(joined, channels, dim=1)  # copied, so that each can go when its last reader has it
+            values.update((name, part.clone()) for name, part in zip(step["outputs"], parts, strict=True))
+            del stream, joined, parts
         else:
             nodes = {name: network[name] for name in step["nodes"]}
             sources = {name: node.inputs for name, node in nodes.items()}
-            wanted = outputs or [network.output.name]
-            values.update(_evaluate(run, nodes, sources, values, wanted))
-        uses.subtract(step["inputs"])
-        values = {name: value for name, value in values.items() if uses[name] > 0 or name == network.output.name}
+            wanted = [*step["outputs"], *(nodes.keys() & {network.output.name})]
+            taken.update((name, values[name]) for name in nodes.keys() & values.keys())
+            values.update(_evaluate(run, nodes, sources, taken, wanted))
     return values[network.output.name]
 
 
@@ -111,6 +115,7 @@ def _run_file(run: _Run, export: Export, network: Network, given: Values) -> Ten
             kind = group["type"][()].decode()
             sources[name] = [source.decode() for source in group["inputs"][()]] if "inputs" in group else []
             nodes[name] = network[name] if kind.startswith(EXTENSION) else nir.dict2NIRNode(hdf2dict(group))
+            compact(nodes[name])
         for source, reader in file["node/edges"][()]:
             if not isinstance(nodes[reader.decode()], Node):
                 sources[reader.decode()].append(source.decode())
@@ -123,8 +128,8 @@ def _run_file(run: _Run, export: Export, network: Network, given: Values) -> Ten
 def _evaluate(
     run: _Run, nodes: Mapping[str, Any], sources: Mapping[str, Sequence[str]], given: Values, wanted: Sequence[str]
 ) -> Values:
-    """The wanted values of a graph without cycles, from the values given; a value is dropped after its last reader."""
-    values = dict(given)
+    """The wanted values of a graph without cycles from those given; each value is dropped after its last reader."""
+    values = given
     uses = Counter(name for reader in sources.values() for name in reader) + Counter(wanted)
     for name in TopologicalSorter(sources).static_order():
         if name not in values:
@@ -155,23 +160,29 @@ def _(node: nir.Conv2d, inputs: Sequence[Tensor], run: _Run, name: str) -> Tenso
     geometry = (node.stride, node.padding, node.dilation)
     stride, padding, dilation = (tuple(int(size) for size in pair) for pair in geometry)
     weight, bias = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
-    stream = sum_of(inputs)  # step by step: torch unfolds a whole batch of float64 frames at once
-    frames = [F.conv2d(frame[None], weight, bias, stride, padding, dilation, int(node.groups)) for frame in stream]
-    return torch.cat(frames)
+
+    def convolve(step: int) -> Tensor:
+        frame = sum_of([stream[step : step + 1] for stream in inputs])
+        return F.conv2d(frame, weight, bias, stride, padding, dilation, int(node.groups))
+
+    first = convolve(0)  # step by step: torch unfolds all float64 frames of a batch at once
+    result = first.new_empty((len(inputs[0]), *first.shape[1:]))
+    result[0] = first[0]
+    for step in range(1, len(result)):
+        result[step] = convolve(step)[0]
+    return result
 
 
 @run_node.register
 def _(node: nir.LIF, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
     """Forward Euler: v = (1 - dt/tau) v + (dt/tau) (v_leak + r x); a spike where v > v_threshold, which resets v."""
-    tau, r, v_leak, threshold, reset = (
-        _compact(value) for value in (node.tau, node.r, node.v_leak, node.v_threshold, node.v_reset)
-    )
-    leak = run.dt_s / tau
-    decay, gain, rest = 1 - leak, leak * r, leak * v_leak
-    stream = sum_of(inputs)
-    membrane = torch.zeros_like(stream[0])
-    spikes = torch.empty(stream.shape, dtype=torch.bool)
-    for step, current in enumerate(stream):
+    leak = run.dt_s / torch.from_numpy(node.tau)
+    decay, gain, rest = 1 - leak, leak * torch.from_numpy(node.r), leak * torch.from_numpy(node.v_leak)
+    threshold, reset = torch.from_numpy(node.v_threshold), torch.from_numpy(node.v_reset)
+    membrane = torch.zeros_like(inputs[0][0])
+    spikes = torch.empty(inputs[0].shape, dtype=torch.bool)
+    for step in range(len(spikes)):
+        current = sum_of([stream[step] for stream in inputs])
         membrane.mul_(decay).add_(rest).add_(gain * current)
         torch.gt(membrane, threshold, out=spikes[step])
         membrane = torch.where(spikes[step], reset, membrane)
@@ -179,10 +190,13 @@ def _(node: nir.LIF, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
     return spikes.double()
 
 
-def _compact(values: Array) -> Tensor:
-    """A parameter array (C, H, W), held as one number per channel where that says the same."""
-    per_channel = values[:, :1, :1]
-    return torch.from_numpy(per_channel.copy() if (values == per_channel).all() else values)
+def compact(node: object) -> None:
+    """Hold the parameters of a LIF, (C, H, W), as one number per channel, (C, 1, 1), where that says the same."""
+    if isinstance(node, nir.LIF):
+        for key in ("tau", "r", "v_leak", "v_threshold", "v_reset"):
+            values = getattr(node, key)
+            per_channel = values[:, :1, :1]
+            setattr(node, key, per_channel.copy() if (values == per_channel).all() else values)
 
 
 def sum_of(inputs: Sequence[Tensor]) -> Tensor:

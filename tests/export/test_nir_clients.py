@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -175,3 +176,15 @@ def test_importers_refuse_a_threshold_per_channel(client, tmp_path):
     (graph,) = graphs(PER_CHANNEL, tmp_path / "nir").values()
     with pytest.raises((AssertionError, ValueError), match=r"v_threshold must be (the same|same|uniform)"):
         run_client(client[0], graph, dyadic_stream(graph).to(client[1]))
+
+
+def test_the_example_in_the_documentation_runs(tiny_network, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "nir.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    write_folder(tiny_network, 16, 16, tmp_path / "ckpt_nir")
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(example, "docs/nir.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert printed == "00_patch_embed.nir (16, 16, 16) ['patch_embed.proj', 'encoder_level1.0.sum']"

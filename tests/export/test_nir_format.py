@@ -111,6 +111,16 @@ def test_the_firing_rule_is_in_the_threshold(fires, expected):
     assert encode_lif(neuron("l", "x", fires=fires))["v_threshold"] == expected
 
 
+def test_what_a_float32_importer_sees():
+    """As docs/nir.md says: the threshold rounds up to the tie itself, and the formula there gives the number below."""
+    stored = encode_lif(neuron("l", "x"))["v_threshold"]
+    tie = np.float32(0.5) * np.float32(0.15)
+    assert np.float32(stored) == tie
+    repaired = np.nextafter(np.float32((1 - 0.5) * 0.15), np.float32(-np.inf))
+    assert repaired < tie
+    assert np.nextafter(repaired, np.float32(np.inf)) == tie
+
+
 def test_a_threshold_of_zero_keeps_its_meaning():
     assert encode_lif(neuron("l", "x", threshold=np.array(0.0)))["v_threshold"] < 0.0
 
