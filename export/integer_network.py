@@ -6,6 +6,7 @@ rounding and where it saturates. docs/int8.md is the specification; executors fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -151,11 +152,10 @@ class IntegerNeuron(Operation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerAdd(Operation):
-    """((x << left[0]) + (y << left[1]) + half) >> right."""
+    """(x * multiplier[0] + y * multiplier[1] + 2^(shift-1)) >> shift; where both have the scale of the sum, x + y."""
 
     node: Add
-    left: tuple[int, int]
-    right: int
+    rescale: Rescale
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -246,8 +246,7 @@ def sigmoid_table() -> NDArray[np.uint16]:
 class IntegerNetwork:
     """A Network whose weights are the quantised ones, and its operations in the order of its nodes.
 
-    It checks itself when it is built: every sum of a convolution stays below 2^53, and its product below 2^63, whatever
-    the input.
+    It checks itself when it is built: whatever the input, sums of convolutions stay below 2^53 and products below 2^63.
     """
 
     network: Network
@@ -258,8 +257,11 @@ class IntegerNetwork:
         if names != [node.name for node in self.network.nodes]:
             raise NetworkError(f"{self.network.name}: the integer operations are not those of the network's nodes")
         for operation in self.operations:
-            if isinstance(operation, (IntegerConv, IntegerLinear)):
-                _check_sums(operation, self.by_name[operation.node.inputs[0]].output)
+            sources = [self.by_name[name].output for name in operation.node.inputs]
+            largest = largest_product(operation, sources)
+            if largest >= 2**63:
+                label = f"{operation.name} ({operation.node.kind})"
+                raise NetworkError(f"{label}: products up to {largest}, 64 bits hold less than 2^63")
 
     @cached_property
     def by_name(self) -> dict[str, Operation]:
@@ -277,12 +279,21 @@ def largest_sum(operation: IntegerConv | IntegerLinear, source: Format) -> int:
     return int(max(np.abs(highest).max(), np.abs(lowest).max()))
 
 
-def _check_sums(operation: IntegerConv | IntegerLinear, source: Format) -> None:
-    largest = largest_sum(operation, source)
-    if largest >= 2**53:
-        raise NetworkError(f"{operation.name} ({operation.node.kind}): sums up to {largest}, the limit is 2^53")
-    if operation.rescale is None:
-        return
-    product = largest * int(np.abs(operation.rescale.multiplier).max()) + 2**operation.rescale.shift
-    if product >= 2**63:
-        raise NetworkError(f"{operation.name} ({operation.node.kind}): products up to {product}, the limit is 2^63")
+def largest_product(operation: Operation, sources: Sequence[Format]) -> int:
+    """The largest integer on the way to an operation's value, over all inputs of these formats (worst case)."""
+    highs = [source.high for source in sources]
+    if isinstance(operation, (IntegerConv, IntegerLinear)):
+        largest = largest_sum(operation, sources[0])
+        if largest >= 2**53:
+            label = f"{operation.name} ({operation.node.kind})"
+            raise NetworkError(f"{label}: sums up to {largest}, float64 holds integers below 2^53")
+        return largest if operation.rescale is None else _rescaled(largest, operation.rescale)
+    if isinstance(operation, IntegerMul):
+        return _rescaled(highs[0] * highs[1], operation.rescale)
+    if isinstance(operation, (IntegerAdd, IntegerAffine)):
+        return _rescaled(sum(highs), operation.rescale)
+    return max(highs, default=0)
+
+
+def _rescaled(largest: int, rescale: Rescale) -> int:
+    return largest * int(np.abs(rescale.multiplier).max()) + 2**rescale.shift

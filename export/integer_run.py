@@ -181,8 +181,9 @@ def _(operation: IntegerNeuron, inputs: Sequence[Tensor], steps: int) -> Tensor:
 
 @execute.register
 def _(operation: IntegerAdd, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    x, y = (value.to(torch.int64) << left for value, left in zip(inputs, operation.left, strict=True))
-    return _saturate((x + y).add_(_half(operation.right)).bitwise_right_shift_(operation.right), operation.output)
+    shift, (first, second) = operation.rescale.shift, operation.rescale.multiplier.tolist()
+    total = inputs[0].to(torch.int64) * first + inputs[1].to(torch.int64) * second
+    return _saturate(total.add_(_half(shift)).bitwise_right_shift_(shift), operation.output)
 
 
 @execute.register

@@ -17,19 +17,20 @@ from torch import Tensor
 
 from export.integer_network import IntegerConv, IntegerLinear, IntegerNetwork, Operation
 from export.integer_run import run_integer
-from export.network import AXES, Conv, Linear, Network
+from export.network import AXES, Array, Conv, Linear, Network
 
 
 def layer_losses(network: Network, integer: IntegerNetwork, pixels: NDArray[np.uint8]) -> dict[str, float]:
     """Signal-to-noise ratio in dB of every weighted layer; infinite where nothing is lost or nothing arrives."""
+    given = {node.name: node.weight for node in network.nodes if isinstance(node, (Conv, Linear))}
     losses: dict[str, float] = {}
 
     def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
         if not isinstance(operation, (IntegerConv, IntegerLinear)):
             return
-        node = network[operation.name]
         x = inputs[0].float()
-        exact, rounded = _sums(node, x, node), _sums(node, x, operation.node)
+        exact = _sums(operation.node, x, given[operation.name])
+        rounded = _sums(operation.node, x, operation.node.weight)
         noise = float((exact - rounded).square().sum())
         losses[operation.name] = 10 * math.log10(float(exact.square().sum()) / noise) if noise else math.inf
 
@@ -37,11 +38,9 @@ def layer_losses(network: Network, integer: IntegerNetwork, pixels: NDArray[np.u
     return losses
 
 
-def _sums(node: object, x: Tensor, weights: object) -> Tensor:
-    """The layer's sums without bias, with the weights of another node."""
-    if isinstance(node, Conv) and isinstance(weights, Conv):
-        weight = torch.tensor(weights.weight, dtype=x.dtype)
-        return F.conv2d(x, weight, None, node.stride, node.padding, node.dilation, node.groups)
-    assert isinstance(node, Linear) and isinstance(weights, Linear)
-    axis = AXES.index(node.axis)
-    return F.linear(x.transpose(axis, 3), torch.tensor(weights.weight, dtype=x.dtype))
+def _sums(node: Conv | Linear, x: Tensor, weight: Array) -> Tensor:
+    """The layer's sums without bias, with these weights."""
+    kernel = torch.tensor(weight, dtype=x.dtype)
+    if isinstance(node, Conv):
+        return F.conv2d(x, kernel, None, node.stride, node.padding, node.dilation, node.groups)
+    return F.linear(x.transpose(AXES.index(node.axis), 3), kernel)

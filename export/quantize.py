@@ -24,6 +24,7 @@ from export.integer_network import (
     SPIKE,
     TABLE_STEP_BITS,
     WEIGHT_LIMIT,
+    Format,
     IntArray,
     IntegerAdd,
     IntegerAffine,
@@ -65,6 +66,7 @@ from export.network import (
 )
 
 MULTIPLIER_BITS = 16
+BIAS_LIMIT = 4095  # 13 bits with sign
 
 
 def quantize(network: Network, ranges: Ranges | None) -> IntegerNetwork:
@@ -107,11 +109,14 @@ def _quantize_weight(node: Conv | Linear, per_channel: bool) -> tuple[NDArray[np
     return whole.astype(np.int8), steps
 
 
-def rescale_by(ratio: Array | float, shape: tuple[int, ...] = ()) -> Rescale:
-    """Multipliers of 16 bits and one shift for these ratios of scales; exact for a power of two."""
+def rescale_by(ratio: Array | float, shape: tuple[int, ...] = (), reference: float | None = None) -> Rescale:
+    """Multipliers and one shift for these ratios of scales; exact for powers of two.
+
+    The `reference`, by default the largest ratio, gets a multiplier of 16 bits.
+    """
     ratios = np.asarray(ratio, np.float64).reshape(shape)
-    largest = float(np.abs(ratios).max())
-    shift = max(0, MULTIPLIER_BITS - 1 - math.floor(math.log2(largest)) if largest else 0)
+    reference = float(np.abs(ratios).max()) if reference is None else reference
+    shift = max(0, MULTIPLIER_BITS - 1 - math.floor(math.log2(reference)) if reference else 0)
     multiplier = np.rint(ratios * 2.0**shift).astype(np.int64)
     while shift and not np.any(multiplier % 2):
         multiplier, shift = multiplier // 2, shift - 1
@@ -178,7 +183,7 @@ def _(node: Neuron, formats: Formats) -> Operation:
         raise QuantizationError(f"{node.name} (neuron): reset {node.reset!r} {node.reset_value:g}, Loihi resets to 0")
     source = formats.of(node.inputs[0])
     raw = node.inputs[0] in formats.raw_scales
-    coarser = 1.0 if raw or source.bits <= STREAM_BITS else 2.0**MEAN_BITS  # more bits than a neuron can add up
+    coarser = 1.0 if raw else _coarser(node, source)
     scale = source.scale * coarser
     bias = node.bias
     producer = formats.network[node.inputs[0]]
@@ -196,6 +201,13 @@ def _(node: Neuron, formats: Formats) -> Operation:
     )
 
 
+def _coarser(node: Neuron, source: Format) -> float:
+    """The power of two by which a neuron reads a value more coarsely, so that 18 bits hold it and 13 its bias."""
+    steps = float(np.abs(node.bias).max()) / source.scale / BIAS_LIMIT
+    fitting = 2.0 ** math.ceil(math.log2(steps)) if steps > 1.0 else 1.0
+    return max(fitting, 1.0 if source.bits <= STREAM_BITS else 2.0**MEAN_BITS)
+
+
 def _threshold(node: Neuron, scale: float) -> IntArray:
     """The integer threshold of '>': for '>=' one below the smallest integer that fires."""
     exact = node.threshold / scale
@@ -204,24 +216,23 @@ def _threshold(node: Neuron, scale: float) -> IntArray:
     return np.asarray(np.ceil(whole) - 1 if node.fires == ">=" else np.floor(whole)).astype(np.int64)
 
 
-def _lefts(node: Node, formats: Formats, to: float) -> list[int]:
-    """Powers of two between the inputs' scales and a common, finer one."""
+def _lefts(node: Concat, formats: Formats, to: float) -> tuple[int, ...]:
+    """Powers of two between the inputs' scales and the finest of them."""
     shifts = []
     for name in node.inputs:
         exact = math.log2(formats.of(name).scale / to)
         if abs(exact - round(exact)) > 1e-9:
             raise QuantizationError(f"{node.name} ({node.kind}): {name} has a scale that shifts cannot align")
         shifts.append(round(exact))
-    return shifts
+    return tuple(shifts)
 
 
 @quantize_node.register
 def _(node: Add, formats: Formats) -> Operation:
     output = formats.of(node.name)
-    finest = min([output.scale] + [formats.of(name).scale for name in node.inputs])
-    left = _lefts(node, formats, finest)
-    right = round(math.log2(output.scale / finest))
-    return IntegerAdd(node=node, output=output, left=(left[0], left[1]), right=right)
+    ratios = np.array([formats.of(name).scale for name in node.inputs]) / output.scale
+    rescale = rescale_by(ratios, (-1,), reference=float(ratios.min()))
+    return IntegerAdd(node=node, output=output, rescale=rescale)
 
 
 @quantize_node.register
@@ -242,8 +253,7 @@ def _(node: Affine, formats: Formats) -> Operation:
 @quantize_node.register
 def _(node: Concat, formats: Formats) -> Operation:
     output = formats.of(node.name)
-    left = _lefts(node, formats, output.scale)
-    return IntegerConcat(node=node, output=output, left=tuple(left))
+    return IntegerConcat(node=node, output=output, left=_lefts(node, formats, output.scale))
 
 
 @quantize_node.register

@@ -124,8 +124,8 @@ class Oracle:
 
     @value.register
     def _(self, operation: ops.IntegerAdd, x, y):
-        total = x * 2 ** operation.left[0] + y * 2 ** operation.left[1]
-        return saturated(shift_right(total, operation.right), operation.output)
+        total = x * operation.rescale.multiplier[0] + y * operation.rescale.multiplier[1]
+        return saturated(shift_right(total, operation.rescale.shift), operation.output)
 
     @value.register
     def _(self, operation: ops.IntegerMul, x, y):
