@@ -73,14 +73,15 @@ def _measure_network(network: Network, images: list, args: argparse.Namespace) -
         facts = session.facts
         print(f"  {facts['processes']} processes, {facts['shared_bytes'] / 2**20:.1f} MiB of channels,", end=" ")
         print(f"an image takes {facts['latency'] + network.steps} steps")
-        alone = []
+        engine = session._engine.process.pid
+        alone, started = [], _cpu_seconds(engine)
         for image in images:
             began = time.perf_counter()
             session.run(image)
             alone.append(time.perf_counter() - began)
-        began = time.perf_counter()
+        between, began = _cpu_seconds(engine), time.perf_counter()
         streamed = list(session.stream(images))
-        stream_s = time.perf_counter() - began
+        stream_s, ended = time.perf_counter() - began, _cpu_seconds(engine)
         differing = sum(compare(a, b).spike_mismatches for a, b in zip(expected, streamed, strict=True))
     _print("start of a Python with torch and Lava", facts["start_s"])
     _print("compile", facts["compile_s"])
@@ -88,6 +89,9 @@ def _measure_network(network: Network, images: list, args: argparse.Namespace) -
     _print("start, compile and first image", facts["start_s"] + facts["compile_s"] + alone[0])
     _print("each further image, alone (median)", statistics.median(alone[1:] or alone))
     _print("each image of a stream", stream_s / len(images))
+    _print("CPU time of all processes until the first image", started)
+    _print("CPU time of an image, alone", (between - started) / len(images))
+    _print("CPU time of an image of a stream", (ended - between) / len(images))
     _print("the simulator, each image (median)", statistics.median(simulated))
     print(f"  spikes that differ from the simulator's: {differing}")
 
@@ -128,7 +132,20 @@ def _measure_convolutions(size: int) -> None:
 
 
 def _print(what: str, seconds: float) -> None:
-    print(f"  {what:40s} {seconds:7.3f} s")
+    print(f"  {what:48s} {seconds:7.3f} s")
+
+
+def _cpu_seconds(session_id: int) -> float:
+    """CPU time so far of all processes of an engine, on which other work of the machine has little influence."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        if int(fields[3]) == session_id:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

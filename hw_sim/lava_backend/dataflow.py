@@ -94,11 +94,15 @@ class Dataflow:
         for node in leaf.nodes:
             if isinstance(node, Neuron) and node.name not in self.states:
                 arrays = (np.zeros(leaf.shapes[node.name][1:], leaf.precision) for _ in range(2))
-                self.states[node.name] = NeuronState(node, *arrays)
+                self.states[node.name] = self.new_state(node, *arrays)
         self.readers = {name: [node for node in leaf.nodes if name in node.inputs] for name in leaf.shapes}
         self.outbox: dict[str, deque[Frame]] = {outlet.value.name: deque() for outlet in leaf.outlets}
         self.recorder = Recorder(leaf)
         self.begin()
+
+    def new_state(self, node: Neuron, membrane: Frame, current: Frame) -> NeuronState:
+        """The state of a neuron node, in the arrays given."""
+        return NeuronState(node, membrane, current)
 
     def begin(self) -> None:
         """Forget the last image: states at rest, no frames. Frames that are still to be sent stay."""

@@ -18,6 +18,7 @@ from functools import singledispatch
 from itertools import groupby
 from typing import Literal
 
+from export.integer_network import Operation
 from export.network import (
     Activation,
     Add,
@@ -104,6 +105,7 @@ class Leaf:
     steps: int
     precision: str
     membrane: bool = False  # shows the membrane of its one neuron as a Lava variable
+    operations: tuple[Operation, ...] = ()  # what its nodes compute in integers; none: floating point
 
     @property
     def inputs(self) -> tuple[Value, ...]:
@@ -126,6 +128,7 @@ class StockLeaf:
     result: Value
     start: int
     steps: int
+    operation: Operation | None = None  # what it computes in integers, by Lava's fixed-point models
 
     @property
     def inputs(self) -> tuple[Value, ...]:
@@ -205,9 +208,13 @@ def make_plan(
     refinement) is one program there, and one process here. `stock`: as fine, with Lava's own Conv and LIFReset wherever
     they can express a node. NetworkError names the first node without a rule.
     """
-    planner = _Planner(network, size, precision, stock)
-    parts = _blocks(network)
-    blocks = tuple(planner.block(name, nodes, whole=model == "fused" and not stock) for name, nodes in parts)
+    return lay_out(Planner(network, size, precision, stock), whole=model == "fused" and not stock)
+
+
+def lay_out(planner: Planner, whole: bool) -> Plan:
+    """The plan that a planner makes of its network; `whole`: a process per block."""
+    network = planner.network
+    blocks = tuple(planner.block(name, nodes, whole) for name, nodes in _blocks(network))
     output = planner.values[network.output.name]
     return Plan(
         blocks=blocks,
@@ -216,7 +223,7 @@ def make_plan(
         shapes=planner.shapes,
         latency=planner.latencies[output.name],
         steps=network.steps,
-        precision=precision,
+        precision=planner.precision,
     )
 
 
@@ -247,16 +254,28 @@ def _operations(nodes: Sequence[Node], stock: set[str]) -> list[list[Node]]:
     return operations
 
 
-class _Planner:
+class Planner:
     """Walks over the network once; knows every value and its latency so far."""
 
     def __init__(self, network: Network, size: tuple[int, int], precision: str, stock: bool) -> None:
         self.network, self.precision = network, precision
         self.shapes = infer_shapes(network, *size)
-        self.stock = {node.name for node in network.nodes if stock and is_stock(node, self.shapes, network.steps)}
+        self.stock = {node.name for node in network.nodes if stock and self.is_stock(node)}
         self.values = {node.name: self._value(node) for node in network.nodes}
         self.latencies = {network.input.name: 0}
         self.names: set[str] = set()
+
+    def is_stock(self, node: Node) -> bool:
+        """Whether one of Lava's own processes computes this node exactly."""
+        return is_stock(node, self.shapes, self.network.steps)
+
+    def operation(self, node: Node) -> Operation | None:
+        """What a node computes in integers; None in floating point."""
+        return None
+
+    def split(self, node: Node) -> tuple[Conv | Neuron, Affine | None]:
+        """What Lava's own process computes of a node, and what is left to one of ours after it."""
+        return split_bias(node)
 
     def _value(self, node: Node) -> Value:
         spikes = self.network.kinds[node.name] is ValueKind.SPIKE
@@ -312,6 +331,7 @@ class _Planner:
             steps=self.network.steps,
             precision=self.precision,
             membrane=alone and len(nodes) == 1 and isinstance(nodes[0], Neuron),
+            operations=tuple(operation for node in nodes if (operation := self.operation(node)) is not None),
         )
 
     def _ready(self, nodes: Sequence[Node], received: Sequence[str]) -> dict[str, list[int]]:
@@ -335,7 +355,7 @@ class _Planner:
 
     def _stock(self, node: Node) -> list[Leaf | StockLeaf]:
         """Lava's own process for a node, followed by one of ours for the bias that Lava's Conv does not have."""
-        bare, bias = split_bias(node)
+        bare, bias = self.split(node)
         source = self.values[node.inputs[0]]
         self.values[bare.name] = Value(bare.name, self.shapes[node.name], self.values[node.name].dtype, every_step=True)
         start = self.latencies[source.name]
@@ -347,6 +367,7 @@ class _Planner:
             result=self.values[bare.name],
             start=start,
             steps=self.network.steps,
+            operation=self.operation(bare),
         )
         return [stock] if bias is None else [stock, self._leaf([bias], bias.name, alone=True)]
 
