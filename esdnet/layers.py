@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from esdnet.config import ESDNetConfig
 from esdnet.lif import LIF
-from esdnet.pooling import pool_pixels, pool_steps_and_channels
+from esdnet.pooling import gate_and_pool, gate_relu_add, pool_pixels
 
 
 class StepConv(nn.Conv2d):
@@ -69,22 +69,21 @@ class PooledAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """x * sigmoid(Conv3x3(mean and max over steps and channels)): one map (N, 1, 1, H, W) for all steps."""
+    """The gates sigmoid(Conv3x3(mean, max)) of maps pooled over steps and channels: one (N, H, W) for all steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # (T, N, C, H, W)
-        pooled = torch.stack(pool_steps_and_channels(x), dim=1)
-        return x * torch.sigmoid(self.conv(pooled)).unsqueeze(0)
+    def forward(self, mean: Tensor, peak: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv(torch.stack([mean, peak], dim=1))).squeeze(1)
 
 
 class MixedAttention(nn.Module):
-    """MAU: attention over time, then channels, then space, then ReLU. It needs all T steps before it can emit one.
+    """MAU(x) + skip: attention over time, then channels, then space, then ReLU. It needs all T steps to emit the first.
 
-    Channel attention pools x * time gate. A gate is positive and the same for all pixels, so that its mean and maximum
-    are those of x times the gate: the pixels are pooled once, and multiplied by both gates at once.
+    Channel attention pools x * time gate. A gate is positive and the same for all pixels, so that their mean and
+    maximum are those of x times the gate: pixels are pooled once, and multiplied by both gates at once.
     """
 
     def __init__(self, steps: int, channels: int) -> None:
@@ -93,12 +92,13 @@ class MixedAttention(nn.Module):
         self.ca = PooledAttention(channels, max(1, channels // 16))
         self.sa = SpatialAttention()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # cheap, and pooled values deserve full precision
             mean, peak = pool_pixels(x)  # (T, N, C)
             time = self.ta(mean.mean(2).t(), peak.amax(2).t()).t().unsqueeze(2)  # (T, N, 1)
             channel = self.ca((mean * time).mean(0), (peak * time).amax(0))  # (N, C)
-            return torch.relu(self.sa(x * (time * channel)[..., None, None]))
+            x, mean, peak = gate_and_pool(x, time * channel)
+            return gate_relu_add(x, self.sa(mean, peak), skip)
 
 
 class SpikingResidualBlock(nn.Module):
@@ -114,7 +114,7 @@ class SpikingResidualBlock(nn.Module):
         self.attn = MixedAttention(config.steps, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attn(self.residual(x) + self.shortcut(x)) + x
+        return self.attn(self.residual(x) + self.shortcut(x), x)
 
 
 class Downsample(nn.Module):

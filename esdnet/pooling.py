@@ -1,8 +1,8 @@
-"""Means and maxima over pixels, over steps and channels, and over steps, of features (T, N, C, H, W), trained fast.
+"""What attention does to features (T, N, C, H, W): pooling, gating and the mean over steps, trained fast.
 
-Same values as torch's `mean` and `amax` up to the order of a sum. Gradients take the memory layout of the features
-(torch's would not keep channels last, and mixed layouts slow everything before them down), and the gradient of a
-maximum goes to the first place that has it instead of being shared by equal ones.
+Each function equals the plain torch expression in its docstring, up to the order of a sum. Beside torch's own gradients
+these keep the memory layout of the features (mixed layouts slow everything before them down), work step by step so that
+intermediate values stay in the cache, and find maxima without comparing into booleans.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 class _PoolPixels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        columns = x.amax(3)  # in two stages: the first runs over contiguous memory, and leads backward to the place
+        # the maximum in two stages: the first runs along memory if channels are last, and leads backward to the place
+        columns = x.permute(0, 1, 3, 4, 2).flatten(3).amax(2).unflatten(2, (x.shape[4], x.shape[2])).transpose(2, 3)
         ctx.save_for_backward(x, columns)
         return x.sum((3, 4)) / (x.shape[3] * x.shape[4]), columns.amax(3)
 
@@ -30,29 +31,67 @@ class _PoolPixels(torch.autograd.Function):
         return grad.index_put_(place, grad_peak, accumulate=True)
 
 
-class _PoolStepsAndChannels(torch.autograd.Function):
+class _GateAndPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        over_steps = x.amax(0)
-        ctx.save_for_backward(x, over_steps)
-        return x.sum(0).sum(1) / (x.shape[0] * x.shape[2]), over_steps.amax(1)
+    def forward(ctx: Any, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gated = torch.empty_like(x)
+        highest = torch.full_like(x[0], -torch.inf)
+        total = torch.zeros_like(x[0])  # torch's sum over the first axis is slower, and loses the layout
+        for step in range(len(x)):
+            torch.mul(x[step], gate[step, ..., None, None], out=gated[step])
+            torch.maximum(highest, gated[step], out=highest)
+            total += gated[step]
+        peak = highest.amax(1)
+        ctx.save_for_backward(x, gate, gated, highest, peak)
+        return gated, total.sum(1) / (x.shape[0] * x.shape[2]), peak
 
     @staticmethod
-    def backward(ctx: Any, grad_mean: Tensor, grad_peak: Tensor) -> Tensor:
-        x, over_steps = ctx.saved_tensors
-        channel = over_steps.argmax(1, keepdim=True)  # (N, 1, H, W)
-        step = x.gather(2, channel.expand(len(x), *channel.shape)).argmax(0).squeeze(1)
-        channel = channel.squeeze(1)
-        grad = torch.empty_like(x).copy_((grad_mean / (x.shape[0] * x.shape[2]))[None, :, None].expand_as(x))
-        image, row, column = _indices(channel)
-        return grad.index_put_((step, image, channel, row, column), grad_peak, accumulate=True)
+    def backward(ctx: Any, grad_gated: Tensor, grad_mean: Tensor, grad_peak: Tensor) -> tuple[Tensor, Tensor]:
+        x, gate, gated, highest, peak = ctx.saved_tensors
+        wins = _equal(highest, peak.unsqueeze(1))  # the channels of the peak; equal maxima share, as with amax
+        grad_highest = wins.mul_((grad_peak / wins.sum(1)).unsqueeze(1))
+        wins, count = torch.empty_like(x), torch.zeros_like(highest)
+        for step in range(len(x)):
+            count += _equal(gated[step], highest, out=wins[step])
+        grad_highest /= count
+        grad_each = (grad_mean / (x.shape[0] * x.shape[2])).unsqueeze(1)
+        grad_x, grad_gate, buffer = torch.empty_like(x), torch.empty_like(gate), torch.empty_like(highest)
+        for step in range(len(x)):
+            torch.addcmul(grad_gated[step], grad_highest, wins[step], out=buffer).add_(grad_each)
+            torch.mul(buffer, gate[step, ..., None, None], out=grad_x[step])
+            torch.sum(buffer.mul_(x[step]), (2, 3), out=grad_gate[step])
+        return grad_x, grad_gate
+
+
+class _GateReluAdd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gate: Tensor, skip: Tensor) -> Tensor:
+        ctx.save_for_backward(x, gate)
+        result, buffer = torch.empty_like(x), torch.empty_like(x[0])
+        for step in range(len(x)):
+            torch.clamp(x[step], min=0, out=buffer).mul_(gate.unsqueeze(1))
+            torch.add(buffer, skip[step], out=result[step])
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, gate = ctx.saved_tensors
+        grad_x, product, buffer = torch.empty_like(x), torch.zeros_like(x[0]), torch.empty_like(x[0])
+        for step in range(len(x)):
+            product.addcmul_(grad[step], torch.clamp(x[step], min=0, out=buffer))
+            torch.mul(grad[step], gate.unsqueeze(1), out=buffer)
+            torch.ops.aten.threshold_backward.grad_input(buffer, x[step], 0, grad_input=grad_x[step])
+        return grad_x, product.sum(1), grad
 
 
 class _MeanOverSteps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return torch.mean(x, 0, out=torch.empty_like(x[0]))
+        total = x[0].clone()
+        for each in x[1:]:
+            total += each
+        return total / len(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -61,18 +100,28 @@ class _MeanOverSteps(torch.autograd.Function):
 
 
 def pool_pixels(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and maximum over H and W: (T, N, C, H, W) -> two of (T, N, C)."""
+    """x.mean((3, 4)), x.amax((3, 4)): two of (T, N, C). The gradient of a maximum goes to one place that has it."""
     return _PoolPixels.apply(x)
 
 
-def pool_steps_and_channels(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and maximum over T and C: (T, N, C, H, W) -> two of (N, H, W)."""
-    return _PoolStepsAndChannels.apply(x)
+def gate_and_pool(x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """y = x * gate for gates (T, N, C), y.mean((0, 2)), y.amax((0, 2)): (T, N, C, H, W) and two of (N, H, W)."""
+    return _GateAndPool.apply(x, gate)
+
+
+def gate_relu_add(x: Tensor, gate: Tensor, skip: Tensor) -> Tensor:
+    """relu(x * gate) + skip for positive gates (N, H, W)."""
+    return _GateReluAdd.apply(x, gate, skip)
 
 
 def mean_over_steps(x: Tensor) -> Tensor:
-    """Mean over T: (T, N, C, H, W) -> (N, C, H, W)."""
+    """x.mean(0): (N, C, H, W)."""
     return _MeanOverSteps.apply(x)
+
+
+def _equal(below: Tensor, bound: Tensor, out: Tensor | None = None) -> Tensor:
+    """1 where `below` equals its upper bound, else 0, in its own dtype and layout; faster than comparing."""
+    return torch.sub(below, bound, out=out).sign_().add_(1)
 
 
 def _indices(like: Tensor) -> list[Tensor]:

@@ -63,6 +63,7 @@ def train(arguments: argparse.Namespace) -> int:
     import torch
 
     from esdnet.data import open_training_source
+    from esdnet.memory import keep_freed_memory
     from esdnet.training import Trainer, TrainingConfig
 
     config = TrainingConfig(
@@ -73,6 +74,7 @@ def train(arguments: argparse.Namespace) -> int:
         }
     )
     _check_folder(arguments.out, arguments.resume)
+    keep_freed_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(config.seed)

@@ -1,4 +1,4 @@
-"""Fast pooling against torch's own mean and amax, values and gradients, in both memory layouts."""
+"""Fast pooling and gating against torch's own expressions: values and gradients, in both memory layouts."""
 
 from __future__ import annotations
 
@@ -8,48 +8,70 @@ import pytest
 import torch
 from torch import Tensor
 
-from esdnet.pooling import mean_over_steps, pool_pixels, pool_steps_and_channels
+from esdnet.pooling import gate_and_pool, gate_relu_add, mean_over_steps, pool_pixels
 
-Pool = Callable[[Tensor], tuple[Tensor, Tensor]]
+Function = Callable[..., tuple[Tensor, ...]]
+
+
+def plain_pool_pixels(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.mean((3, 4)), x.amax((3, 4))
+
+
+def plain_gate_and_pool(x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    gated = x * gate[..., None, None]
+    return gated, gated.mean((0, 2)), gated.amax((0, 2))
+
+
+def plain_gate_relu_add(x: Tensor, gate: Tensor, skip: Tensor) -> tuple[Tensor]:
+    return (torch.relu(x * gate[None, :, None]) + skip,)
+
+
+CASES: dict[str, tuple[Function, Function, list[tuple[int, ...]]]] = {
+    "pool_pixels": (pool_pixels, plain_pool_pixels, []),
+    "gate_and_pool": (gate_and_pool, plain_gate_and_pool, [(4, 2, 5)]),
+    "gate_relu_add": (lambda *x: (gate_relu_add(*x),), plain_gate_relu_add, [(2, 6, 7), (4, 2, 5, 6, 7)]),
+    "mean_over_steps": (lambda x: (mean_over_steps(x),), lambda x: (x.mean(0),), []),
+}
+
+
+def _features(seed: int, channels_last: bool) -> Tensor:
+    x = torch.randn(8, 5, 6, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (x.contiguous(memory_format=torch.channels_last) if channels_last else x).unflatten(0, (4, 2))
+
+
+def _gradients(outputs: tuple[Tensor, ...], inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(7)
+    weights = [torch.randn(value.shape, generator=generator, dtype=torch.float64) for value in outputs]
+    return torch.autograd.grad(sum((a * b).sum() for a, b in zip(outputs, weights, strict=True)), inputs)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize(("pool", "axes"), [(pool_pixels, (3, 4)), (pool_steps_and_channels, (0, 2))])
-def test_values_and_gradients_equal_torch_s(pool: Pool, axes: tuple[int, int], channels_last: bool) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_equal_torchs(case: str, channels_last: bool) -> None:
+    fast, plain, shapes = CASES[case]
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(4 * 2, 5, 6, 7, generator=generator, dtype=torch.float64)
-    if channels_last:
-        x = x.contiguous(memory_format=torch.channels_last)
-    x = x.unflatten(0, (4, 2)).requires_grad_()
-    expected = (x.mean(axes), x.amax(axes))
-    found = pool(x)
-    weights = [torch.randn(value.shape, generator=generator, dtype=torch.float64) for value in expected]
-    gradients = [
-        torch.autograd.grad(sum((value * weight).sum() for value, weight in zip(values, weights, strict=True)), x)[0]
-        for values in (found, expected)
-    ]
-    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-15)
-    assert torch.equal(found[1], expected[1])
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-15)
-    assert gradients[0].stride() == x.stride()
+    others = [torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    inputs = [value.requires_grad_() for value in (_features(0, channels_last), *others)]
+    found, expected = fast(*inputs), plain(*inputs)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+    gradients = _gradients(found, inputs)
+    for a, b in zip(gradients, _gradients(expected, inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+    assert gradients[0].stride() == inputs[0].stride()
 
 
-@pytest.mark.parametrize("pool", [pool_pixels, pool_steps_and_channels])
-def test_equal_maxima_the_first_takes_the_gradient(pool: Pool) -> None:
+@pytest.mark.parametrize("case", ["pool_pixels", "gate_and_pool"])
+def test_equal_maxima_share_one_gradient(case: str) -> None:
     x = torch.zeros(2, 1, 2, 2, 2, dtype=torch.float64, requires_grad=True)
-    _, peak = pool(x)
+    gate = torch.ones(2, 1, 2, dtype=torch.float64)
+    peak = pool_pixels(x)[1] if case == "pool_pixels" else gate_and_pool(x, gate)[2]
     (gradient,) = torch.autograd.grad(peak.sum(), x)
     assert float(gradient.sum()) == peak.numel()
-    assert set(gradient.flatten().tolist()) == {0.0, 1.0}
+    assert float(gradient.min()) >= 0
+    if case == "gate_and_pool":
+        assert torch.equal(gradient, torch.full_like(gradient, 1 / 4))  # 2 steps x 2 channels
 
 
-def test_the_mean_over_steps_keeps_the_layout_both_ways() -> None:
-    x = torch.randn(6, 3, 4, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-    x = x.unflatten(0, (3, 2)).requires_grad_()
-    mean = mean_over_steps(x)
-    torch.testing.assert_close(mean, x.mean(0), rtol=0, atol=1e-15)
-    assert mean.is_contiguous(memory_format=torch.channels_last)
-    weights = torch.randn(mean.shape, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad((mean * weights).sum(), x)
-    torch.testing.assert_close(gradient, (weights / 3).expand_as(x), rtol=0, atol=1e-15)
-    assert gradient.stride() == x.stride()
+def test_the_mean_over_steps_keeps_channels_last() -> None:
+    assert mean_over_steps(_features(0, True)).is_contiguous(memory_format=torch.channels_last)
