@@ -31,6 +31,10 @@ class PairSource(Protocol):
         """A random augmented crop: rainy and clean, float32 (3, crop, crop) in [0, 1]."""
         ...
 
+    def validation_pairs(self, seed: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """(name, rainy, clean) of the images held out, float32 (H, W, 3), always the same for a seed."""
+        ...
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -68,9 +72,7 @@ class SyntheticRain:
         self, photos: Path, streaks: Path | None = None, pasted: Path | None = None, held_out: int = 0
     ) -> None:
         paths = list_images(photos)
-        if not 0 <= held_out < len(paths):
-            raise UserError(f"{photos}: {len(paths)} photos, cannot hold out {held_out} and train on the rest")
-        kept = {round(index * len(paths) / held_out) for index in range(held_out)} if held_out else set()
+        kept = _spread(len(paths), held_out, f"{photos}: {len(paths)} photos")
         self._held_out = [path for index, path in enumerate(paths) if index in kept]
         self._photos = [(path, _to_bytes(load_image(path))) for index, path in enumerate(paths) if index not in kept]
         self._patterns = [] if streaks is None else [_load_pattern(path) for path in list_images(streaks)]
@@ -119,15 +121,19 @@ class PairedFolder:
     rw-data   one folder of rainy images without targets
 
     An image without its partner is named in a warning on stderr and left out; UserError if no pair is left.
+    `held_out` pairs, spread evenly over the sorted names, are not trained on but kept for validation.
     """
 
-    def __init__(self, root: Path, layout: str = "paired") -> None:
+    def __init__(self, root: Path, layout: str = "paired", held_out: int = 0) -> None:
         if layout not in _LAYOUTS:
             raise UserError(f"layout {layout!r} is unknown: expected one of {', '.join(_LAYOUTS)}")
         if not root.is_dir():
             raise UserError(f"{root}: no such folder")
         self._root = root
         self._pairs = _LAYOUTS[layout](root)
+        kept = _spread(len(self._pairs), held_out, f"{root}: {len(self._pairs)} pairs")
+        self._held_out = [pair for index, pair in enumerate(self._pairs) if index in kept]
+        self._training = [pair for index, pair in enumerate(self._pairs) if index not in kept]
         self._decoded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def pairs(self) -> list[Pair]:
@@ -136,16 +142,25 @@ class PairedFolder:
 
     def sample(self, rng: np.random.Generator, crop: int) -> tuple[np.ndarray, np.ndarray]:
         """See PairSource: flips and turns by 90 degrees, all equally likely; images stay decoded in memory as bytes."""
-        pair = self._pairs[rng.integers(len(self._pairs))]
+        pair = self._training[rng.integers(len(self._training))]
         if pair.name not in self._decoded:
-            rainy, clean = pair.load()
-            if clean is None:
-                raise UserError(f"{self._root}: {pair.name} has no target, so it cannot be trained on")
+            rainy, clean = self._load(pair)
             self._decoded[pair.name] = _to_bytes(rainy), _to_bytes(clean)
         both = np.concatenate(self._decoded[pair.name], axis=2)
         planes = _turn_randomly(rng, _cut(rng, both, crop, pair.rainy)).transpose(2, 0, 1)
         planes = np.ascontiguousarray(planes, dtype=np.float32) / np.float32(255)
         return planes[:3], planes[3:]
+
+    def validation_pairs(self, seed: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """See PairSource; a folder's pairs are what they are, whatever the seed."""
+        loaded = [(pair.name, *self._load(pair)) for pair in self._held_out]
+        return [(name, rainy.astype(np.float32), clean.astype(np.float32)) for name, rainy, clean in loaded]
+
+    def _load(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        rainy, clean = pair.load()
+        if clean is None:
+            raise UserError(f"{self._root}: {pair.name} has no target, so it cannot be trained on")
+        return rainy, clean
 
 
 def open_training_source(
@@ -153,10 +168,17 @@ def open_training_source(
 ) -> PairSource:
     """'synthetic' (rain over `photos`) or the path of a folder with input/ and target/."""
     if spec != "synthetic":
-        return PairedFolder(Path(spec))
+        return PairedFolder(Path(spec), held_out=held_out)
     if photos is None:
         raise UserError("synthetic rain needs a folder of clean photos")
     return SyntheticRain(photos, streaks, pasted, held_out)
+
+
+def _spread(count: int, held_out: int, found: str) -> set[int]:
+    """Places of the `held_out` among `count` images, evenly spread."""
+    if not 0 <= held_out < count:
+        raise UserError(f"{found}, cannot hold out {held_out} and train on the rest")
+    return {round(index * count / held_out) for index in range(held_out)}
 
 
 def _find_paired(root: Path) -> list[Pair]:

@@ -190,6 +190,20 @@ def test_paired_crops_stay_aligned_through_flips_and_turns(tmp_path: Path) -> No
     assert len(seen) == 8
 
 
+def test_pairs_held_out_are_validated_on_and_never_trained_on(tmp_path: Path) -> None:
+    for level, name in enumerate("abcd"):
+        write(tmp_path / "input" / f"{name}.png", np.full((16, 16, 3), 10 * level + 5))
+        write(tmp_path / "target" / f"{name}.png", np.full((16, 16, 3), 10 * level))
+    source = open_training_source(str(tmp_path), None, None, None, held_out=2)
+    held_out = source.validation_pairs(0)
+    assert [name for name, _, _ in held_out] == ["a", "c"]
+    assert held_out[1][1].dtype == np.float32
+    assert np.allclose(held_out[1][1] * 255, 25)
+    assert np.allclose(held_out[1][2] * 255, 20)
+    rng = np.random.default_rng(0)
+    assert {round(255 * float(source.sample(rng, 16)[1].mean())) for _ in range(30)} == {10, 30}
+
+
 def test_crop_larger_than_the_image(tmp_path: Path, photos: Path) -> None:
     make_paired(tmp_path)
     for source in (PairedFolder(tmp_path), SyntheticRain(photos)):
@@ -258,6 +272,6 @@ def test_too_many_held_out(photos: Path, held_out: int) -> None:
 def test_opening_a_source(photos: Path, tmp_path: Path) -> None:
     make_paired(tmp_path)
     assert isinstance(open_training_source("synthetic", photos, None, None, 2), SyntheticRain)
-    assert isinstance(open_training_source(str(tmp_path), None, None, None, 2), PairedFolder)
+    assert isinstance(open_training_source(str(tmp_path), None, None, None, 1), PairedFolder)
     with pytest.raises(UserError, match="synthetic rain needs a folder of clean photos"):
         open_training_source("synthetic", None, None, None, 2)
