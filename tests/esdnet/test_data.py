@@ -192,8 +192,8 @@ def test_paired_crops_stay_aligned_through_flips_and_turns(tmp_path: Path) -> No
 
 def test_pairs_held_out_are_validated_on_and_never_trained_on(tmp_path: Path) -> None:
     for level, name in enumerate("abcd"):
-        write(tmp_path / "input" / f"{name}.png", np.full((16, 16, 3), 10 * level + 5))
-        write(tmp_path / "target" / f"{name}.png", np.full((16, 16, 3), 10 * level))
+        write(tmp_path / "input" / f"{name}.png", np.full((16, 16, 3), 10 * level + 5, np.uint8))
+        write(tmp_path / "target" / f"{name}.png", np.full((16, 16, 3), 10 * level, np.uint8))
     source = open_training_source(str(tmp_path), None, None, None, held_out=2)
     held_out = source.validation_pairs(0)
     assert [name for name, _, _ in held_out] == ["a", "c"]
