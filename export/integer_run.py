@@ -151,22 +151,26 @@ def _decay(state: Tensor, keep: int) -> Tensor:
 
 def neuron_steps(operation: IntegerNeuron, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Step by step: the membrane before the reset (C, H, W), int64, and the spikes, bool."""
-    keep_current = 2**DECAY_BITS - (operation.current_decay + 1)
-    keep_membrane = 2**DECAY_BITS - operation.membrane_decay
-    bias = _constant(operation.bias, x) << CURRENT_SHIFT
-    threshold = _constant(operation.threshold, x) << CURRENT_SHIFT
-    current = membrane = torch.zeros_like(x[0], dtype=torch.int64)
+    current = kept = torch.zeros_like(x[0], dtype=torch.int64)
     for step in range(len(x)):
-        total = _arriving(operation.rescale, x[step].to(torch.int64)) << CURRENT_SHIFT
-        if keep_current:
-            total += _decay(current, keep_current)
-        above = total > STATE_LIMIT
-        total += 2 * STATE_LIMIT * (total <= -STATE_LIMIT)
-        current = total.sub_(2 * STATE_LIMIT * above)
-        membrane = _decay(membrane, keep_membrane).add_(current).add_(bias).clamp_(1 - STATE_LIMIT, STATE_LIMIT - 1)
-        spikes = membrane > threshold
+        current, membrane, spikes = neuron_step(operation, x[step], current, kept)
         yield membrane, spikes
-        membrane = membrane.masked_fill(spikes, 0)
+        kept = membrane.masked_fill(spikes, 0)
+
+
+def neuron_step(operation: IntegerNeuron, x: Tensor, current: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Current, membrane before the reset, spikes: of one frame x, the current so far and the membrane that was kept."""
+    keep_current = 2**DECAY_BITS - (operation.current_decay + 1)
+    total = _arriving(operation.rescale, x.to(torch.int64)) << CURRENT_SHIFT
+    if keep_current:
+        total += _decay(current, keep_current)
+    above = total > STATE_LIMIT
+    total += 2 * STATE_LIMIT * (total <= -STATE_LIMIT)
+    total -= 2 * STATE_LIMIT * above
+    membrane = _decay(kept, 2**DECAY_BITS - operation.membrane_decay).add_(total)
+    membrane += _constant(operation.bias, x) << CURRENT_SHIFT
+    membrane.clamp_(1 - STATE_LIMIT, STATE_LIMIT - 1)
+    return total, membrane, membrane > _constant(operation.threshold, x) << CURRENT_SHIFT
 
 
 def _arriving(rescale: Rescale | None, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from esdnet.errors import UserError
 
 if TYPE_CHECKING:
     from esdnet.model import ESDNet
+    from export.integer_network import IntegerNetwork
     from export.network import Network
     from hw_sim.result import Result
 
@@ -36,11 +37,12 @@ class RunImage(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A network to run: its layer graph, and the torch model where it came from a checkpoint."""
+    """A network to run: its layer graph, the torch model of a checkpoint, the integers of a Lava-DL export."""
 
     label: str
     network: Network
     model: ESDNet | None
+    integer: IntegerNetwork | None = None
 
 
 @dataclass
@@ -54,8 +56,12 @@ class Executor:
 def load_source(checkpoint: Path | None, network: Path | None) -> Source:
     """The network of a checkpoint (by default the one that ships), or one read back from an export."""
     if network is not None:
+        from export.lava_dl_folder import is_export, read_integer
         from export.nir_format import read_network
 
+        if is_export(network):
+            integer = read_integer(network)
+            return Source(str(network), integer.network, None, integer)
         return Source(str(network), read_network(network), None)
     from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
     from export.lower import lower
@@ -92,6 +98,15 @@ class Backend:
         return self._open[1]
 
 
+def check_lava_size(size: tuple[int, int]) -> None:
+    """UserError for more pixels at once than Lava takes in reasonable time."""
+    if max(size) > LAVA_LIMIT:
+        raise UserError(
+            f"--backend lava: {size[0]}x{size[1]} pixels at once, at most {LAVA_LIMIT}x{LAVA_LIMIT};"
+            " add --tile 64 to run it in tiles"
+        )
+
+
 @contextmanager
 def _open_executor(
     backend: str, source: Source, precision: str, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
@@ -102,6 +117,8 @@ def _open_executor(
 
         with open_integer_executor(backend, source, device, tile_size, lava) as executor:
             yield executor
+    elif source.integer is not None:
+        raise UserError(f"{source.label}: holds integers, which {precision} cannot run exactly; add --precision int8")
     elif backend == "simulator":
         from hw_sim import simulator
 
@@ -117,12 +134,8 @@ def _open_executor(
             partial(torch_backend.run, source.model, source.network, precision=precision, device=choose_device(device))
         )
     else:
-        if max(tile_size) > LAVA_LIMIT:
-            raise UserError(
-                f"--backend lava: {tile_size[0]}x{tile_size[1]} pixels at once, at most {LAVA_LIMIT}x{LAVA_LIMIT};"
-                " add --tile 64 to run it in tiles"
-            )
         from hw_sim.lava_backend import LavaSession
 
+        check_lava_size(tile_size)
         with LavaSession(source.network, tile_size, precision=precision, **lava) as session:
             yield Executor(session.run, session.facts)

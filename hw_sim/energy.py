@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=Path, required=True, help="an image, or a folder of images")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", type=Path, help="default: the checkpoint that ships, small_released.pt")
-    source.add_argument("--network", type=Path, help="an exported network (a folder of to_nir.py, or one .nir file)")
+    source.add_argument("--network", type=Path, help="an export: the folder of to_nir.py or to_lava_dl.py, or a .nir")
     parser.add_argument("--backend", choices=("simulator", "torch", "lava"), default="simulator")
     parser.add_argument("--precision", choices=("float32", "float64", "int8"), default="float32")
     parser.add_argument("--prices", default="paper", help="a list of hw_sim/prices, or a .toml file of yours")

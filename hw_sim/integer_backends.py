@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def integer_network(source: Source) -> IntegerNetwork:
-    """The integers of a source: those that it was read with, or its graph quantised on the image that ships."""
+    """The integers of a source: those of a Lava-DL export, or its graph quantised on the image that ships."""
     from export.calibration import calibration_images, quantize_on_images
 
+    if source.integer is not None:
+        return source.integer
     return quantize_on_images(source.network, calibration_images(None, source.network.size_multiple))
 
 
@@ -30,8 +32,16 @@ def open_integer_executor(
     backend: str, source: Source, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
 ) -> Iterator[Executor]:
     """`torch` and `simulator` are one executor in integers, on the CPU or a GPU: there is nothing left to differ in."""
-    from hw_sim import integer_simulator
-    from hw_sim.backends import Executor
+    from hw_sim.backends import Executor, check_lava_size
 
     integer = integer_network(source)
-    yield Executor(partial(integer_simulator.run, integer, device=choose_device(device), keep_spikes=False))
+    if backend == "lava":
+        from hw_sim.lava_backend.integer_session import IntegerLavaSession
+
+        check_lava_size(tile_size)
+        with IntegerLavaSession(integer, tile_size, **lava) as session:
+            yield Executor(session.run, session.facts)
+    else:
+        from hw_sim import integer_simulator
+
+        yield Executor(partial(integer_simulator.run, integer, device=choose_device(device), keep_spikes=False))

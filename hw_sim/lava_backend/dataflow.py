@@ -84,17 +84,17 @@ def _constant_at(array: Array, frame: int) -> Array:
 class Dataflow:
     """Runs the nodes of a leaf: `begin` starts an image, `receive` and `advance` take a step, `emit` is what to send.
 
-    `states`: for neurons whose membranes someone else keeps (Lava's variables).
+    `kept`: membrane and current (C, H, W) of neurons whose state someone else keeps (Lava's variables).
     """
 
-    def __init__(self, leaf: Leaf, states: dict[str, NeuronState] | None = None) -> None:
+    def __init__(self, leaf: Leaf, kept: dict[str, tuple[Frame, Frame]] | None = None) -> None:
         self.leaf = leaf
         self.dtype: torch.dtype = getattr(torch, leaf.precision)
-        self.states = dict(states or {})
+        self.states: dict[str, NeuronState] = {}
         for node in leaf.nodes:
-            if isinstance(node, Neuron) and node.name not in self.states:
-                arrays = (np.zeros(leaf.shapes[node.name][1:], leaf.precision) for _ in range(2))
-                self.states[node.name] = self.new_state(node, *arrays)
+            if isinstance(node, Neuron):
+                membrane, current = (np.zeros(leaf.shapes[node.name][1:], leaf.precision) for _ in range(2))
+                self.states[node.name] = self.new_state(node, *(kept or {}).get(node.name, (membrane, current)))
         self.readers = {name: [node for node in leaf.nodes if name in node.inputs] for name in leaf.shapes}
         self.outbox: dict[str, deque[Frame]] = {outlet.value.name: deque() for outlet in leaf.outlets}
         self.recorder = Recorder(leaf)

@@ -18,7 +18,7 @@ from export.network import Network, NetworkError, Node
 from hw_sim.counts import NodeCounts, Operands, count_node
 from hw_sim.lava_backend.host import EngineProcess, LavaError, check_available
 from hw_sim.lava_backend.memory import check_memory
-from hw_sim.lava_backend.plan import Leaf, Model, make_plan, needs_all_frames
+from hw_sim.lava_backend.plan import Leaf, Model, Plan, make_plan, needs_all_frames
 from hw_sim.lava_backend.records import read_record
 from hw_sim.result import Result
 
@@ -29,8 +29,9 @@ class LavaSession:
     """A network on Lava for images of one size. Use it in a `with`, or call `close`.
 
     `precision`: float32 or float64. `model`: 'fused', a process per block, or 'fine', a process per operation. `stock`:
-    Lava's own Conv and LIFReset wherever they can express a node, float64 only. `timeout_s` bounds the start and each
-    image. UserError: no Lava here, too little memory, a time-out. LavaError: something failed inside Lava.
+    Lava's own Conv and LIFReset wherever they can express a node, float64 only. `plan`: one that was made by other
+    rules. `timeout_s` bounds the start and each image. UserError: no Lava here, too little memory, a time-out.
+    LavaError: something failed inside Lava.
 
     `facts`, what only Lava can know: `processes` (of the operating system), `shared_bytes` (Lava's channels), `latency`
     and `steps` (Lava time steps), `images`, and in seconds `start_s` (a Python with Lava), `compile_s` and `run_s`.
@@ -45,12 +46,13 @@ class LavaSession:
         model: Model = "fused",
         stock: bool = False,
         timeout_s: float = TIMEOUT_S,
+        plan: Plan | None = None,
     ) -> None:
         check_available()
         if stock and precision != "float64":
             raise UserError(f"Lava: its own Conv and LIF compute in float64, not {precision}; use --precision float64")
         self.network, self.precision, self.timeout_s = network, precision, timeout_s
-        self.plan = make_plan(network, size, precision=precision, model=model, stock=stock)
+        self.plan = plan or make_plan(network, size, precision=precision, model=model, stock=stock)
         self.leaves = [leaf for leaf in self.plan.leaves if isinstance(leaf, Leaf)]
         check_memory(self.plan)
         self.facts: dict[str, Any] = {"latency": self.plan.latency, "steps": 0, "images": 0, "run_s": 0.0}

@@ -29,6 +29,7 @@ from export.network import (
 )
 from hw_sim import simulator
 from hw_sim.lava_backend.dataflow import Dataflow, NeuronState
+from hw_sim.lava_backend.integer_dataflow import make_dataflow
 from hw_sim.lava_backend.plan import Leaf, Plan, make_plan
 from hw_sim.lava_backend.records import read_record
 from tests.hw_sim.lava_networks import every_kind, image
@@ -42,7 +43,7 @@ def play(plan: Plan, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, dic
     spikes: list[dict[str, np.ndarray]] = [{} for _ in images]
     for leaf in plan.leaves:  # topological order: all that a process will receive has been sent
         assert isinstance(leaf, Leaf)
-        flow = Dataflow(leaf)
+        flow = make_dataflow(leaf)
         last = max([leaf.start, *(outlet.latency for outlet in leaf.outlets)]) + plan.steps * len(images)
         for step in range(last):
             number, frame = divmod(step - leaf.start, plan.steps)

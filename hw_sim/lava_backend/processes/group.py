@@ -24,7 +24,8 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from export.network import Neuron
-from hw_sim.lava_backend.dataflow import Dataflow, NeuronState
+from hw_sim.lava_backend.dataflow import Dataflow
+from hw_sim.lava_backend.integer_dataflow import make_dataflow
 from hw_sim.lava_backend.plan import CHANNEL_SIZE, Block, Leaf, Outlet, StockLeaf, Wire
 from hw_sim.lava_backend.records import record_size
 
@@ -144,8 +145,8 @@ class GroupProgram(PyLoihiProcessModel):
         """Made at the first frame, when Lava has put its variables in place."""
         if self.flow is None:
             node = self.leaf.nodes[0] if self.leaf.membrane else None
-            states = {node.name: NeuronState(node, self.v, self.u)} if isinstance(node, Neuron) else {}
-            self.flow = Dataflow(self.leaf, states)
+            kept = {node.name: (self.v, self.u)} if isinstance(node, Neuron) else {}
+            self.flow = make_dataflow(self.leaf, kept)
         return self.flow
 
 

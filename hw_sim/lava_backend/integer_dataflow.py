@@ -1,0 +1,68 @@
+"""What a process of ours computes in integers: the operations of docs/int8.md, frame by frame. No Lava here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from export.integer_network import IntArray, IntegerAffine, IntegerNeuron, Rescale
+from export.integer_run import execute, neuron_step
+from export.network import NetworkError, Neuron, Node
+from hw_sim.lava_backend.dataflow import Dataflow, Frame, NeuronState
+from hw_sim.lava_backend.plan import Leaf
+
+
+def make_dataflow(leaf: Leaf, kept: dict[str, tuple[Frame, Frame]] | None = None) -> Dataflow:
+    """The dataflow of a leaf: in integers where it has integer operations."""
+    return IntegerDataflow(leaf, kept) if leaf.operations else Dataflow(leaf, kept)
+
+
+class IntegerState(NeuronState):
+    """Membranes and currents of one neuron in 24-bit integers, (C, H, W) int64, in the arrays given."""
+
+    def __init__(self, operation: IntegerNeuron, membrane: Frame, current: Frame) -> None:
+        self.operation = operation
+        self.membrane, self.current = torch.from_numpy(membrane), torch.from_numpy(current)
+
+    def step(self, x: Tensor) -> Tensor:
+        """Integrate one frame (1, C, H, W); the spikes as booleans of that shape."""
+        current, membrane, spikes = neuron_step(self.operation, x[0], self.current, self.membrane)
+        self.current.copy_(current)
+        self.membrane.copy_(membrane.masked_fill_(spikes, 0))
+        return spikes.unsqueeze(0)
+
+
+class IntegerDataflow(Dataflow):
+    """A Dataflow whose nodes compute their integer operations; values are int64, spikes boolean."""
+
+    def __init__(self, leaf: Leaf, kept: dict[str, tuple[Frame, Frame]] | None = None) -> None:
+        self.operations = {operation.name: operation for operation in leaf.operations}
+        super().__init__(leaf, kept)
+
+    def new_state(self, node: Neuron, membrane: Frame, current: Frame) -> NeuronState:
+        """The integer state of a neuron node."""
+        operation = self.operations[node.name]
+        if not isinstance(operation, IntegerNeuron):
+            raise NetworkError(f"{node.name}: its integer operation is no neuron")
+        return IntegerState(operation, membrane, current)
+
+    def _execute(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        self.recorder.ran(node.name)
+        if isinstance(node, Neuron):
+            return self.states[node.name].step(inputs[0])
+        operation = self.operations[node.name]
+        if isinstance(operation, IntegerAffine):
+            operation = _at_frame(operation, len(self.frames[node.name]))
+        return execute(operation, inputs, 1)
+
+
+def _at_frame(operation: IntegerAffine, frame: int) -> IntegerAffine:
+    """Constants that change over time as they are at one frame."""
+
+    def at(array: IntArray) -> IntArray:
+        return array[frame : frame + 1] if array.ndim == 4 and len(array) > 1 else array
+
+    rescale = Rescale(at(operation.rescale.multiplier), operation.rescale.shift)
+    return replace(operation, rescale=rescale, offset=at(operation.offset))

@@ -1,0 +1,95 @@
+"""An integer network on Lava: our processes played without Lava, and the real one with its fixed-point models."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.calibration import quantize_on_images
+from export.integer_network import IntegerConv, IntegerNeuron
+from export.integer_run import run_integer, to_pixels
+from export.quantize import quantize
+from hw_sim import integer_simulator
+from hw_sim.lava_backend.integer_session import IntegerLavaSession, make_integer_plan
+from hw_sim.lava_backend.plan import Leaf, StockLeaf
+from hw_sim.result import Result, compare
+from tests import integer_oracle
+from tests.hw_sim.test_lava_dataflow import play
+from tests.random_networks import random_network
+
+needs_lava = pytest.mark.skipif(sys.version_info >= (3, 11), reason="lava-nc runs on Python 3.10 only")
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([0.3, 3.0]), model=st.sampled_from(["fused", "fine"]))
+def test_frame_by_frame_equals_the_oracle(seed, size, model):
+    """Two images back to back through the plan's processes, under scales that fit nothing."""
+    network = random_network(seed, size)
+    rng = np.random.default_rng(seed)
+    integer = quantize(network, {node.name: float(10 ** rng.uniform(-3, 2)) for node in network.nodes})
+    images = [rng.integers(0, 256, (3, 8, 6), dtype=np.uint8) for _ in range(2)]
+    plan = make_integer_plan(integer, (8, 6), model, stock=False)
+    played = play(plan, [image.astype(np.int64) for image in images])
+    for image, (output, spikes) in zip(images, played, strict=True):
+        trace = integer_oracle.run(integer, image)
+        assert np.array_equal(output, trace.values[network.output.name][0])
+        for neuron in network.neurons:
+            assert np.array_equal(spikes[neuron.name], trace.values[neuron.name] == 1), neuron.name
+
+
+@pytest.fixture(scope="module")
+def integer(tiny_network, photo):
+    return quantize_on_images(tiny_network, [to_pixels(photo)])
+
+
+def test_lavas_own_processes_take_all_spikes_and_all_plain_neurons(integer):
+    plan = make_integer_plan(integer, (16, 16), "fused", stock=True)
+    stock = {leaf.name for leaf in plan.leaves if isinstance(leaf, StockLeaf)}
+    neurons = {op.name for op in integer.operations if isinstance(op, IntegerNeuron)}
+    spiking = {name for name in integer.by_name if integer.network.readers[name] == () or name in neurons}
+    convs = {
+        op.name for op in integer.operations if isinstance(op, IntegerConv) and op.node.inputs[0] in spiking
+    }  # fmt: skip
+    assert stock == neurons | convs
+    after = {leaf.name for leaf in plan.leaves if isinstance(leaf, Leaf)}
+    assert "encoder_level1.0.residual.4" in after  # its rescaling stays with us
+    assert "encoder_level1.0.residual.1" not in after  # its sums go straight to Lava's neuron
+
+
+def check(expected: Result, found: Result) -> None:
+    comparison = compare(expected, found)
+    assert comparison.equal_spikes, comparison
+    assert np.array_equal(found.output, expected.output)
+    assert set(found.counts) == set(expected.counts)
+
+
+@needs_lava
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("choice", [{"model": "fused"}, pytest.param({"stock": True}, marks=pytest.mark.slow)])
+def test_real_lava_equals_the_integer_simulator_bit_for_bit(integer, choice):
+    """`stock`: Lava's bit-accurate neurons and fixed-point convolutions, the independent witness."""
+    images = [np.random.default_rng(seed).random((3, 16, 20)) for seed in range(2)]
+    with IntegerLavaSession(integer, (16, 20), **choice) as session:
+        for image, result in zip(images, session.stream(images), strict=True):
+            check(integer_simulator.run(integer, image), result)
+
+
+@needs_lava
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+def test_real_lavas_membranes_are_the_oracles():
+    """Fine: every neuron is a process with Lava variables; after the last step they hold what was kept."""
+    network = random_network(2)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 6), dtype=np.uint8)
+    integer = quantize_on_images(network, [pixels])
+    trace = integer_oracle.run(integer, pixels)
+    with IntegerLavaSession(integer, (8, 6), model="fine") as session:
+        result = session.run(pixels / 255.0)
+        assert np.array_equal(np.rint(result.output * 255), run_integer(integer, pixels))
+        for neuron in network.neurons:
+            kept = np.where(trace.values[neuron.name][-1] == 1, 0, trace.membranes[neuron.name][-1])
+            assert np.array_equal(session.membrane(neuron.name), kept), neuron.name
