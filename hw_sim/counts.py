@@ -72,6 +72,10 @@ class NodeCounts:
         return NodeCounts(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
 
 
+COUNTED = {item.name: row for row, item in enumerate(fields(NodeCounts))}
+Work = dict[str, "int | Counts"]  # counts by name, per step or the same in every step
+
+
 @dataclass(frozen=True)
 class Operands:
     """What the counting rules may look at: shapes and kinds of the inputs and the output, and the spikes that came in.
@@ -132,17 +136,14 @@ def synaptic_operations(node: Conv, spike_map: NDArray[np.int64]) -> Counts:
 
 def count_node(node: Node, operands: Operands) -> NodeCounts:
     """All counts of one node in one run."""
-    work = {name: np.asarray(value, np.int64) for name, value in count_work(node, operands).items()}
-    work.update(_count_memory(node, operands))
-    return NodeCounts(
-        **{
-            item.name: np.broadcast_to(work.get(item.name, np.zeros((), np.int64)), (operands.steps,)).astype(np.int64)
-            for item in fields(NodeCounts)
-        }
-    )
+    table = np.zeros((len(COUNTED), operands.steps), np.int64)
+    for name, value in {**count_work(node, operands), **_count_memory(node, operands)}.items():
+        table[COUNTED[name]] = value
+    table.setflags(write=False)  # runs may share it
+    return NodeCounts(*table)
 
 
-def _count_memory(node: Node, operands: Operands) -> dict[str, Counts]:
+def _count_memory(node: Node, operands: Operands) -> Work:
     """Values read and written per step when every operand moves once: inputs, output, parameters, membranes."""
     if isinstance(node, (Input, Output, Repeat, Concat)):  # wiring: moves nothing by itself
         return {}
@@ -163,14 +164,11 @@ def _count_memory(node: Node, operands: Operands) -> dict[str, Counts]:
     is_neuron = isinstance(node, Neuron)
     states = (2 if is_neuron else 0) + (2 if isinstance(node, Neuron) and node.current_decay else 0)
     return {
-        "activation_words": np.asarray(activations, np.int64),
-        "spike_bits": np.asarray(spikes, np.int64),
-        "weight_words": np.asarray(0 if is_neuron else weights, np.int64),
-        "membrane_words": np.asarray(states * operands.outputs, np.int64),
+        "activation_words": activations,
+        "spike_bits": spikes,
+        "weight_words": 0 if is_neuron else weights,
+        "membrane_words": states * operands.outputs,
     }
-
-
-Work = dict[str, "int | Counts"]
 
 
 @singledispatch

@@ -8,7 +8,21 @@ import torch
 
 from esdnet.layers import StepConv
 from export.lower import lower
-from export.network import Conv, Input, Network, NetworkError, Neuron, Node, Output, Repeat, Resize, ValueKind
+from export.network import (
+    Activation,
+    Add,
+    Conv,
+    Input,
+    Mul,
+    Network,
+    NetworkError,
+    Neuron,
+    Node,
+    Output,
+    Repeat,
+    Resize,
+    ValueKind,
+)
 from hw_sim import simulator, torch_backend
 from hw_sim.result import compare
 from tests.tolerances import FLOAT32_MEMBRANE, FLOAT64_OUTPUT
@@ -159,3 +173,38 @@ def test_the_torch_model_is_not_called(tiny_model, photo, monkeypatch):
     network = lower(tiny_model)
     monkeypatch.setattr(type(tiny_model), "forward", lambda *args: pytest.fail("the simulator called the torch model"))
     simulator.run(network, photo)
+
+
+def test_a_value_is_written_over_only_after_its_last_reader(photo):
+    """x is read by a sum, a product and an activation, the image itself by a sum: all must see it unchanged."""
+    weight = np.random.default_rng(3).integers(-8, 9, (3, 3, 1, 1)) / 8
+    graph = Network(
+        name="shared",
+        nodes=(
+            Input(name="image"),
+            Conv(name="x", inputs=("image",), weight=weight),
+            Add(name="sum", inputs=("x", "image")),
+            Activation(name="relu", inputs=("x",), function="relu"),
+            Mul(name="product", inputs=("sum", "x")),
+            Add(name="all", inputs=("product", "relu")),
+            Add(name="twice", inputs=("all", "all")),
+            Output(name="out", inputs=("twice",)),
+        ),
+        steps=2,
+    )
+    image = np.round(photo * 64) / 64
+    kept = image.copy()
+    x = np.einsum("oc,chw->ohw", weight[:, :, 0, 0], image)
+    result = simulator.run(graph, image, precision="float64")
+    assert np.array_equal(result.output, 2 * ((x + image) * x + np.maximum(x, 0)))
+    assert np.array_equal(image, kept)
+
+
+def test_the_same_network_runs_again_in_another_size_and_precision(tiny_network, photo):
+    first = simulator.run(tiny_network, photo, precision="float64")
+    simulator.run(tiny_network, photo[:, :16, :16], precision="float32")
+    again = simulator.run(tiny_network, photo, precision="float64")
+    assert np.array_equal(first.output, again.output)
+    assert {name: counts.totals() for name, counts in first.counts.items()} == {
+        name: counts.totals() for name, counts in again.counts.items()
+    }
