@@ -5,7 +5,7 @@ In: the network (from a checkpoint or an exported file) and the backend's name. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,6 +51,11 @@ class Executor:
 
     run: RunImage
     facts: dict[str, Any] = field(default_factory=dict)
+    streams: Callable[[Iterable[NDArray[np.floating[Any]]]], Iterator[Result]] | None = None
+
+    def stream(self, images: Iterable[NDArray[np.floating[Any]]]) -> Iterator[Result]:
+        """Images of one size, results in order; a backend that can have several at once under way does."""
+        return self.streams(images) if self.streams else map(self.run, images)
 
 
 def load_source(checkpoint: Path | None, network: Path | None) -> Source:
@@ -138,4 +143,4 @@ def _open_executor(
 
         check_lava_size(tile_size)
         with LavaSession(source.network, tile_size, precision=precision, **lava) as session:
-            yield Executor(session.run, session.facts)
+            yield Executor(session.run, session.facts, session.stream)

@@ -94,7 +94,7 @@ def _price_one(
 
     source, multiple = backend.source, backend.source.network.size_multiple
     executor = backend.executor(executed_tile(image, args.tile, TILE_OVERLAP, multiple))
-    done = run_image(executor.run, image, args.precision, args.tile, TILE_OVERLAP, multiple)
+    done = run_image(executor, image, args.precision, args.tile, TILE_OVERLAP, multiple)
     run = Run(
         image=str(path), network=source.label, backend=_backend_label(args), precision=args.precision,
         steps=source.network.steps, tile=args.tile, tiles=done.tiles, executed_size=done.executed_size,

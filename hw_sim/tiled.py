@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from esdnet.images import from_tensor, to_tensor
 from esdnet.tiling import run_tiled
-from hw_sim.backends import RunImage
+from hw_sim.backends import Executor
 from hw_sim.counts import NodeCounts
 
 
@@ -36,23 +36,23 @@ def executed_tile(image: NDArray[np.float64], tile: int, overlap: int, multiple:
 
 
 def run_image(
-    run: RunImage, image: NDArray[np.float64], precision: str, tile: int, overlap: int, multiple: int
+    executor: Executor, image: NDArray[np.float64], precision: str, tile: int, overlap: int, multiple: int
 ) -> Done:
-    """One image (H, W, 3) in [0, 1] through `run`; a progress bar on stderr where there is more than one tile."""
-    counts: dict[str, NodeCounts] = {}
+    """One image (H, W, 3) in [0, 1]; all its tiles are streamed. A progress bar on stderr if there is more than one."""
     overlap = overlap if tile else 0
     pixels = to_tensor(image, torch.float64 if precision == "int8" else getattr(torch, precision))[0]
-    tiles = run_tiled(lambda part: part, pixels, tile, overlap, multiple).tiles
+    tiles: list[Tensor] = []
+    run_tiled(lambda part: tiles.append(part) or part, pixels, tile, overlap, multiple)  # type: ignore[func-returns-value]
     started = time.perf_counter()
-    with tqdm(total=tiles, unit="tile", file=sys.stderr, disable=tiles == 1, leave=False) as bar:
-
-        def run_part(part: Tensor) -> Tensor:
-            result = run(part.numpy())
+    counts: dict[str, NodeCounts] = {}
+    outputs: list[Tensor] = []
+    with tqdm(total=len(tiles), unit="tile", file=sys.stderr, disable=len(tiles) == 1, leave=False) as bar:
+        for result in executor.stream(part.numpy() for part in tiles):
             for name, count in result.counts.items():
                 counts[name] = counts[name].plus(count) if name in counts else count
+            outputs.append(torch.from_numpy(np.array(result.output)))
             bar.update()
-            return torch.from_numpy(np.array(result.output))
-
-        tiled = run_tiled(run_part, pixels, tile, overlap, multiple)
+    ready = iter(outputs)
+    tiled = run_tiled(lambda part: next(ready), pixels, tile, overlap, multiple)
     seconds = time.perf_counter() - started
     return Done(from_tensor(tiled.output), counts, tiled.executed_size, tiled.tiles, seconds)
