@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from itertools import groupby
 from typing import Any
 
@@ -11,16 +12,17 @@ from rich.table import Table
 
 from hw_sim.report import EnergyReport, LayerRow, assumptions, price_table, sum_counts
 
-WIDTH = 124  # columns that the widest table needs
+TABLE_WIDTH = 200  # columns that tables may take; they are as wide as their content
+TEXT_WIDTH = 120
 
 
 def open_console() -> Console:
-    """A console of WIDTH columns at least: a number that is cut off is no number."""
-    return Console(width=max(WIDTH, Console().width))
+    """A console wide enough for every table, whatever the terminal: a number that is cut off is no number."""
+    return Console(width=TABLE_WIDTH)
 
 
 def print_report(console: Console, report: EnergyReport, prices: list[Any]) -> None:
-    """Everything about one image, readable on 124 columns."""
+    """Everything about one image."""
     run = report.run
     console.print(
         f"[bold]{run.image}[/bold] through {run.network}, T = {run.steps}, {run.backend}, {run.precision},"
@@ -31,7 +33,7 @@ def print_report(console: Console, report: EnergyReport, prices: list[Any]) -> N
     console.print(reference_table(report))
     console.print(price_list_table(price_table(report, prices)))
     for line in assumptions(report):
-        console.print(f"- {line}", highlight=False, markup=False)
+        console.print(textwrap.fill(f"- {line}", TEXT_WIDTH, subsequent_indent="  "), highlight=False, markup=False)
 
 
 def layer_table(report: EnergyReport) -> Table:

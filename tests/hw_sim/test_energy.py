@@ -74,6 +74,8 @@ def test_table_totals_references_and_assumptions_are_printed(files, capsys):
     ):  # fmt: skip
         assert text in out, text
     assert "…" not in out
+    header = next(line for line in out.splitlines() if "ACs" in line)
+    assert header.split() == ["layer", "reads", "spikes", "ACs", "MACs", "element-wise", "uJ"]
 
 
 def test_tiles_are_stated_and_their_overlap_is_counted(files):
