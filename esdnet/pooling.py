@@ -78,9 +78,9 @@ class _GateReluAdd(torch.autograd.Function):
         x, gate = ctx.saved_tensors
         grad_x, product, buffer = torch.empty_like(x), torch.zeros_like(x[0]), torch.empty_like(x[0])
         for step in range(len(x)):
-            product.addcmul_(grad[step], torch.clamp(x[step], min=0, out=buffer))
-            torch.mul(grad[step], gate.unsqueeze(1), out=buffer)
-            torch.ops.aten.threshold_backward.grad_input(buffer, x[step], 0, grad_input=grad_x[step])
+            positive = torch.clamp(x[step], min=0, out=buffer)
+            product.addcmul_(grad[step], positive)
+            torch.mul(grad[step], gate.unsqueeze(1), out=grad_x[step]).mul_(positive.sign_())
         return grad_x, product.sum(1), grad
 
 

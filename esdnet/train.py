@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esdnet.config import PRESETS, preset
+from esdnet.device import DEVICES, choose_device
 from esdnet.errors import UserError, report_user_errors
+from esdnet.writing import check_writable
 
 if TYPE_CHECKING:
     from esdnet.model import ESDNet
@@ -45,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: mixed precision")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads of this process (default: torch's)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if any")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
     parser.add_argument("--save-every", type=int, default=100, help="steps between last.pt (default: 100)")
     parser.add_argument("--validate-every", type=int, default=500, help="steps between validations (default: 500)")
     parser.add_argument("--validation-images", type=int, default=8, help="images scored each time (default: 8)")
@@ -73,7 +75,7 @@ def train(arguments: argparse.Namespace) -> int:
             "ssim_on_luma": arguments.ssim_on == "y",
         }
     )
-    _check_folder(arguments.out, arguments.resume)
+    _check_run(arguments.out, arguments.resume)
     keep_freed_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -82,6 +84,7 @@ def train(arguments: argparse.Namespace) -> int:
         arguments.data, arguments.photos, arguments.streaks, arguments.pasted, arguments.held_out
     )
     model = _initial_model(arguments.preset, arguments.init, arguments.out if arguments.resume else None)
+    check_writable("--out", arguments.out, is_folder=True)
     worker = _join_workers(arguments.device)
     try:
         trainer = Trainer(model, source, config, arguments.out, worker)
@@ -89,23 +92,21 @@ def train(arguments: argparse.Namespace) -> int:
             trainer.resume()
         if worker.rank == 0:
             print(f"{arguments.out}: from step {trainer.step} to {config.steps} on {worker.device}", file=sys.stderr)
-        trainer.run()
+        finished = trainer.run()
     finally:
         if worker.size > 1:
             torch.distributed.destroy_process_group()
-    return 0
+    if not finished:
+        print(f"{arguments.out}: stopped at step {trainer.step}; --resume continues", file=sys.stderr)
+    return 0 if finished else 1
 
 
-def _check_folder(out: Path, resume: bool) -> None:
+def _check_run(out: Path, resume: bool) -> None:
     last = out / "last.pt"
     if resume and not last.is_file():
         raise UserError(f"{last}: nothing to resume from; leave out --resume to start a run")
     if not resume and last.exists():
         raise UserError(f"{out}: holds a run already; --resume continues it, another --out starts a new one")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from error
 
 
 def _initial_model(preset_name: str | None, init: Path | None, resumed: Path | None) -> ESDNet:
@@ -132,11 +133,9 @@ def _join_workers(device_name: str) -> Worker:
 
     rank, size, local = (int(os.environ.get(name, default)) for name, default in
                          (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))  # fmt: skip
-    gpu = torch.cuda.is_available()
-    if device_name == "cuda" and not gpu:
-        raise UserError("--device cuda: torch finds no GPU; use --device cpu")
-    device = torch.device("cuda", local) if gpu and device_name != "cpu" else torch.device("cpu")
+    device = torch.device(choose_device(device_name))
     if device.type == "cuda":
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if size > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -1,7 +1,7 @@
-"""The training loop: a model and a source of image pairs in; checkpoints, a CSV log and validation scores out.
+"""The training loop: a model and a source of image pairs in; checkpoints, a log and validation scores out.
 
-Files in the run's folder: last.pt (weights, optimizer, averaged weights, step: what --resume needs), ema.pt (averaged
-weights), best.pt (averaged weights of the best validation PSNR), log.csv. The batch of a step is a pure function of
+Files in the run's folder: last.pt (weights, averaged weights, optimizer, step: what --resume needs), ema.pt (averaged
+weights), best.pt (those of the best validation PSNR), log.csv, tensorboard/. The batch of a step is a pure function of
 (seed, rank, step), so that a resumed run sees exactly the data that an uninterrupted one would have seen.
 """
 
@@ -9,41 +9,26 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from esdnet.checkpoint import read_checkpoint, save_checkpoint
+from esdnet.data import PairSource
 from esdnet.errors import UserError
 from esdnet.losses import RestorationLoss
-from esdnet.metrics import psnr_y, ssim_y
 from esdnet.model import ESDNet
+from esdnet.run_log import RunLog, progress_bar
+from esdnet.validation import Validation, validate
 
-Array = np.ndarray
 BETAS = (0.9, 0.999)
-
-
-class PairSource(Protocol):
-    """Where training pairs come from (esdnet.data.open_training_source)."""
-
-    def sample(self, rng: np.random.Generator, crop: int) -> tuple[Array, Array]:
-        """One augmented (rainy, clean) pair, float32 (3, crop, crop) in [0, 1], drawn from `rng` alone."""
-        ...
-
-    def validation_pairs(self, seed: int) -> list[tuple[str, Array, Array]]:
-        """Held-out (name, rainy, clean) triples, float32 (H, W, 3) in [0, 1]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -105,15 +90,15 @@ def draw_batch(source: PairSource, config: TrainingConfig, rank: int, step: int)
     return rainy, clean
 
 
-def batches(source: PairSource, config: TrainingConfig, rank: int, start: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(step, rainy, clean) from `start` on; the next batch is drawn in a thread while this one is trained on."""
+def batches(source: PairSource, config: TrainingConfig, rank: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rainy, clean) of every step from `start` on; the next is drawn in a thread while this one is trained on."""
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(draw_batch, source, config, rank, start)
         for step in range(start, config.steps):
-            rainy, clean = pending.result()
+            batch = pending.result()
             if step + 1 < config.steps:
                 pending = pool.submit(draw_batch, source, config, rank, step + 1)
-            yield step, rainy, clean
+            yield batch
 
 
 class AveragedWeights:
@@ -134,18 +119,6 @@ class AveragedWeights:
             average[key].copy_(latest[key])
 
 
-@torch.no_grad()
-def validate(model: ESDNet, pairs: list[tuple[str, Array, Array]], device: torch.device) -> tuple[float, float]:
-    """Mean PSNR (dB) and SSIM on Y of whole validation images, in float32."""
-    scores = []
-    for _, rainy, clean in pairs:
-        image = torch.from_numpy(rainy).permute(2, 0, 1).unsqueeze(0).to(device)
-        restored = model(image)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-        scores.append((psnr_y(restored, clean), ssim_y(restored, clean)))
-    psnr, similarity = np.mean(scores, axis=0)
-    return float(psnr), float(similarity)
-
-
 class Trainer:
     """One run in one folder. `run` trains from the step reached so far to the end, or until a signal asks to stop."""
 
@@ -161,6 +134,7 @@ class Trainer:
         self.loss = RestorationLoss(config.l1_weight, config.ssim_on_luma)
         self.average = AveragedWeights(self.model, config.ema)
         self.step = 0
+        self.saved: int | None = None  # the step of last.pt
         self.best_psnr = -math.inf
         self.pairs = source.validation_pairs(config.seed)[: config.validation_images] if worker.rank == 0 else []
 
@@ -180,7 +154,8 @@ class Trainer:
         self.model.load_state_dict(content["state_dict"])
         self.average.model.load_state_dict(extra["ema"])
         self.optimizer.load_state_dict(extra["optimizer"])
-        self.step, self.best_psnr = extra["step"], extra["best_psnr"]
+        self.step = self.saved = extra["step"]
+        self.best_psnr = extra["best_psnr"]
 
     def save(self) -> None:
         """Write last.pt so that a crash leaves the previous one."""
@@ -192,6 +167,7 @@ class Trainer:
             "training": asdict(self.config),
         }
         save_checkpoint(self.last, self.model, extra)
+        self.saved = self.step
 
     def train_step(self, rainy: Tensor, clean: Tensor) -> float:
         """One optimizer step; returns the loss. A loss or gradient that is not finite stops the run."""
@@ -212,66 +188,47 @@ class Trainer:
         return float(loss.detach())
 
     def _not_finite(self, loss: float, norm: float) -> str:
-        kept = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
-        return f"training: loss {loss} and gradient norm {norm} at step {self.step}: {kept}; lower --lr"
+        kept = "no checkpoint was written yet" if self.saved is None else f"the last good checkpoint is {self.last}"
+        reached = "" if self.saved is None else f" of step {self.saved}"
+        return f"training: loss {loss}, gradient norm {norm} at step {self.step}: {kept}{reached}; lower --lr"
 
-    def run(self) -> None:
-        """Train to the end; log, save and validate on the way. Rank 0 alone writes."""
+    def run(self) -> bool:
+        """Train to the end; log, save and validate on the way. True if the end was reached. Rank 0 alone writes."""
         writes = self.worker.rank == 0
-        log = RunLog(self.out / "log.csv", self.step) if writes else None
-        losses: list[float] = []
-        with _stop_signal(self.worker.size == 1) as stop, _progress(self.config.steps, self.step, writes) as bar:
-            for _, rainy, clean in batches(self.source, self.config, self.worker.rank, self.step):
+        with ExitStack() as stack:
+            log = stack.enter_context(closing(RunLog(self.out, self.step))) if writes else None
+            stop = stack.enter_context(_stop_signal(self.worker.size == 1))
+            bar = stack.enter_context(progress_bar(self.config.steps, self.step, writes))
+            stack.callback(self._leave_group)
+            losses: list[float] = []
+            for rainy, clean in batches(self.source, self.config, self.worker.rank, self.step):
                 losses.append(self.train_step(rainy, clean))
                 bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}", refresh=False)
                 bar.update()
-                done = self.step == self.config.steps or stop.is_set()
-                validated = done or self.step % self.config.validate_every == 0
-                if log and (validated or self.step % self.config.save_every == 0):
-                    scores = self._validate_and_keep() if validated else None
+                ends = self.step == self.config.steps or stop.is_set()
+                validates = ends or self.step % self.config.validate_every == 0
+                if log and (validates or self.step % self.config.save_every == 0):
+                    validation = self._keep() if validates else None
                     self.save()
-                    log.add(self.step, float(np.mean(losses)), learning_rate(self.step - 1, self.config), scores)
+                    log.add(self.step, float(np.mean(losses)), learning_rate(self.step - 1, self.config), validation)
                     losses.clear()
-                if done:
+                if ends:
                     break
+        return self.step == self.config.steps
 
-    def _validate_and_keep(self) -> tuple[float, float] | None:
-        """Score the averaged weights, write ema.pt, and best.pt where they are the best so far."""
+    def _leave_group(self) -> None:
+        """Drop the wrapper that synchronises: it must go before the process group does, or gloo waits for ever."""
+        self.network = self.model
+
+    def _keep(self) -> Validation | None:
+        """Score the averaged weights; write them to ema.pt, and to best.pt where they are the best so far."""
         extra = {"step": self.step, "training": asdict(self.config)}
-        scores = validate(self.average.model, self.pairs, self.worker.device) if self.pairs else None
+        validation = validate(self.average.model, self.pairs, self.worker.device) if self.pairs else None
         save_checkpoint(self.out / "ema.pt", self.average.model, extra)
-        if scores and scores[0] > self.best_psnr:
-            self.best_psnr = scores[0]
-            save_checkpoint(self.out / "best.pt", self.average.model, {**extra, "validation_psnr": scores[0]})
-        return scores
-
-
-class RunLog:
-    """log.csv: one line per save; lines beyond the step that a run resumes from are dropped."""
-
-    HEADER = "step,loss,lr,psnr_y,ssim_y,seconds"
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path, self.started = path, time.monotonic()
-        old = path.read_text().splitlines()[1:] if path.exists() else []
-        kept = [line for line in old if int(line.split(",")[0]) <= step]
-        self.before = float(kept[-1].split(",")[-1]) if kept else 0.0
-        path.write_text("\n".join([self.HEADER, *kept]) + "\n")
-
-    def add(self, step: int, loss: float, lr: float, scores: tuple[float, float] | None) -> None:
-        """Append a line; `seconds` counts all sessions of the run."""
-        psnr, similarity = (f"{scores[0]:.4f}", f"{scores[1]:.5f}") if scores else ("", "")
-        seconds = self.before + time.monotonic() - self.started
-        with self.path.open("a") as file:
-            file.write(f"{step},{loss:.6f},{lr:.4e},{psnr},{similarity},{seconds:.0f}\n")
-        if scores:
-            tqdm.write(f"step {step}: loss {loss:.4f}, validation {psnr} dB, SSIM {similarity}", file=sys.stderr)
-
-
-def _progress(steps: int, start: int, shown: bool) -> tqdm[None]:
-    """A bar with speed and time left on a terminal, a line a minute in a file."""
-    interval = 0.5 if sys.stderr.isatty() else 60.0
-    return tqdm(total=steps, initial=start, disable=not shown, unit="step", mininterval=interval, smoothing=0.05)
+        if validation and validation.psnr > self.best_psnr:
+            self.best_psnr = validation.psnr
+            save_checkpoint(self.out / "best.pt", self.average.model, {**extra, "validation_psnr": validation.psnr})
+        return validation
 
 
 @contextmanager
