@@ -1,4 +1,4 @@
-"""The same ESDNet as others would run it: batch norms folded and LIF fused, or plain snnTorch step by step; no counting.
+"""The same ESDNet as others would run it: batch norms folded and LIF fused, or plain snnTorch, step by step; uncounted.
 
 In: a trained ESDNet. Out: a torch module of the same function, in eval mode.
 """

@@ -7,6 +7,7 @@ ours          as esdnet trains: LIF fused over time, pooling with direct gradien
 leaky         ours, but every LIF calls snntorch.Leaky step by step
 stepwise      plain snnTorch: convolutions and Leaky called step by step, attention with torch's own mean and amax
 spikingjelly  multi-step LIFNode (torch backend), steps folded into the batch, the same plain attention
+ours, bf16    ours with convolutions in bfloat16 (--precision bf16 of the trainer); less exact: no comparison
 Outputs and gradients are compared in float64 first. Then every round times each version once, on one thread; printed
 are medians of CPU time, so that other load on the machine matters less, and what ours is faster by. The last column is
 the gain's spread over the rounds (lowest and highest).
@@ -39,6 +40,7 @@ from esdnet.model import ESDNet
 
 CHANNELS = 16
 TOLERANCE = 1e-5  # relative, in float64: snnTorch hands gradients of spikes on in float32
+BF16 = "ours, bf16"
 Parts = dict[type, Callable[..., nn.Module]]
 
 
@@ -117,14 +119,15 @@ def make_version(name: str, module: nn.Module) -> nn.Module:
     return top
 
 
-def run_step(module: nn.Module, inputs: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+def run_step(module: nn.Module, inputs: Tensor, weights: Tensor, bf16: bool = False) -> tuple[Tensor, list[Tensor]]:
     """Forward and backward; returns the output and the gradients of inputs and parameters."""
     for part in module.modules():
         if type(part).__name__ == "LIFNode":  # spikingjelly's neurons keep their membranes between calls
             part.reset()
     module.zero_grad(set_to_none=True)
     inputs = inputs.detach().requires_grad_()
-    output = module(inputs)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        output = module(inputs)
     (output * weights).sum().backward()
     return output.detach(), [inputs.grad, *(p.grad for p in module.parameters())]
 
@@ -147,11 +150,13 @@ def measure(subject: str, module: nn.Module, inputs: Tensor, rounds: int) -> Non
     versions = {name: make_version(name, module) for name in VERSIONS if name != "stepwise" or subject != "LIF"}
     weights = torch.randn_like(module(inputs).detach())
     check_agreement(versions, inputs, weights)
+    if subject != "LIF":
+        versions[BF16] = make_version("ours", module)
     seconds: dict[str, list[float]] = {name: [] for name in versions}
     for round_number in range(rounds + 1):
         for name, candidate in versions.items():
             start = time.process_time()
-            run_step(candidate, inputs, weights)
+            run_step(candidate, inputs, weights, bf16=name == BF16)
             if round_number:  # the first warms up
                 seconds[name].append(time.process_time() - start)
     ours = statistics.median(seconds["ours"])

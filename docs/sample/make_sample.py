@@ -1,6 +1,6 @@
 """Makes the bundled sample: a public-domain photo from scikit-image, and the same photo with rain drawn over it.
 
-python docs/sample/make_sample.py   writes rainy.png, clean.png and rainy_64.png beside this file, the same bytes every time.
+python docs/sample/make_sample.py   writes rainy.png, clean.png and rainy_64.png beside this file, always the same.
 """
 
 from __future__ import annotations
