@@ -18,6 +18,7 @@ import numpy as np
 from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from esdnet.data import PairedFolder
 from esdnet.errors import report_user_errors
+from esdnet.memory import keep_freed_memory
 from esdnet.metrics import psnr_y
 from export.calibration import calibration_images, quantize_on_images
 from export.integer_run import run_integer, to_pixels
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def score(args: argparse.Namespace) -> int:
+    keep_freed_memory()
     network = lower(load_checkpoint(args.checkpoint), args.checkpoint.stem)
     integer = quantize_on_images(network, calibration_images(args.calibration, network.size_multiple))
     rows = []

@@ -1,23 +1,27 @@
-"""Calibration: the range of every value of a network on images, measured in wide integers, the same on every machine.
+"""Calibration: ranges and means of a network's values on images, measured in wide integers, equal on every machine.
 
-In: a Network and images (by default the rainy photo that ships with the documentation). Out: ranges for `quantize`.
+In: a Network and images (by default the rainy photo that ships with the documentation). Out: the integer network.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from esdnet.errors import UserError
 from esdnet.images import list_images, load_image
-from export.integer_network import IntegerNetwork, Operation
+from export.bias_correction import correct_biases
+from export.integer_network import IntegerConv, IntegerNetwork, Operation
 from export.integer_run import run_integer, to_pixels
 from export.lava_dl_rules import check_loihi_limits
-from export.network import Network
+from export.network import Array, Network
 from export.quantize import quantize
 
 DEFAULT_IMAGE = Path(__file__).resolve().parents[1] / "docs" / "sample" / "rainy.png"
@@ -50,27 +54,43 @@ def centre_pixels(path: Path | None, height: int, width: int) -> NDArray[np.uint
     return pixels[:, top : top + height, left : left + width]
 
 
-def measure_ranges(network: Network, images: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
-    """The largest |value| of every node over 8-bit images (C, H, W), in real units.
+@dataclass(frozen=True)
+class Calibration:
+    """What the images showed: the largest |value| of every node, the mean input of every convolution per channel."""
 
-    Measured on the network with quantised weights and 28-bit values, so no float decides a scale.
+    ranges: dict[str, float]
+    input_means: dict[str, Array]
+
+
+def measure(network: Network, images: Sequence[NDArray[np.uint8]]) -> Calibration:
+    """Ranges and means over 8-bit images (C, H, W), in real units.
+
+    Measured on the network with quantised weights and 28-bit values, so that they are the same on every machine.
     """
     if not images:
         raise UserError(f"{network.name}: no calibration images")
     wide = quantize(network, None)
     ranges = {operation.name: 0.0 for operation in wide.operations}
+    sums: dict[str, NDArray[np.int64]] = {}
+    counts: Counter[str] = Counter()
 
     def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
         largest = max(-int(value.min()), int(value.max())) * operation.output.scale
         ranges[operation.name] = max(ranges[operation.name], largest)
+        if isinstance(operation, IntegerConv):
+            total = inputs[0].sum((0, 2, 3), dtype=torch.int64).numpy()
+            sums[operation.name] = sums.get(operation.name, 0) + total
+            counts[operation.name] += inputs[0].numel() // len(total)
 
     for image in images:
         run_integer(wide, image, observe)
-    return ranges
+    scales = {name: wide.by_name[wide.network[name].inputs[0]].output.scale for name in sums}
+    return Calibration(ranges, {name: total * scales[name] / counts[name] for name, total in sums.items()})
 
 
 def quantize_on_images(network: Network, images: Sequence[NDArray[np.uint8]]) -> IntegerNetwork:
-    """The integer network, its scales from the values on these 8-bit images (C, H, W), within Loihi's limits."""
-    integer = quantize(network, measure_ranges(network, images))
+    """The integer network: scales and corrected biases from these 8-bit images (C, H, W), within Loihi's limits."""
+    calibration = measure(network, images)
+    integer = quantize(correct_biases(network, calibration.input_means), calibration.ranges)
     check_loihi_limits(integer, images)
     return integer

@@ -104,9 +104,16 @@ def _saturate(x: Tensor, to: Format) -> Tensor:
     return x.clamp_(to.low, to.high)
 
 
-def _rescale(x: Tensor, rescale: Rescale) -> Tensor:
-    """A new tensor: (x * multiplier + half) >> shift."""
-    return (x * _constant(rescale.multiplier, x)).add_(_half(rescale.shift)).bitwise_right_shift_(rescale.shift)
+def _rescale_(x: Tensor, rescale: Rescale) -> Tensor:
+    """In place: (x * multiplier + half) >> shift."""
+    if rescale.multiplier.size > 1 or rescale.multiplier.item() != 1:
+        x.mul_(_constant(rescale.multiplier, x))
+    return _round_(x, rescale.shift)
+
+
+def _round_(x: Tensor, shift: int) -> Tensor:
+    """In place: x / 2^shift, rounded half up."""
+    return x.add_(_half(shift)).bitwise_right_shift_(shift) if shift else x
 
 
 @singledispatch
@@ -130,7 +137,7 @@ def _(operation: IntegerConv, inputs: Sequence[Tensor], steps: int) -> Tensor:
     sums = convolve(inputs[0], _constant(operation.weight, inputs[0]), operation.node)
     if operation.bias is not None:
         sums += _constant(operation.bias, sums)[:, None, None]
-    return sums if operation.rescale is None else _saturate(_rescale(sums, operation.rescale), operation.output)
+    return sums if operation.rescale is None else _saturate(_rescale_(sums, operation.rescale), operation.output)
 
 
 @execute.register
@@ -140,67 +147,77 @@ def _(operation: IntegerLinear, inputs: Sequence[Tensor], steps: int) -> Tensor:
     weight = _constant(operation.weight, x, torch.float64)
     bias = None if operation.bias is None else _constant(operation.bias, x, torch.float64)
     sums = F.linear(x, weight, bias).transpose(axis, 3).to(torch.int64)
-    return _saturate(_rescale(sums, operation.rescale), operation.output)
+    return _saturate(_rescale_(sums, operation.rescale), operation.output)
 
 
-def _decay(state: Tensor, keep: int) -> Tensor:
-    """state * keep >> 12, rounded toward zero."""
-    product = state * keep
-    return product.add_((product >> 63) & (2**DECAY_BITS - 1)).bitwise_right_shift_(DECAY_BITS)
+def _decay_(state: Tensor, keep: int) -> Tensor:
+    """In place: state * keep >> 12, rounded toward zero."""
+    toward_zero = (state >> 63) & (2**DECAY_BITS - 1)  # what a negative number needs on top
+    return state.mul_(keep).add_(toward_zero).bitwise_right_shift_(DECAY_BITS)
 
 
 def neuron_steps(operation: IntegerNeuron, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Step by step: the membrane before the reset (C, H, W), int64, and the spikes, bool."""
-    current = kept = torch.zeros_like(x[0], dtype=torch.int64)
-    for step in range(len(x)):
-        current, membrane, spikes = neuron_step(operation, x[step], current, kept)
+    """Step by step: the membrane before the reset (C, H, W), int64, and the spikes, bool. Both change afterwards."""
+    current, membrane = (torch.zeros_like(x[0], dtype=torch.int64) for _ in range(2))
+    for frame in x:
+        spikes = neuron_step(operation, frame, current, membrane)
         yield membrane, spikes
-        kept = membrane.masked_fill(spikes, 0)
+        membrane.masked_fill_(spikes, 0)
 
 
-def neuron_step(operation: IntegerNeuron, x: Tensor, current: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Current, membrane before the reset, spikes: of one frame x, the current so far and the membrane that was kept."""
+def neuron_step(operation: IntegerNeuron, x: Tensor, current: Tensor, membrane: Tensor) -> Tensor:
+    """The spikes (C, H, W) of one frame. `current` and `membrane` go one step on, in place, before the reset."""
+    arrived = x.to(torch.int64)
+    if operation.rescale is not None:
+        arrived = _rescale_(arrived.clone(), operation.rescale).clamp_(-CURRENT_LIMIT, CURRENT_LIMIT)
     keep_current = 2**DECAY_BITS - (operation.current_decay + 1)
-    total = _arriving(operation.rescale, x.to(torch.int64)) << CURRENT_SHIFT
     if keep_current:
-        total += _decay(current, keep_current)
-    above = total > STATE_LIMIT
-    total += 2 * STATE_LIMIT * (total <= -STATE_LIMIT)
-    total -= 2 * STATE_LIMIT * above
-    membrane = _decay(kept, 2**DECAY_BITS - operation.membrane_decay).add_(total)
-    membrane += _constant(operation.bias, x) << CURRENT_SHIFT
+        _decay_(current, keep_current).add_(arrived << CURRENT_SHIFT)
+    else:
+        torch.bitwise_left_shift(arrived, CURRENT_SHIFT, out=current)
+    _wrap_(current)
+    _decay_(membrane, 2**DECAY_BITS - operation.membrane_decay).add_(current)
+    if np.any(operation.bias):
+        membrane.add_(_constant(operation.bias, x) << CURRENT_SHIFT)
     membrane.clamp_(1 - STATE_LIMIT, STATE_LIMIT - 1)
-    return total, membrane, membrane > _constant(operation.threshold, x) << CURRENT_SHIFT
+    return membrane > _constant(operation.threshold, x) << CURRENT_SHIFT
 
 
-def _arriving(rescale: Rescale | None, x: Tensor) -> Tensor:
-    """What a neuron adds up: its input, or that on another scale, saturated to 18 bits."""
-    return x if rescale is None else _rescale(x, rescale).clamp_(-CURRENT_LIMIT, CURRENT_LIMIT)
+def _wrap_(current: Tensor) -> None:
+    """In place: 2^24 off above 2^23, 2^24 on at or below -2^23."""
+    lowest, highest = (int(bound) for bound in torch.aminmax(current))
+    if highest > STATE_LIMIT or lowest <= -STATE_LIMIT:
+        above = current > STATE_LIMIT
+        current.add_(2 * STATE_LIMIT * (current <= -STATE_LIMIT)).sub_(2 * STATE_LIMIT * above)
 
 
 @execute.register
 def _(operation: IntegerNeuron, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    return torch.stack([spikes for _, spikes in neuron_steps(operation, inputs[0])])
+    spikes = torch.empty(inputs[0].shape, dtype=torch.bool, device=inputs[0].device)
+    for step, (_, fired) in enumerate(neuron_steps(operation, inputs[0])):
+        spikes[step] = fired
+    return spikes
 
 
 @execute.register
 def _(operation: IntegerAdd, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    shift, (first, second) = operation.rescale.shift, operation.rescale.multiplier.tolist()
-    total = inputs[0].to(torch.int64) * first + inputs[1].to(torch.int64) * second
-    return _saturate(total.add_(_half(shift)).bitwise_right_shift_(shift), operation.output)
+    x, y = (value.to(torch.int64) for value in inputs)
+    first, second = operation.rescale.multiplier.tolist()
+    total = torch.add(x if first == 1 else x * first, y, alpha=second)
+    return _saturate(_round_(total, operation.rescale.shift), operation.output)
 
 
 @execute.register
 def _(operation: IntegerMul, inputs: Sequence[Tensor], steps: int) -> Tensor:
     product = inputs[0].to(torch.int64) * inputs[1].to(torch.int64)
-    return _saturate(_rescale(product, operation.rescale), operation.output)
+    return _saturate(_rescale_(product, operation.rescale), operation.output)
 
 
 @execute.register
 def _(operation: IntegerAffine, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    x, shift = inputs[0].to(torch.int64), operation.rescale.shift
+    x = inputs[0].to(torch.int64)
     total = x * _constant(operation.rescale.multiplier, x) + _constant(operation.offset, x)
-    return _saturate(total.add_(_half(shift)).bitwise_right_shift_(shift), operation.output)
+    return _saturate(_round_(total, operation.rescale.shift), operation.output)
 
 
 @execute.register
@@ -216,7 +233,7 @@ def _(operation: IntegerMean, inputs: Sequence[Tensor], steps: int) -> Tensor:
     axes = [AXES.index(axis) for axis in operation.node.axes]
     total = inputs[0].sum(axes, keepdim=True, dtype=torch.int64)
     multiplier, shift = reciprocal(inputs[0].numel() // total.numel())
-    return _saturate((total * multiplier).add_(_half(shift)).bitwise_right_shift_(shift), operation.output)
+    return _saturate(_round_(total * multiplier, shift), operation.output)
 
 
 @execute.register
@@ -232,7 +249,7 @@ def _(operation: IntegerRelu, inputs: Sequence[Tensor], steps: int) -> Tensor:
 @execute.register
 def _(operation: IntegerSigmoid, inputs: Sequence[Tensor], steps: int) -> Tensor:
     middle = TABLE_SIZE // 2
-    index = _rescale(inputs[0], operation.rescale).clamp_(-middle, middle - 1).add_(middle)
+    index = _rescale_(inputs[0].clone(), operation.rescale).clamp_(-middle, middle - 1).add_(middle)
     return _constant(operation.table.astype(np.int64), index)[index]
 
 
@@ -258,5 +275,4 @@ def _double(x: Tensor, axis: int) -> Tensor:
 
 @execute.register
 def _(operation: IntegerOutput, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    rounded = (inputs[0] + _half(operation.right)).bitwise_right_shift_(operation.right)
-    return _saturate(rounded, operation.output)
+    return _saturate(_round_(inputs[0].clone(), operation.right), operation.output)

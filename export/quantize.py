@@ -8,6 +8,7 @@ sums as they are: Lava-DL's neurons have one threshold a layer.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import singledispatch
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from export.integer_formats import STREAM_BITS, Formats, QuantizationError, Ranges, is_raw
 from export.integer_network import (
+    CURRENT_SHIFT,
     DECAY_BITS,
     GATE,
     MEAN_BITS,
@@ -91,22 +93,41 @@ def weight_scale(weight: Array) -> float:
     return float(steps[int(np.argmin(errors))])
 
 
+def align_step(weight: Array, step: float, threshold: float) -> float:
+    """A step close to `step` in which the threshold is a whole number and half of the smallest fraction of a membrane.
+
+    Then v > whole is H >= threshold for every membrane, not only for whole ones. Weights that the step holds exactly
+    keep it.
+    """
+    whole = round(threshold / step)
+    if whole < 1 or np.array_equal(round_weight(weight, step) * step, weight):
+        return step
+    return threshold / (whole + 0.5 / 2**CURRENT_SHIFT)
+
+
 def round_weight(weight: Array, step: float | Array) -> Array:
     """Weights in units of `step`, rounded and clipped to 8 bits, still float64."""
     return np.clip(np.rint(weight / step), -WEIGHT_LIMIT, WEIGHT_LIMIT)
 
 
-def _quantize_weight(node: Conv | Linear, per_channel: bool) -> tuple[NDArray[np.int8], Array]:
-    """int8 weight (O, ...) and its steps (O,)."""
+def quantize_layer_weight(node: Conv | Linear, network: Network) -> tuple[NDArray[np.int8], Array]:
+    """int8 weight (O, ...) and its steps (O,): one step for all where neurons read the sums as they are."""
     weight = node.weight
     if not np.isfinite(weight).all() or (node.bias is not None and not np.isfinite(node.bias).all()):
         raise QuantizationError(f"{node.name} ({node.kind}): NaN or infinite weights; take an earlier checkpoint")
-    if per_channel:
-        steps = np.array([weight_scale(part) for part in weight])
+    if is_raw(network, node):
+        steps = np.full(len(weight), _layer_step(weight, [network[name] for name in network.readers[node.name]]))
     else:
-        steps = np.full(len(weight), weight_scale(weight))
+        steps = np.array([weight_scale(part) for part in weight])
     whole = round_weight(weight, steps.reshape(-1, *[1] * (weight.ndim - 1)))
     return whole.astype(np.int8), steps
+
+
+def _layer_step(weight: Array, readers: Sequence[Node]) -> float:
+    """The step of a layer that neurons read; where they all have one threshold it is aligned to that."""
+    step = weight_scale(weight)
+    thresholds = {float(value) for node in readers if isinstance(node, Neuron) for value in node.threshold.reshape(-1)}
+    return align_step(weight, step, thresholds.pop()) if len(thresholds) == 1 else step
 
 
 def rescale_by(ratio: Array | float, shape: tuple[int, ...] = (), reference: float | None = None) -> Rescale:
@@ -152,7 +173,7 @@ def _(node: Repeat, formats: Formats) -> Operation:
 @quantize_node.register
 def _(node: Conv, formats: Formats) -> Operation:
     raw = is_raw(formats.network, node)
-    weight, steps = _quantize_weight(node, per_channel=not raw)
+    weight, steps = quantize_layer_weight(node, formats.network)
     source = formats.of(node.inputs[0])
     quantized = replace(node, weight=weight * steps.reshape(-1, 1, 1, 1))
     if raw:
@@ -168,7 +189,7 @@ def _(node: Conv, formats: Formats) -> Operation:
 
 @quantize_node.register
 def _(node: Linear, formats: Formats) -> Operation:
-    weight, steps = _quantize_weight(node, per_channel=True)
+    weight, steps = quantize_layer_weight(node, formats.network)
     source, output = formats.of(node.inputs[0]), formats.of(node.name)
     bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
     shape = (-1, 1, 1, 1) if node.axis == "T" else (-1, 1, 1)

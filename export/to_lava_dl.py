@@ -83,11 +83,13 @@ def _write_and_check(
     network: Network, pixels: NDArray[np.uint8], args: argparse.Namespace, folder: Path
 ) -> tuple[Recording, str]:
     """What was measured, and what failed (empty if nothing did)."""
+    from esdnet.memory import keep_freed_memory
     from export.calibration import calibration_images, quantize_on_images
     from export.integer_file import integer_digest
     from export.lava_dl_folder import read_integer, write_folder
     from export.lava_dl_report import acs_line, facts, loss_table, record
 
+    keep_freed_memory()
     images = calibration_images(args.calibration, network.size_multiple)
     print(f"calibrating, images: {len(images)} ...", file=sys.stderr)
     integer = quantize_on_images(network, images)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 @lru_cache(maxsize=1)
 def integer_network(source: Source) -> IntegerNetwork:
     """The integers of a source: those of a Lava-DL export, or its graph quantised on the image that ships."""
+    from esdnet.memory import keep_freed_memory
     from export.calibration import calibration_images, quantize_on_images
 
+    keep_freed_memory()
     if source.integer is not None:
         return source.integer
     return quantize_on_images(source.network, calibration_images(None, source.network.size_multiple))

@@ -28,9 +28,8 @@ class IntegerState(NeuronState):
 
     def step(self, x: Tensor) -> Tensor:
         """Integrate one frame (1, C, H, W); the spikes as booleans of that shape."""
-        current, membrane, spikes = neuron_step(self.operation, x[0], self.current, self.membrane)
-        self.current.copy_(current)
-        self.membrane.copy_(membrane.masked_fill_(spikes, 0))
+        spikes = neuron_step(self.operation, x[0], self.current, self.membrane)
+        self.membrane.masked_fill_(spikes, 0)
         return spikes.unsqueeze(0)
 
 

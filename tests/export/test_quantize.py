@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from esdnet.errors import UserError
-from export.calibration import calibration_images, centre_pixels, measure_ranges, quantize_on_images
+from export.bias_correction import correct_biases
+from export.calibration import calibration_images, centre_pixels, measure, quantize_on_images
 from export.integer_file import integer_digest
 from export.integer_formats import Formats, QuantizationError
 from export.integer_network import (
@@ -30,7 +31,16 @@ from export.integer_network import (
 )
 from export.integer_run import execute, run_integer, to_pixels
 from export.network import Conv, Input, Linear, Network, NetworkError, Neuron, Node, Output, Repeat, Resize
-from export.quantize import _threshold, quantize, quantize_node, rescale_by, round_weight, weight_scale
+from export.quantize import (
+    _threshold,
+    align_step,
+    quantize,
+    quantize_layer_weight,
+    quantize_node,
+    rescale_by,
+    round_weight,
+    weight_scale,
+)
 from hw_sim import simulator
 from tests.random_networks import random_network
 
@@ -120,6 +130,45 @@ def test_rescaling_is_exact_for_powers_of_two_and_close_for_others(ratio):
     assert abs(int(found.multiplier) / 2.0**found.shift / ratio - 1) <= (0 if np.log2(ratio) % 1 == 0 else 2.0**-16)
 
 
+@pytest.mark.parametrize("threshold", [0.15, 0.5, 1.234])
+def test_an_aligned_step_compares_as_the_float_threshold_does(threshold):
+    """Every membrane k/64 around the threshold: v > whole and v * step >= threshold are the same."""
+    weight = np.random.default_rng(0).normal(0, 0.1, 200)
+    step = weight_scale(weight)
+    aligned = align_step(weight, step, threshold)
+    assert abs(aligned / step - 1) <= 0.6 / (threshold / step)
+    whole = int(_threshold(neuron("n", threshold), aligned))
+    membranes = np.arange(64 * (whole - 3), 64 * (whole + 3))
+    assert np.array_equal(membranes > 64 * whole, membranes / 64 * aligned >= threshold)
+
+
+def test_steps_that_hold_the_weights_exactly_or_dwarf_the_threshold_are_kept():
+    dyadic = np.random.default_rng(0).integers(-127, 128, 50) / 128
+    assert align_step(dyadic, 2.0**-7, 0.15) == 2.0**-7
+    assert align_step(np.array([1.0, 0.3]), 1 / 127, 0.001) == 1 / 127
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_corrected_biases_keep_the_mean_of_the_sums(groups):
+    """On constant inputs of the measured mean, rounded weights and corrected bias give the float layer's sums."""
+    rng = np.random.default_rng(groups)
+    weight, bias = rng.normal(size=(4, 6 // groups, 1, 1)), rng.normal(size=4)
+    network = chain(conv("a", rng.normal(size=(6, 3, 1, 1))), conv("b", weight, bias=bias, groups=groups))
+    means = rng.normal(size=6)
+    corrected = correct_biases(network, {"b": means})["b"]
+    rounded, steps = quantize_layer_weight(network["b"], network)
+    x = torch.from_numpy(means)[None, :, None, None]
+    expected = simulator.execute_node(network["b"], [x], 1, torch.float64)
+    quantized = dataclasses.replace(corrected, weight=rounded * steps[:, None, None, None])
+    assert torch.allclose(simulator.execute_node(quantized, [x], 1, torch.float64), expected, rtol=0, atol=1e-12)
+    assert np.abs(corrected.bias - bias).max() > 1e-5
+
+
+def test_layers_without_a_bias_stay_without():
+    network = chain(conv("a", np.ones((3, 3, 1, 1))))
+    assert correct_biases(network, {})["a"].bias is None
+
+
 def test_rescaling_of_zero():
     assert int(rescale_by(0.0).multiplier) == 0
 
@@ -178,14 +227,14 @@ def test_no_scale_is_finer_than_the_floor_and_calibration_leaves_headroom():
     """Two images that differ by much get the same scales as long as nothing doubles."""
     network = random_network(0)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
-    ranges = measure_ranges(network, [pixels])
+    ranges = measure(network, [pixels]).ranges
     integer = quantize(network, ranges)
     for operation in integer.operations:
         if operation.output.bits == 18:
             scale = operation.output.scale
             assert operation.output.high * scale >= 1.9 * ranges[operation.name]
             assert scale >= 2.0**-14 or np.isclose(scale, 1 / 255 / 256)
-    assert integer_equal(quantize(network, measure_ranges(network, [pixels, pixels // 2])), integer)
+    assert integer_equal(quantize(network, measure(network, [pixels, pixels // 2]).ranges), integer)
 
 
 def integer_equal(one, other) -> bool:
@@ -194,7 +243,7 @@ def integer_equal(one, other) -> bool:
 
 def test_ranges_are_those_of_the_float_network(tiny_network, photo):
     pixels = to_pixels(photo)
-    ranges = measure_ranges(tiny_network, [pixels])
+    ranges = measure(tiny_network, [pixels]).ranges
     stream = simulator.execute_node(
         tiny_network["patch_embed.proj"], [torch.from_numpy(pixels / 255.0)[None]], 4, torch.float64
     )
@@ -274,7 +323,7 @@ def test_gains_of_both_signs_and_a_fine_input_are_rescaled(tiny_network):
 
 def test_calibration_needs_images(tmp_path, tiny_network):
     with pytest.raises(UserError, match="tiny: no calibration images"):
-        measure_ranges(tiny_network, [])
+        measure(tiny_network, [])
     with pytest.raises(UserError, match=r"--calibration .*missing: expected a folder of rainy images"):
         calibration_images(tmp_path / "missing", 4)
     with pytest.raises(UserError, match="holds no image"):
