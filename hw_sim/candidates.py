@@ -20,27 +20,27 @@ from esdnet.model import ESDNet
 from export.agreement import Values, on_given_inputs
 from hw_sim import simulator, torch_backend
 from hw_sim.result import Result
-from hw_sim.verification import Candidate, Precision, Subject, simulate_layers
+from hw_sim.verification import Candidate, FloatPrecision, Subject, simulate_layers
 
 
 def float_candidates(device: str) -> list[Candidate]:
-    """Every backend that computes in floating point, torch first. `device`: where torch and the simulator run."""
+    """Every backend in floating point, torch first. `device`: where torch runs; the simulator there and on the CPU."""
     fused, unfused = partial(_torch_model, device, True), partial(_torch_model, device, False)
     return [
         _torch_backend(f"torch on {device}", "float32", fused),
         _torch_backend("snnTorch, step by step", "float64", unfused),
         _torch_backend("snnTorch, step by step", "float32", unfused),
-        *(_simulator(precision, device) for precision in _BOTH),
+        *(_simulator(precision, place) for place in dict.fromkeys((device, "cpu")) for precision in _BOTH),
         Candidate("NIR, written and read back", "float64", _run_nir),
         *(_onnx(precision) for precision in _BOTH),
         *(Candidate("Lava", precision, partial(_run_lava, precision)) for precision in _BOTH),
     ]
 
 
-_BOTH: tuple[Precision, Precision] = ("float64", "float32")
+_BOTH: tuple[FloatPrecision, FloatPrecision] = ("float64", "float32")
 
 
-def _torch_model(device: str, fused: bool, precision: Precision, model: ESDNet) -> ESDNet:
+def _torch_model(device: str, fused: bool, precision: FloatPrecision, model: ESDNet) -> ESDNet:
     """A copy of the model; not fused, it calls snntorch.Leaky once per step."""
     ready = copy.deepcopy(model).to(device, getattr(torch, precision)).eval()
     for module in ready.modules():
@@ -49,7 +49,7 @@ def _torch_model(device: str, fused: bool, precision: Precision, model: ESDNet) 
     return ready
 
 
-def _torch_backend(name: str, precision: Precision, prepare: Any) -> Candidate:
+def _torch_backend(name: str, precision: FloatPrecision, prepare: Any) -> Candidate:
     def run(subject: Subject) -> Result:
         model = prepare(precision, subject.model)
         device = str(next(model.parameters()).device)
@@ -61,7 +61,7 @@ def _torch_backend(name: str, precision: Precision, prepare: Any) -> Candidate:
     return Candidate(name, precision, run, run_layers)
 
 
-def _simulator(precision: Precision, device: str) -> Candidate:
+def _simulator(precision: FloatPrecision, device: str) -> Candidate:
     return Candidate(
         f"simulator on {device}",
         precision,
@@ -86,7 +86,7 @@ def _run_nir(subject: Subject) -> Result:
     return Result(output, spikes)
 
 
-def _onnx(precision: Precision) -> Candidate:
+def _onnx(precision: FloatPrecision) -> Candidate:
     def run(subject: Subject) -> Result:
         from export.onnx_format import to_model
         from export.onnx_run import run_image
@@ -103,7 +103,7 @@ def _onnx(precision: Precision) -> Candidate:
     return Candidate("ONNX Runtime", precision, run, run_layers)
 
 
-def _run_lava(precision: Precision, subject: Subject) -> Result:
+def _run_lava(precision: FloatPrecision, subject: Subject) -> Result:
     from hw_sim import lava_backend
 
     image = np.asarray(subject.image, precision)

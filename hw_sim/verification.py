@@ -33,7 +33,8 @@ from hw_sim import torch_backend
 from hw_sim.result import Comparison, Result, compare
 from hw_sim.simulator import execute_node
 
-Precision = Literal["float64", "float32"]
+FloatPrecision = Literal["float64", "float32"]
+Precision = Literal["float64", "float32", "int8"]
 Status = Literal["reference", "holds", "FAILED", "not run"]
 
 
@@ -58,7 +59,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Torch's answer in float64: the result of a run, and the values inside, by node name."""
+    """Torch's answer: the result of a run, and the values inside, by node name (float64; none in integers)."""
 
     subject: Subject
     result: Result
@@ -125,26 +126,26 @@ def _verdict(
     elif candidate.precision == "float32":
         margin, failure = unexplained(reference.subject, result)
         note = f"every spike follows from its own earlier spikes, in float64, within {margin:.1e} of the threshold"
-    if candidate.precision == "float64":
-        failure = failure or _not_exact(reference, difference)
+    if candidate.precision != "float32":
+        failure = failure or _not_exact(
+            reference, difference, FLOAT64_OUTPUT if candidate.precision == "float64" else 0.0
+        )
     elif not difference.psnr_db >= FREE_RUN_PSNR_DB:
         failure = failure or f"output at {difference.psnr_db:.1f} dB, promised {FREE_RUN_PSNR_DB:g}"
     return failure, note
 
 
-def _not_exact(reference: Reference, difference: Comparison) -> str:
-    """For float64: a spike, a count or an output that differs, and the layers that it comes from."""
+def _not_exact(reference: Reference, difference: Comparison, allowed: float) -> str:
+    """For float64 and int8: a spike, a count or an output that differs, and the layers that it comes from."""
     network = reference.subject.network
     if difference.spike_mismatches:
         name = next(iter(difference.mismatches))
         return f"{suspects(network, name)}: {difference.first}, promised none"
     if difference.count_mismatches:
         return f"{difference.count_mismatches[0]}: its counts differ, promised equal"
-    if not difference.max_difference <= FLOAT64_OUTPUT:
+    if not difference.max_difference <= allowed:
         name = network.output.name
-        return (
-            f"{suspects(network, name)}: output differs by {difference.max_difference:.1e}, promised {FLOAT64_OUTPUT:g}"
-        )
+        return f"{suspects(network, name)}: output differs by {difference.max_difference:.1e}, promised {allowed:g}"
     return ""
 
 
@@ -163,7 +164,7 @@ def suspects(network: Network, name: str) -> str:
     return layer_names(network, name, list(known))
 
 
-def simulate_layers(network: Network, given: Values, precision: Precision) -> dict[str, NDArray[np.floating[Any]]]:
+def simulate_layers(network: Network, given: Values, precision: FloatPrecision) -> dict[str, NDArray[np.floating[Any]]]:
     """The simulator's value of every node that a neuron or a name given needs, each from the values given.
 
     What is given replaces what the simulator found, for all who read it; neurons' spikes are 0 and 1.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hw_sim.gpu_record import Record
+    from hw_sim.result import Result
     from hw_sim.verification import Row, Subject
+
+Say = Callable[[str, str], None]  # what runs, in which precision
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=Path, required=True, help="an image; its middle is run")
     parser.add_argument("--checkpoint", type=Path, help="default: the checkpoint that ships, small_released.pt")
     parser.add_argument("--crop", type=int, default=64, help="side of that middle, a multiple of 4; 0: the whole image")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where torch and the simulator run")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where torch runs, and the simulator too")
     record = parser.add_mutually_exclusive_group()
     record.add_argument("--record", type=Path, metavar="FILE", help="on a GPU: write its answer to this .npz file")
     record.add_argument(
@@ -73,7 +77,12 @@ def _verify(args: argparse.Namespace) -> int:
         raise UserError(f"{source.label}: no torch model to compare with; give a checkpoint")
     subject = Subject(source.model, source.network, middle(image, args.crop, source.network.size_multiple))
     record, missing = find_record(args.reference, subject.network, subject.image)
-    rows = list(_rows(subject, device, record, missing, args.record))
+    with one_by_one() as say:
+        floats, float_answer = _float_rows(subject, device, say)
+        integers, integer_answer = _integer_rows(subject, device, say)
+        answers = {"float64": float_answer, **({"int8": integer_answer} if integer_answer else {})}
+        recorded = _record_rows(args.record, record, missing, subject, answers, device)
+    rows = [*floats, *integers, *recorded]
     height, width = subject.image.shape[1:]
     heading = Heading(str(args.image), source.label, (height, width), subject.network.steps, device)
     print_rows(heading, rows)
@@ -82,31 +91,77 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if any(row.status == "FAILED" for row in rows) else 0
 
 
-def _rows(subject: Subject, device: str, record: Record | None, missing: str, write_to: Path | None) -> Iterator[Row]:
-    """The reference's row, each candidate's as it is done, and the recorded GPU's."""
+@contextmanager
+def one_by_one() -> Iterator[Say]:
+    """Says on stderr what runs now; while open, float32 on a GPU is float32 (TF32 is not)."""
     import torch
     from tqdm import tqdm
 
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with exact, tqdm(unit="backend", file=sys.stderr, leave=False) as bar:
+
+        def say(what: str, precision: str) -> None:
+            bar.set_description(f"{what}, {precision}")
+            bar.update()
+
+        yield say
+
+
+def _float_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], Result]:
+    """The float64 reference, every candidate that computes in floating point, and the reference's result."""
     from hw_sim.candidates import float_candidates
-    from hw_sim.gpu_record import check_record, device_facts, identity, make_record, write_record
     from hw_sim.verification import Row, judge, make_reference
 
-    candidates = float_candidates(device)
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)  # TF32 is not float32
-    with exact, tqdm(total=1 + len(candidates), unit="backend", file=sys.stderr, leave=False) as bar:
-        reference = make_reference(subject, device)
-        yield Row(f"torch on {device}", "float64", "reference", seconds=reference.seconds)
-        for candidate in candidates:
-            bar.update()
-            bar.set_description(f"{candidate.name}, {candidate.precision}")
-            yield judge(reference, candidate, subject)
+    say(f"torch on {device}", "float64")
+    reference = make_reference(subject, device)
+    rows = [Row(f"torch on {device}", "float64", "reference", seconds=reference.seconds)]
+    for candidate in float_candidates(device):
+        say(candidate.name, candidate.precision)
+        rows.append(judge(reference, candidate, subject))
+    return rows, reference.result
+
+
+def _integer_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], Result | None]:
+    """The same for int8; None for a network that cannot be quantised, which is then 'not run'."""
+    from export.calibration import calibration_images, quantize_on_images
+    from hw_sim.integer_verification import NETX, integer_candidates, judge_netx, make_integer_reference
+    from hw_sim.verification import Row, judge
+
+    say("quantising", "int8")
+    try:
+        integer = quantize_on_images(subject.network, calibration_images(None, subject.network.size_multiple))
+    except UserError as error:
+        return [Row(f"torch on {device}", "int8", "not run", str(error))], None
+    reference = make_integer_reference(integer, subject, device)
+    rows = [Row(f"torch on {device}", "int8", "reference", seconds=reference.seconds)]
+    for candidate in integer_candidates(integer, device):
+        say(candidate.name, candidate.precision)
+        rows.append(judge(reference, candidate, subject))
+    say(NETX, "int8")
+    return [*rows, judge_netx(integer, reference)], reference.result
+
+
+def _record_rows(
+    write_to: Path | None,
+    record: Record | None,
+    missing: str,
+    subject: Subject,
+    answers: dict[str, Result],
+    device: str,
+) -> list[Row]:
+    """Write this GPU's answers if that was asked for; otherwise hold the CPU's against those recorded."""
+    from hw_sim import simulator
+    from hw_sim.gpu_record import check_record, device_facts, identity, make_record, write_record
+    from hw_sim.verification import Row
+
     if write_to is not None:
         facts = {**device_facts(device), **identity(subject.network, subject.image)}
-        write_record(write_to, make_record(facts, {"float64": reference.result}))
-    elif record is not None:
-        yield from check_record(record, subject)
-    else:
-        yield Row("recorded GPU", "float64", "not run", missing)
+        write_record(write_to, make_record(facts, answers))
+        return []
+    if record is None:
+        return [Row("recorded GPU", precision, "not run", missing) for precision in answers]
+    simulated = {**answers, "float64": simulator.run(subject.network, subject.image, precision="float64")}
+    return [check_record(record, precision, result) for precision, result in simulated.items()]
 
 
 def middle(image: NDArray[np.float64], crop: int, multiple: int) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from esdnet.errors import UserError
-from hw_sim import gpu_record, torch_backend
+from hw_sim import gpu_record, simulator, torch_backend
 from hw_sim.gpu_record import check_record, find_record, identity, make_record, read_record, write_record
 from hw_sim.verification import Subject
 
@@ -21,6 +21,11 @@ def result(subject):
     model = type(subject.model)(subject.model.config)
     model.load_state_dict(subject.model.state_dict())
     return torch_backend.run(model, subject.network, subject.image, precision="float64")
+
+
+@pytest.fixture(scope="module")
+def simulated(subject):
+    return simulator.run(subject.network, subject.image, precision="float64")
 
 
 @pytest.fixture
@@ -42,28 +47,30 @@ def test_a_record_comes_back_as_it_was_written(path, subject, result):
     assert [one.name for one in path.parent.iterdir()] == ["gpu.npz"]
 
 
-def test_the_simulator_is_held_against_the_record(path, subject):
+def test_the_simulator_is_held_against_the_record(path, subject, simulated):
     record, _ = find_record(path, subject.network, subject.image)
-    (row,) = check_record(record, subject)
+    row = check_record(record, "float64", simulated)
     assert (row.backend, row.precision, row.status, row.mismatches) == ("recorded some GPU", "float64", "holds", 0)
     assert row.max_difference < 1e-9
+    other = check_record(record, "int8", simulated)
+    assert (other.status, other.note) == ("not run", "the record holds float64 only")
 
 
-def test_a_spike_in_another_place_is_found_even_if_their_number_is_the_same(subject, result):
+def test_a_spike_in_another_place_is_found_even_if_their_number_is_the_same(simulated, result):
     name = "down1_2.maxpool_conv.0"
     moved = result.spikes[name].copy()
     moved[1] = np.roll(moved[1], 1, axis=2)
     assert not np.array_equal(moved, result.spikes[name])
     facts = {"device": "some GPU"}
     record = make_record(facts, {"float64": dataclasses.replace(result, spikes={**result.spikes, name: moved})})
-    (row,) = check_record(record, subject)
+    row = check_record(record, "float64", simulated)
     assert (row.status, row.mismatches) == ("FAILED", None)
     assert row.first.startswith(f"{name}, step ")
 
 
-def test_an_output_that_differs_is_found(subject, result):
+def test_an_output_that_differs_is_found(simulated, result):
     record = make_record({"device": "some GPU"}, {"float64": dataclasses.replace(result, output=result.output + 1e-8)})
-    (row,) = check_record(record, subject)
+    row = check_record(record, "float64", simulated)
     assert row.status == "FAILED"
     assert row.max_difference == pytest.approx(1e-8, rel=1e-3)
 

@@ -1,0 +1,91 @@
+"""The int8 rows: what runs the integers must equal torch bit for bit, and a changed weight must be found."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from export.integer_network import IntegerConv, IntegerNetwork
+from export.quantize import quantize
+from hw_sim.integer_verification import integer_candidates, judge_netx, make_integer_reference
+from hw_sim.verification import Subject, judge
+
+LAYER = "encoder_level2.0.residual.1"
+needs_lava = pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="Lava exists for Python 3.10 alone")
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_model, tiny_network, photo):
+    return Subject(tiny_model, tiny_network, photo[:, :16, :16])
+
+
+@pytest.fixture(scope="module")
+def integer(tiny_network):
+    return quantize(tiny_network, {node.name: 4.0 for node in tiny_network.nodes})
+
+
+@pytest.fixture(scope="module")
+def reference(integer, subject):
+    return make_integer_reference(integer, subject, "cpu")
+
+
+def damaged(integer: IntegerNetwork) -> IntegerNetwork:
+    """The same integers, but for the weights of one output channel of one convolution."""
+    operations = []
+    for operation in integer.operations:
+        if operation.name == LAYER and isinstance(operation, IntegerConv):
+            weight = operation.weight.copy()
+            weight[0] = 127
+            operation = dataclasses.replace(operation, weight=weight)
+        operations.append(operation)
+    return dataclasses.replace(integer, operations=tuple(operations))
+
+
+def test_torch_in_integers_is_the_reference_and_fires(reference):
+    assert sum(int(spikes.sum()) for spikes in reference.result.spikes.values()) > 1000
+    assert np.array_equal(reference.result.output * 255, np.rint(reference.result.output * 255))
+
+
+@needs_lava
+def test_lava_equals_torch_bit_for_bit(integer, subject, reference):
+    (candidate,) = integer_candidates(integer, "cpu")
+    row = judge(reference, candidate, subject)
+    assert (row.backend, row.status, row.mismatches, row.max_difference) == ("Lava", "holds", 0, 0.0), row
+
+
+@needs_lava
+def test_a_changed_integer_on_lava_is_found_and_its_layer_named(integer, subject, reference):
+    (candidate,) = integer_candidates(damaged(integer), "cpu")
+    row = judge(reference, candidate, subject)
+    assert row.status == "FAILED"
+    assert row.note.startswith(f"{LAYER}: encoder_level2.0.residual.3, step ")
+
+
+def test_beside_a_gpu_the_cpu_is_a_row_too(integer, subject, reference):
+    cpu, lava = integer_candidates(integer, "cuda")
+    assert lava.name == "Lava"
+    row = judge(reference, cpu, subject)
+    assert (row.backend, row.status, row.mismatches) == ("simulator on cpu", "holds", 0)
+    wrong, _ = integer_candidates(damaged(integer), "cuda")
+    assert judge(reference, wrong, subject).note.startswith(f"{LAYER}: ")
+
+
+@needs_lava
+@pytest.mark.slow  # netx alone takes ten seconds to import
+def test_netx_segments_equal_and_a_changed_one_is_named(integer, reference):
+    row = judge_netx(integer, reference)
+    assert (row.status, row.mismatches) == ("holds", 0), row
+    wrong = judge_netx(damaged(integer), reference)
+    assert wrong.status == "FAILED"
+    assert wrong.mismatches > 0
+    assert LAYER in wrong.first.split(": ")[0].split(", ")
+
+
+@pytest.mark.skipif(sys.version_info[:2] == (3, 10), reason="here Lava may be installed")
+def test_without_lava_netx_is_not_run_and_says_why(integer, reference):
+    row = judge_netx(integer, reference)
+    assert row.status == "not run"
+    assert row.note
