@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from esdnet.errors import UserError
+
+Block = Literal["srb", "ms_resnet", "sew_resnet", "ann_resnet"]
+Norm = Literal["tdbn", "bn"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,19 @@ class ESDNetConfig:
     threshold: float = 0.15
     membrane_decay: float = 0.5
     surrogate_slope: float = 4.0
+    block: Block = "srb"  # the residual block (paper, Table 3)
+    norm: Norm = "tdbn"  # where batch norm weights start: tdbn at ALPHA * threshold, bn at 1 (Table 5)
+    attention: bool = True  # MAU in every residual block (Table 5)
+    refinement: bool = True  # FRB before the output (Table 5)
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.steps < 1 or min(self.encoder_blocks + self.decoder_blocks) < 1:
             raise UserError(f"config: dim, steps and every number of blocks must be at least 1, found {self}")
         if not 0.0 <= self.membrane_decay < 1.0:
             raise UserError(f"config: membrane_decay must lie in [0, 1), found {self.membrane_decay}")
+        for name, choices in (("block", get_args(Block)), ("norm", get_args(Norm))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"config: {name} must be one of {', '.join(choices)}, found {getattr(self, name)!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, as a checkpoint stores them."""
@@ -36,7 +46,7 @@ class ESDNetConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ESDNetConfig:
-        """The inverse of to_dict; unknown or missing names are refused."""
+        """The inverse of to_dict; missing names take their defaults, unknown ones are refused."""
         try:
             fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
             return cls(**fields)

@@ -39,7 +39,10 @@ class TdBatchNorm(nn.BatchNorm2d):
 ALPHA = 0.7071  # 1/sqrt(2): two branches of unit variance are added (authors' code)
 
 
-def _lif(config: ESDNetConfig) -> LIF:
+def _neuron(config: ESDNetConfig) -> nn.Module:
+    """LIF, or ReLU where the network is an ANN."""
+    if config.block == "ann_resnet":
+        return nn.ReLU()
     return LIF(config.membrane_decay, config.threshold, config.surrogate_slope)
 
 
@@ -48,7 +51,7 @@ def _conv3(channels_in: int, channels_out: int, stride: int = 1, bias: bool = Fa
 
 
 def _norm(config: ESDNetConfig, channels: int, scale: float = 1.0) -> TdBatchNorm:
-    return TdBatchNorm(channels, ALPHA * config.threshold * scale)
+    return TdBatchNorm(channels, ALPHA * config.threshold * scale if config.norm == "tdbn" else 1.0)
 
 
 class PooledAttention(nn.Module):
@@ -102,28 +105,41 @@ class MixedAttention(nn.Module):
 
 
 class SpikingResidualBlock(nn.Module):
-    """SRB (paper, Eq. 1): MAU([LIF-Conv-tdBN]x2(X) + tdBN(Conv(X))) + X. The shortcut convolution reads analog X."""
+    """MAU(residual(X) + shortcut(X)) + X; without MAU its argument is added to X as it is.
+
+    srb         residual [LIF-Conv-tdBN]x2, shortcut tdBN(Conv(X)), which reads real values (paper, Eq. 1)
+    ms_resnet   residual [LIF-Conv-BN]x2, no shortcut but X (Hu et al. 2021)
+    sew_resnet  residual [Conv-BN-LIF]x2, no shortcut but X (Fang et al. 2021, ADD)
+    ann_resnet  residual [ReLU-Conv-BN]x2, no shortcut but X
+    """
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            _lif(config), _conv3(channels, channels), _norm(config, channels),
-            _lif(config), _conv3(channels, channels), _norm(config, channels, 0.2),
-        )  # fmt: skip
-        self.shortcut = nn.Sequential(_conv3(channels, channels), _norm(config, channels))
-        self.attn = MixedAttention(config.steps, channels)
+        first, second = (
+            [_neuron(config), _conv3(channels, channels), _norm(config, channels, scale)] for scale in (1.0, 0.2)
+        )
+        if config.block == "sew_resnet":
+            first, second = ([*unit[1:], unit[0]] for unit in (first, second))
+        self.residual = nn.Sequential(*first, *second)
+        self.shortcut = (
+            nn.Sequential(_conv3(channels, channels), _norm(config, channels)) if config.block == "srb" else None
+        )
+        self.attn = MixedAttention(config.steps, channels) if config.attention else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attn(self.residual(x) + self.shortcut(x), x)
+        y = self.residual(x)
+        if self.shortcut is not None:
+            y = y + self.shortcut(x)
+        return y + x if self.attn is None else self.attn(y, x)
 
 
 class Downsample(nn.Module):
-    """LIF - Conv3x3, stride 2, C -> 2C - tdBN."""
+    """LIF (ReLU in an ANN) - Conv3x3, stride 2, C -> 2C - tdBN."""
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
         self.maxpool_conv = nn.Sequential(
-            _lif(config), _conv3(channels, 2 * channels, stride=2), _norm(config, 2 * channels)
+            _neuron(config), _conv3(channels, 2 * channels, stride=2), _norm(config, 2 * channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,7 +151,7 @@ class Upsample(nn.Module):
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
-        self.up = nn.Sequential(_lif(config), _conv3(channels, channels // 2), _norm(config, channels // 2))
+        self.up = nn.Sequential(_neuron(config), _conv3(channels, channels // 2), _norm(config, channels // 2))
 
     def forward(self, x: Tensor) -> Tensor:
         frames = F.interpolate(x.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)

@@ -14,7 +14,7 @@ from esdnet.layers import (
     StepConv,
     Upsample,
     _conv3,
-    _lif,
+    _neuron,
     _norm,
 )
 from esdnet.pooling import mean_over_steps
@@ -60,12 +60,12 @@ class ESDNet(nn.Module):
         self.decoder_level3 = self._blocks(config.decoder_blocks[2], 4 * dim)
         self.up3_2 = Upsample(config, 4 * dim)
         self.reduce_chan_level2 = nn.Sequential(
-            _lif(config), StepConv(4 * dim, 2 * dim, 1, bias=False), _norm(config, 2 * dim)
+            _neuron(config), StepConv(4 * dim, 2 * dim, 1, bias=False), _norm(config, 2 * dim)
         )
         self.decoder_level2 = self._blocks(config.decoder_blocks[1], 2 * dim)
         self.up2_1 = Upsample(config, 2 * dim)
         self.decoder_level1 = self._blocks(config.decoder_blocks[0], 2 * dim)
-        self.refinement = FeatureRefinement(2 * dim)
+        self.refinement = FeatureRefinement(2 * dim) if config.refinement else nn.Identity()
         self.output = nn.Sequential(nn.Conv2d(2 * dim, 3, 3, padding=1))
 
     def _blocks(self, count: int, channels: int) -> nn.Sequential:

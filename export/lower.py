@@ -152,6 +152,11 @@ def _(module: LIF, graph: GraphBuilder, name: str, x: str) -> str:
 
 
 @lower_module.register
+def _(module: nn.Identity, graph: GraphBuilder, name: str, x: str) -> str:
+    return x
+
+
+@lower_module.register
 def _(module: nn.ReLU, graph: GraphBuilder, name: str, x: str) -> str:
     return graph.add(Activation, name, [x], function="relu")
 
@@ -177,11 +182,12 @@ def _(module: PatchEmbed, graph: GraphBuilder, name: str, x: str) -> str:
 @lower_module.register
 def _(module: layers.SpikingResidualBlock, graph: GraphBuilder, name: str, x: str) -> str:
     with graph.inside(name):
-        spiking = lower_module(module.residual, graph, f"{name}.residual", x)
-        shortcut = lower_module(module.shortcut, graph, f"{name}.shortcut", x)
-        total = graph.add(Add, f"{name}.sum", [spiking, shortcut])
-        attended = lower_module(module.attn, graph, f"{name}.attn", total)
-        return graph.add(Add, f"{name}.out", [attended, x])
+        y = lower_module(module.residual, graph, f"{name}.residual", x)
+        if module.shortcut is not None:
+            y = graph.add(Add, f"{name}.sum", [y, lower_module(module.shortcut, graph, f"{name}.shortcut", x)])
+        if module.attn is not None:
+            y = lower_module(module.attn, graph, f"{name}.attn", y)
+        return graph.add(Add, f"{name}.out", [y, x])
 
 
 @lower_module.register
