@@ -12,20 +12,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from export.integer_network import IntegerConv, IntegerNetwork
 from export.network import Array, Conv, Network, Node
-from export.quantize import quantize_layer_weight
 
 
-def correct_biases(network: Network, input_means: Mapping[str, Array]) -> Network:
-    """`input_means`: node -> (channels,) in real units. Convolutions without a bias stay as they are."""
-    return replace(network, nodes=tuple(_corrected(node, network, input_means) for node in network.nodes))
+def correct_biases(network: Network, integer: IntegerNetwork, input_means: Mapping[str, Array]) -> Network:
+    """`integer`: the network in any integers, for its weights. `input_means`: node -> (channels,) in real units.
+
+    Convolutions without a bias stay as they are.
+    """
+    return replace(network, nodes=tuple(_corrected(node, integer, input_means) for node in network.nodes))
 
 
-def _corrected(node: Node, network: Network, input_means: Mapping[str, Array]) -> Node:
-    if not isinstance(node, Conv) or node.bias is None:
+def _corrected(node: Node, integer: IntegerNetwork, input_means: Mapping[str, Array]) -> Node:
+    operation = integer.by_name[node.name]
+    if not isinstance(node, Conv) or not isinstance(operation, IntegerConv) or node.bias is None:
         return node
-    weight, steps = quantize_layer_weight(node, network)
-    lost = (node.weight - weight * steps.reshape(-1, 1, 1, 1)).sum((2, 3))  # (O, I / groups)
+    lost = (node.weight - operation.node.weight).sum((2, 3))  # (O, I / groups)
     means = input_means[node.name].reshape(node.groups, -1)
     group = np.arange(len(lost)) * node.groups // len(lost)  # of each output channel
     return replace(node, bias=node.bias + (lost * means[group]).sum(1))

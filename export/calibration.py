@@ -54,10 +54,14 @@ def centre_pixels(path: Path | None, height: int, width: int) -> NDArray[np.uint
     return pixels[:, top : top + height, left : left + width]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
-    """What the images showed: the largest |value| of every node, the mean input of every convolution per channel."""
+    """What the images showed: the largest |value| of every node, the mean input of every convolution per channel.
 
+    `wide`: the network that measured them.
+    """
+
+    wide: IntegerNetwork
     ranges: dict[str, float]
     input_means: dict[str, Array]
 
@@ -85,12 +89,13 @@ def measure(network: Network, images: Sequence[NDArray[np.uint8]]) -> Calibratio
     for image in images:
         run_integer(wide, image, observe)
     scales = {name: wide.by_name[wide.network[name].inputs[0]].output.scale for name in sums}
-    return Calibration(ranges, {name: total * scales[name] / counts[name] for name, total in sums.items()})
+    return Calibration(wide, ranges, {name: total * scales[name] / counts[name] for name, total in sums.items()})
 
 
 def quantize_on_images(network: Network, images: Sequence[NDArray[np.uint8]]) -> IntegerNetwork:
     """The integer network: scales and corrected biases from these 8-bit images (C, H, W), within Loihi's limits."""
     calibration = measure(network, images)
-    integer = quantize(correct_biases(network, calibration.input_means), calibration.ranges)
+    corrected = correct_biases(network, calibration.wide, calibration.input_means)
+    integer = quantize(corrected, calibration.ranges)
     check_loihi_limits(integer, images)
     return integer

@@ -69,6 +69,7 @@ from export.network import (
 
 MULTIPLIER_BITS = 16
 BIAS_LIMIT = 4095  # 13 bits with sign
+CLIPPING = np.linspace(1.0, 0.5, 26)  # shares of the largest weight that the range may end at
 
 
 def quantize(network: Network, ranges: Ranges | None) -> IntegerNetwork:
@@ -82,15 +83,19 @@ def quantize(network: Network, ranges: Ranges | None) -> IntegerNetwork:
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def weight_scale(weight: Array) -> float:
-    """The step of 8-bit weights with the least squared error: clipping a few large ones may pay. 1.0 for all zeros."""
-    largest = float(np.abs(weight).max())
-    if not largest:
-        return 1.0
-    full = largest / WEIGHT_LIMIT
-    steps = np.append(full * np.linspace(1.0, 0.5, 51), 2.0 ** math.ceil(math.log2(full)))  # the last keeps binary ones
-    errors = [float(np.sum((round_weight(weight, step) * step - weight) ** 2)) for step in steps]
-    return float(steps[int(np.argmin(errors))])
+def weight_steps(weight: Array) -> Array:
+    """The step of 8-bit weights with the least squared error, for each row of (N, K); 1/127 for a row of zeros.
+
+    It may clip the largest weights, if that serves the others.
+    """
+    largest = np.abs(weight).max(1)
+    full = np.where(largest > 0, largest, WEIGHT_LIMIT) / WEIGHT_LIMIT
+    binary = 2.0 ** np.ceil(np.log2(full))  # holds weights exactly that are multiples of a power of two
+    best, least = full, np.full(len(weight), np.inf)
+    for steps in (*(full * clipped for clipped in CLIPPING), binary):
+        error = np.square(round_weight(weight, steps[:, None]) * steps[:, None] - weight).sum(1)
+        best, least = np.where(error < least, steps, best), np.minimum(error, least)
+    return np.asarray(best)
 
 
 def align_step(weight: Array, step: float, threshold: float) -> float:
@@ -107,10 +112,11 @@ def align_step(weight: Array, step: float, threshold: float) -> float:
 
 def round_weight(weight: Array, step: float | Array) -> Array:
     """Weights in units of `step`, rounded and clipped to 8 bits, still float64."""
-    return np.clip(np.rint(weight / step), -WEIGHT_LIMIT, WEIGHT_LIMIT)
+    whole = weight / step
+    return np.clip(np.rint(whole, out=whole), -WEIGHT_LIMIT, WEIGHT_LIMIT, out=whole)
 
 
-def quantize_layer_weight(node: Conv | Linear, network: Network) -> tuple[NDArray[np.int8], Array]:
+def _quantize_weight(node: Conv | Linear, network: Network) -> tuple[NDArray[np.int8], Array]:
     """int8 weight (O, ...) and its steps (O,): one step for all where neurons read the sums as they are."""
     weight = node.weight
     if not np.isfinite(weight).all() or (node.bias is not None and not np.isfinite(node.bias).all()):
@@ -118,14 +124,14 @@ def quantize_layer_weight(node: Conv | Linear, network: Network) -> tuple[NDArra
     if is_raw(network, node):
         steps = np.full(len(weight), _layer_step(weight, [network[name] for name in network.readers[node.name]]))
     else:
-        steps = np.array([weight_scale(part) for part in weight])
+        steps = weight_steps(weight.reshape(len(weight), -1))
     whole = round_weight(weight, steps.reshape(-1, *[1] * (weight.ndim - 1)))
     return whole.astype(np.int8), steps
 
 
 def _layer_step(weight: Array, readers: Sequence[Node]) -> float:
     """The step of a layer that neurons read; where they all have one threshold it is aligned to that."""
-    step = weight_scale(weight)
+    step = float(weight_steps(weight.reshape(1, -1))[0])
     thresholds = {float(value) for node in readers if isinstance(node, Neuron) for value in node.threshold.reshape(-1)}
     return align_step(weight, step, thresholds.pop()) if len(thresholds) == 1 else step
 
@@ -173,7 +179,7 @@ def _(node: Repeat, formats: Formats) -> Operation:
 @quantize_node.register
 def _(node: Conv, formats: Formats) -> Operation:
     raw = is_raw(formats.network, node)
-    weight, steps = quantize_layer_weight(node, formats.network)
+    weight, steps = _quantize_weight(node, formats.network)
     source = formats.of(node.inputs[0])
     quantized = replace(node, weight=weight * steps.reshape(-1, 1, 1, 1))
     if raw:
@@ -189,7 +195,7 @@ def _(node: Conv, formats: Formats) -> Operation:
 
 @quantize_node.register
 def _(node: Linear, formats: Formats) -> Operation:
-    weight, steps = quantize_layer_weight(node, formats.network)
+    weight, steps = _quantize_weight(node, formats.network)
     source, output = formats.of(node.inputs[0]), formats.of(node.name)
     bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
     shape = (-1, 1, 1, 1) if node.axis == "T" else (-1, 1, 1)

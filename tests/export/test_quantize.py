@@ -30,26 +30,40 @@ from export.integer_network import (
     sigmoid_table,
 )
 from export.integer_run import execute, run_integer, to_pixels
-from export.network import Conv, Input, Linear, Network, NetworkError, Neuron, Node, Output, Repeat, Resize
+from export.network import (
+    Add,
+    Conv,
+    Input,
+    Linear,
+    Network,
+    NetworkError,
+    Neuron,
+    Node,
+    Output,
+    Reduce,
+    Repeat,
+    Resize,
+)
 from export.quantize import (
     _threshold,
     align_step,
     quantize,
-    quantize_layer_weight,
     quantize_node,
     rescale_by,
     round_weight,
-    weight_scale,
+    weight_steps,
 )
 from hw_sim import simulator
 from tests.random_networks import random_network
 
 
-def chain(*nodes: Node, steps: int = 4, parameters: int = 0) -> Network:
-    """Input 'x' repeated, the nodes one after the other, an Add with the image, Output."""
+def chain(*nodes: Node, restored: bool = False, steps: int = 4) -> Network:
+    """Input 'x' repeated, the nodes one after the other; `restored`: their mean over the steps plus the image."""
     linked: list[Node] = [Input(name="x"), Repeat(name="coding", inputs=("x",))]
-    for node in nodes:
+    for node in (*nodes, *([Reduce(name="mean", axes="T")] if restored else [])):
         linked.append(dataclasses.replace(node, inputs=(linked[-1].name,)))
+    if restored:
+        linked.append(Add(name="sum", inputs=("mean", "x")))
     return Network(name="chain", nodes=(*linked, Output(name="y", inputs=(linked[-1].name,))), steps=steps)
 
 
@@ -115,11 +129,11 @@ def test_integer_thresholds(threshold, step, fires, expected):
 def test_weight_scale_never_loses_more_than_the_largest_weight_would():
     rng = np.random.default_rng(0)
     for weight in (rng.normal(size=500), rng.standard_t(2, size=500), rng.random(500) - 0.2):
-        full, step = np.abs(weight).max() / 127, weight_scale(weight)
+        full, step = np.abs(weight).max() / 127, weight_steps(weight[None])[0]
         errors = [np.square(round_weight(weight, s) * s - weight).sum() for s in (step, full)]
         assert errors[0] <= errors[1]
         assert np.abs(round_weight(weight, step)).max() == 127
-    assert weight_scale(np.zeros(9)) == 1.0
+    assert weight_steps(np.zeros((1, 9))) > 0
 
 
 @pytest.mark.parametrize("ratio", [2.0**-9, 1.0, 8.0, 3.7e-4, 0.99, 1234.5])
@@ -134,7 +148,7 @@ def test_rescaling_is_exact_for_powers_of_two_and_close_for_others(ratio):
 def test_an_aligned_step_compares_as_the_float_threshold_does(threshold):
     """Every membrane k/64 around the threshold: v > whole and v * step >= threshold are the same."""
     weight = np.random.default_rng(0).normal(0, 0.1, 200)
-    step = weight_scale(weight)
+    step = weight_steps(weight[None])[0]
     aligned = align_step(weight, step, threshold)
     assert abs(aligned / step - 1) <= 0.6 / (threshold / step)
     whole = int(_threshold(neuron("n", threshold), aligned))
@@ -153,20 +167,26 @@ def test_corrected_biases_keep_the_mean_of_the_sums(groups):
     """On constant inputs of the measured mean, rounded weights and corrected bias give the float layer's sums."""
     rng = np.random.default_rng(groups)
     weight, bias = rng.normal(size=(4, 6 // groups, 1, 1)), rng.normal(size=4)
-    network = chain(conv("a", rng.normal(size=(6, 3, 1, 1))), conv("b", weight, bias=bias, groups=groups))
+    first, last = conv("a", rng.normal(size=(6, 3, 1, 1))), conv("c", rng.normal(size=(3, 4, 1, 1)))
+    network = chain(first, conv("b", weight, bias=bias, groups=groups), last, restored=True)
     means = rng.normal(size=6)
-    corrected = correct_biases(network, {"b": means})["b"]
-    rounded, steps = quantize_layer_weight(network["b"], network)
+    integer = quantize(network, None)
+    corrected = correct_biases(network, integer, {"b": means})["b"]
     x = torch.from_numpy(means)[None, :, None, None]
     expected = simulator.execute_node(network["b"], [x], 1, torch.float64)
-    quantized = dataclasses.replace(corrected, weight=rounded * steps[:, None, None, None])
-    assert torch.allclose(simulator.execute_node(quantized, [x], 1, torch.float64), expected, rtol=0, atol=1e-12)
+    rounded = dataclasses.replace(corrected, weight=integer.by_name["b"].node.weight)
+    assert torch.allclose(simulator.execute_node(rounded, [x], 1, torch.float64), expected, rtol=0, atol=1e-12)
     assert np.abs(corrected.bias - bias).max() > 1e-5
 
 
 def test_layers_without_a_bias_stay_without():
-    network = chain(conv("a", np.ones((3, 3, 1, 1))))
-    assert correct_biases(network, {})["a"].bias is None
+    network = random_network(0)
+    integer = quantize(network, None)
+    bare = [node.name for node in network.nodes if isinstance(node, Conv) and node.bias is None]
+    means = {node.name: np.ones(node.weight.shape[1] * node.groups) for node in network.nodes if isinstance(node, Conv)}
+    corrected = correct_biases(network, integer, means)
+    assert len(bare) == 2
+    assert all(corrected[name].bias is None for name in bare)
 
 
 def test_rescaling_of_zero():
