@@ -1,4 +1,4 @@
-"""What goes wrong through the user's input, and how a command line reports it: one line on stderr, exit status 2."""
+"""What ends a command early, and how its command line reports it: one line on stderr, exit status 2 or 1."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import sys
 from collections.abc import Callable
 
 
+class CheckFailed(Exception):
+    """What was made does not compute what it must, so it is not kept: the message is one line that says where."""
+
+
 class UserError(Exception):
     """A mistake in what the user gave: the message is one line that says what was found, expected, and what to do."""
 
 
 def report_user_errors(run: Callable[[], int]) -> int:
-    """Run a command body and return its exit status; a UserError becomes one clear line on stderr and status 2."""
+    """Run a command body and return its exit status.
+
+    A UserError becomes one clear line on stderr and status 2, a CheckFailed one line and status 1.
+    """
     try:
         return run()
+    except CheckFailed as failure:
+        print(f"check failed, nothing was written: {failure}", file=sys.stderr)
+        return 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

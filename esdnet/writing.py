@@ -1,13 +1,14 @@
-"""Output files that appear whole or not at all: written beside under a temporary name, then renamed.
+"""Outputs, files or folders, that appear whole or not at all: written beside under a temporary name, then renamed.
 
-Also the check, before any work begins, that an output can be written at all.
+Also the checks, before any work begins, that an output can be written at all, and replaces nothing but its like.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,57 @@ from esdnet.errors import UserError
 
 @contextmanager
 def written_beside(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; when the block ends well it replaces `path`, else it is removed.
+    """Yield a temporary path in the same folder, for a file or a folder, which takes the place of `path`.
 
-    An OSError inside (full disk, no permission) becomes a UserError that names `path`, which is left as it was.
+    It does so when the block ends well; else it is removed and `path` left as it was. An OSError inside (full disk, no
+    permission) becomes a UserError that names `path`.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = Path(path).absolute()
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield beside
-        os.replace(beside, path)
+        _publish(beside, target)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            _remove(beside)
+
+
+def _publish(beside: Path, target: Path) -> None:
+    """Give what is complete its name. A file replaces a file at once; an earlier folder goes away only after that."""
+    if not target.exists() or not (target.is_dir() or beside.is_dir()):
+        os.replace(beside, target)
+        return
+    old = beside.with_suffix(".old")
+    os.replace(target, old)
+    try:
+        os.replace(beside, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path, what: str, is_like: Callable[[Path], bool]) -> None:
+    """UserError unless -o `path` is free or holds an earlier `what` (`is_like` tells), in a folder that can be written.
+
+    For outputs that may be folders: only what the same command wrote is ever taken away.
+    """
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise UserError(f"{path}: the folder that it goes to does not exist; create it or choose another -o")
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"{path}: the folder that it goes to is not writable; choose another -o")
+    if path.exists() and not is_like(path):
+        raise UserError(f"{path}: exists and is not {what} of this program; remove it or choose another -o")
 
 
 def check_writable(option: str, path: Path, is_folder: bool = False) -> None:

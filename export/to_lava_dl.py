@@ -9,8 +9,6 @@ Exit status 0 done, 1 spikes differed (nothing is left behind), 2 a mistake.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from esdnet.errors import UserError, report_user_errors
+from esdnet.errors import CheckFailed, report_user_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,30 +47,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    target = args.output or Path(f"{args.checkpoint.stem}_lava_dl")
-    _check_target(target)
     from esdnet.checkpoint import load_checkpoint
+    from esdnet.writing import check_replaceable, written_beside
     from export.calibration import centre_pixels
+    from export.lava_dl_folder import is_export
     from export.loihi_fit import fit_table, load_limits
     from export.lower import lower
     from export.network import infer_shapes
 
+    target = args.output or Path(f"{args.checkpoint.stem}_lava_dl")
+    check_replaceable(target, "a Lava-DL export", is_export)
     limits = load_limits(args.target) if args.target else None
     network = lower(load_checkpoint(args.checkpoint), args.checkpoint.stem)
     height, width = args.input_size
     infer_shapes(network, height, width)  # a size that the network cannot take is found at once
     pixels = centre_pixels(args.image, height, width)
-    beside = target.absolute().with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with written_beside(target) as beside:
         recording, failure = _write_and_check(network, pixels, args, beside)
         if failure:
-            print(f"check failed, nothing was written: {failure}", file=sys.stderr)
-            return 1
-        _publish(beside, target)
-    except OSError as error:
-        raise UserError(f"{target}: could not be written: {error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            raise CheckFailed(failure)
     if limits is not None:
         print(fit_table(network, height, width, limits, recording.rates))
     print(f"wrote {target}/ for images of {height}x{width}")
@@ -117,32 +110,6 @@ def _run_segments(folder: Path, segments: dict[str, Segment], recording: Recordi
     print(check_table(segments, rows))
     wrong = [(name, row) for name, row in rows.items() if row.mismatches]
     return f"{wrong[0][0]}: {wrong[0][1].mismatches} spikes differ, first at {wrong[0][1].first}" if wrong else ""
-
-
-def _check_target(target: Path) -> None:
-    """Only an earlier export may be replaced, and the folder that it goes to must be there."""
-    if not target.absolute().parent.is_dir():
-        raise UserError(f"{target}: the folder that it goes to does not exist; create it or choose another -o")
-    if not target.exists():
-        return
-    from export.lava_dl_folder import is_export
-
-    if not is_export(target):
-        raise UserError(f"{target}: exists and is not a Lava-DL export of this program; remove it or choose another -o")
-
-
-def _publish(beside: Path, target: Path) -> None:
-    """Give the finished export its name; an earlier one goes away only then."""
-    old = beside.with_suffix(".old")
-    if target.exists():
-        os.replace(target, old)
-    try:
-        os.replace(beside, target)
-    except OSError:
-        if old.exists():
-            os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ model before it appears under its name. Exit status 0 done, 1 the check failed (
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from esdnet.errors import UserError, report_user_errors
+from esdnet.errors import CheckFailed, UserError, report_user_errors
 
 if TYPE_CHECKING:
     from export.network import Network
@@ -42,24 +40,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    from esdnet.checkpoint import load_checkpoint
+    from esdnet.writing import check_replaceable, written_beside
+    from export.nir_format import is_export
+
     stem = args.checkpoint.stem
     target = args.output or Path(f"{stem}.nir" if args.single_file else f"{stem}_nir")
-    _check_target(target)
-    from esdnet.checkpoint import load_checkpoint
-
+    check_replaceable(target, "a NIR export", is_export)
     model = load_checkpoint(args.checkpoint)
     network = checked_network(model, *args.input_size)
-    beside = target.absolute().with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with written_beside(target) as beside:
         failures = _write_and_check(model, network, args, beside)
         if failures:
-            print(f"check failed, nothing was written: {failures[0]} ({len(failures)} failures)", file=sys.stderr)
-            return 1
-        _publish(beside, target)
-    except OSError as error:
-        raise UserError(f"{target}: could not be written: {error}") from error
-    finally:
-        _remove(beside)
+            raise CheckFailed(f"{failures[0]} ({len(failures)} failures)")
     print(f"wrote {target} ({_size(target) / 1e6:.1f} MB), for images of {args.input_size[0]}x{args.input_size[1]}")
     return 0
 
@@ -91,39 +84,6 @@ def _write_and_check(model: Any, network: Network, args: argparse.Namespace, pat
     report: CheckReport = check_export(path, model, network, sample_image(height, width))
     print(table(model, network, manifest, report))
     return report.failures
-
-
-def _check_target(target: Path) -> None:
-    """Only an earlier export may be replaced, and the folder that it goes to must be there."""
-    if not target.absolute().parent.is_dir():
-        raise UserError(f"{target}: the folder that it goes to does not exist; create it or choose another -o")
-    if not target.exists():
-        return
-    from export.nir_format import is_export
-
-    if not is_export(target):
-        raise UserError(f"{target}: exists and is not a NIR export of this program; remove it or choose another -o")
-
-
-def _publish(beside: Path, target: Path) -> None:
-    """Give the finished export its name; an earlier one goes away only then."""
-    old = beside.with_suffix(".old")
-    if target.exists():
-        os.replace(target, old)
-    try:
-        os.replace(beside, target)
-    except OSError:
-        if old.exists():
-            os.replace(old, target)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

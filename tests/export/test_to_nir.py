@@ -187,7 +187,7 @@ def test_a_full_disk(checkpoint, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(nir_write, "write_graph", fail)
     found = refused(capsys, [str(checkpoint), "-o", str(tmp_path / "x"), "--input-size", "16", "16"])
-    assert "could not be written" in found
+    assert "cannot be written" in found
     assert "No space left on device" in found
     assert list(tmp_path.iterdir()) == []
 
