@@ -49,10 +49,10 @@ TABLES: dict[int, Table] = {
         (
             _row(
                 "ANN-ResNet, T = 1", PaperRow(28.79, 0.8942, 83.453, 1.043e6),
-                block="ann_resnet", norm="bn", attention=False, steps=1,
+                block="ann_resnet", norm="bn", attention="none", steps=1,
             ),
-            _row("MS-ResNet", PaperRow(25.20, 0.8230, 6.970, 8.730e4), block="ms_resnet", attention=False),
-            _row("SEW-ResNet", PaperRow(26.61, 0.8613, 6.998, 8.765e4), block="sew_resnet", attention=False),
+            _row("MS-ResNet", PaperRow(25.20, 0.8230, 6.970, 8.730e4), block="ms_resnet", attention="none"),
+            _row("SEW-ResNet", PaperRow(26.61, 0.8613, 6.998, 8.765e4), block="sew_resnet", attention="none"),
             _row("SRB", PaperRow(29.31, 0.9033, 7.320, 9.150e4)),
         ),
     ),
@@ -68,11 +68,11 @@ TABLES: dict[int, Table] = {
     5: Table(
         "Designs",
         (
-            _row("(a) BN", PaperRow(28.26, 0.8779), norm="bn", attention=False, refinement=False),
-            _row("(b) tdBN", PaperRow(28.49, 0.8724), attention=False, refinement=False),
-            _row("(c) BN, MAU", PaperRow(29.07, 0.8984), norm="bn", refinement=False),
-            _row("(d) tdBN, FRB", PaperRow(28.59, 0.8931), attention=False),
-            _row("(e) tdBN, MAU", PaperRow(28.78, 0.8968), refinement=False),
+            _row("(a) BN", PaperRow(28.26, 0.8779), norm="bn", attention="none", refinement="time_mean"),
+            _row("(b) tdBN", PaperRow(28.49, 0.8724), attention="none", refinement="time_mean"),
+            _row("(c) BN, MAU", PaperRow(29.07, 0.8984), norm="bn", refinement="time_mean"),
+            _row("(d) tdBN, FRB", PaperRow(28.59, 0.8931), attention="none"),
+            _row("(e) tdBN, MAU", PaperRow(28.78, 0.8968), refinement="time_mean"),
             _row("(f) tdBN, MAU, FRB", PaperRow(29.31, 0.9033)),
         ),
     ),

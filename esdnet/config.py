@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from esdnet.errors import UserError
 
 Block = Literal["srb", "ms_resnet", "sew_resnet", "ann_resnet"]
 Norm = Literal["tdbn", "bn"]
+Shortcut = Literal["analog", "spikes"]
+Polarity = Literal["on", "on_off"]
+Attention = Literal["mixed", "static", "none"]
+Upsampling = Literal["bilinear", "nearest"]
+Refinement = Literal["frb", "time_weights", "time_mean"]
+Coding = Literal["image", "features"]
 
 
 @dataclass(frozen=True)
@@ -28,17 +34,24 @@ class ESDNetConfig:
     surrogate_slope: float = 4.0
     block: Block = "srb"  # the residual block (paper, Table 3)
     norm: Norm = "tdbn"  # where batch norm weights start: tdbn at ALPHA * threshold, bn at 1 (Table 5)
-    attention: bool = True  # MAU in every residual block (Table 5)
-    refinement: bool = True  # FRB before the output (Table 5)
+    shortcut: Shortcut = "analog"  # what a block's shortcut reads: X, or the spikes that its first neurons make of X
+    polarity: Polarity = "on"  # neurons that read X: LIF(X), or the pair LIF(X), LIF(-X)
+    learn_thresholds: bool = False  # `threshold` is where they start; every neuron layer then has its own
+    attention: Attention = "mixed"  # in every residual block: MAU (Table 5), a learnt gain per step and channel, or none
+    upsampling: Upsampling = "bilinear"  # bilinear, then neurons; or neurons, then nearest: spikes stay spikes
+    refinement: Refinement = "frb"  # FRB on the time mean (Table 5), learnt weights over time, or the time mean alone
+    coding: Coding = "image"  # what is repeated T times: the image, or its patch embedding, which is then made once
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.steps < 1 or min(self.encoder_blocks + self.decoder_blocks) < 1:
             raise UserError(f"config: dim, steps and every number of blocks must be at least 1, found {self}")
         if not 0.0 <= self.membrane_decay < 1.0:
             raise UserError(f"config: membrane_decay must lie in [0, 1), found {self.membrane_decay}")
-        for name, choices in (("block", get_args(Block)), ("norm", get_args(Norm))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"config: {name} must be one of {', '.join(choices)}, found {getattr(self, name)!r}")
+        if self.block != "srb" and (self.shortcut, self.polarity) != ("analog", "on"):
+            raise UserError(f"config: shortcut and polarity belong to block srb, found block {self.block}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, as a checkpoint stores them."""
@@ -49,15 +62,51 @@ class ESDNetConfig:
         """The inverse of to_dict; missing names take their defaults, unknown ones are refused."""
         try:
             fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            for key, (off, on) in _ONCE_BOOLEAN.items():
+                if isinstance(fields.get(key), bool):
+                    fields[key] = on if fields[key] else off
             return cls(**fields)
         except TypeError as error:
             raise UserError(f"config: {error}") from error
 
 
+_CHOICES = {
+    "block": get_args(Block),
+    "norm": get_args(Norm),
+    "shortcut": get_args(Shortcut),
+    "polarity": get_args(Polarity),
+    "attention": get_args(Attention),
+    "upsampling": get_args(Upsampling),
+    "refinement": get_args(Refinement),
+    "coding": get_args(Coding),
+}
+_ONCE_BOOLEAN = {"attention": ("none", "mixed"), "refinement": ("time_mean", "frb")}  # in checkpoints of version 0.1
+
+
+def spike_driven(released: ESDNetConfig) -> ESDNetConfig:
+    """The network of that size whose convolutions all read spikes, but for the first and the last."""
+    return replace(
+        released,
+        shortcut="spikes",
+        polarity="on_off",
+        learn_thresholds=True,
+        attention="static",
+        upsampling="nearest",
+        refinement="time_weights",
+        coding="features",
+    )
+
+
+_TINY = ESDNetConfig(dim=8, encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))
+_SMALL = ESDNetConfig(dim=16, encoder_blocks=(2, 2, 4), decoder_blocks=(1, 1, 1))
 PRESETS: dict[str, ESDNetConfig] = {
-    "tiny": ESDNetConfig(dim=8, encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)),
-    "small_released": ESDNetConfig(dim=16, encoder_blocks=(2, 2, 4), decoder_blocks=(1, 1, 1)),
+    "tiny": _TINY,
+    "small_released": _SMALL,
     "released": ESDNetConfig(),
+    "tiny_spike_driven": spike_driven(_TINY),
+    "small_spike_driven": spike_driven(_SMALL),
+    "wide_spike_driven": spike_driven(replace(ESDNetConfig(), dim=32)),
+    "spike_driven": spike_driven(ESDNetConfig()),
 }
 
 

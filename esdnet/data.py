@@ -18,7 +18,8 @@ from esdnet.errors import UserError
 from esdnet.images import list_images, load_image
 from esdnet.rain import add_rain, heavy_rain, light_rain
 
-LIGHT_SHARE = 0.45  # of the crops; the rest goes from mid to heavy
+DRY_SHARE = 0.05  # of the crops have no rain, so that dry photos are left as they are
+LIGHT_SHARE = 0.5  # of the others whose rain is drawn; the rest goes from mid to heavy
 PASTED_SHARE = 0.35  # of the crops take a layer of real benchmark rain, where there are any
 TURNED_SHARE = 0.1  # of the crops are turned by 90 degrees with their rain, as a few benchmark images are
 UNKNOWN_LIMIT = 0.01  # of a pasted layer's pixels may be clipped in all channels, so that their rain is unknown
@@ -82,7 +83,7 @@ class SyntheticRain:
         """See PairSource. The photo is turned before it rains, the pair mirrored afterwards: most rain falls."""
         path, photo = self._photos[rng.integers(len(self._photos))]
         clean = _turn_randomly(rng, _cut(rng, photo, crop, path).astype(np.float32) / np.float32(255))
-        rainy = add_rain(clean, self._draw_rain(rng, crop, crop))
+        rainy = clean if rng.random() < DRY_SHARE else add_rain(clean, self._draw_rain(rng, crop, crop))
         mirror, turned = rng.random() < 0.5, rng.random() < TURNED_SHARE
         return _as_planes(rainy, mirror, turned), _as_planes(clean, mirror, turned)
 

@@ -5,6 +5,8 @@ Module names are the authors' own, so that their checkpoints load without a map.
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,7 +45,38 @@ def _neuron(config: ESDNetConfig) -> nn.Module:
     """LIF, or ReLU where the network is an ANN."""
     if config.block == "ann_resnet":
         return nn.ReLU()
-    return LIF(config.membrane_decay, config.threshold, config.surrogate_slope)
+    return _lif(config)
+
+
+def _lif(config: ESDNetConfig, gain: Literal[1, -1] = 1) -> LIF:
+    return LIF(
+        config.membrane_decay,
+        config.threshold,
+        config.surrogate_slope,
+        learn_threshold=config.learn_thresholds,
+        gain=gain,
+    )
+
+
+class OnOff(nn.Module):
+    """LIF(X) and LIF(-X) side by side: (T, N, C, H, W) -> (T, N, 2C, H, W). Spikes of both signs."""
+
+    def __init__(self, config: ESDNetConfig) -> None:
+        super().__init__()
+        self.on, self.off = _lif(config), _lif(config, gain=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return concat_channels(self.on(x), self.off(x))
+
+
+def concat_channels(a: Tensor, b: Tensor) -> Tensor:
+    """Join channels of (T, N, C, H, W); as 4-D tensors, so that torch keeps the channels last."""
+    return torch.cat([a.flatten(0, 1), b.flatten(0, 1)], dim=1).unflatten(0, a.shape[:2])
+
+
+def _encoder(config: ESDNetConfig, channels: int) -> tuple[nn.Module, int]:
+    """What turns real values of so many channels into spikes (ReLU in an ANN), and how many channels it gives."""
+    return (OnOff(config), 2 * channels) if config.polarity == "on_off" else (_neuron(config), channels)
 
 
 def _conv3(channels_in: int, channels_out: int, stride: int = 1, bias: bool = False) -> StepConv:
@@ -104,10 +137,29 @@ class MixedAttention(nn.Module):
             return gate_relu_add(x, self.sa(mean, peak), skip)
 
 
-class SpikingResidualBlock(nn.Module):
-    """MAU(residual(X) + shortcut(X)) + X; without MAU its argument is added to X as it is.
+class StaticGains(nn.Module):
+    """In MAU's place: ReLU(g x) + skip with a learnt gain per step and channel: no step waits for a later one, and a
+    pixel's value depends on no other's."""
 
-    srb         residual [LIF-Conv-tdBN]x2, shortcut tdBN(Conv(X)), which reads real values (paper, Eq. 1)
+    def __init__(self, steps: int, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(steps, 1, channels, 1, 1))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return torch.relu(x * self.gain) + skip
+
+
+def _attention(config: ESDNetConfig, channels: int) -> nn.Module | None:
+    if config.attention == "none":
+        return None
+    return (MixedAttention if config.attention == "mixed" else StaticGains)(config.steps, channels)
+
+
+class SpikingResidualBlock(nn.Module):
+    """Attention(residual(X) + shortcut) + X; without attention its argument is added to X as it is.
+
+    srb         residual [LIF-Conv-tdBN]x2, shortcut tdBN(Conv(X)), which reads real values (paper, Eq. 1), or
+                tdBN(Conv(S)) of the spikes S that the first convolution reads
     ms_resnet   residual [LIF-Conv-BN]x2, no shortcut but X (Hu et al. 2021)
     sew_resnet  residual [Conv-BN-LIF]x2, no shortcut but X (Fang et al. 2021, ADD)
     ann_resnet  residual [ReLU-Conv-BN]x2, no shortcut but X
@@ -115,21 +167,27 @@ class SpikingResidualBlock(nn.Module):
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
-        first, second = (
-            [_neuron(config), _conv3(channels, channels), _norm(config, channels, scale)] for scale in (1.0, 0.2)
-        )
+        encoder, spiking = _encoder(config, channels)
+        first = [encoder, _conv3(spiking, channels), _norm(config, channels)]
+        second = [_neuron(config), _conv3(channels, channels), _norm(config, channels, 0.2)]
         if config.block == "sew_resnet":
             first, second = ([*unit[1:], unit[0]] for unit in (first, second))
         self.residual = nn.Sequential(*first, *second)
-        self.shortcut = (
-            nn.Sequential(_conv3(channels, channels), _norm(config, channels)) if config.block == "srb" else None
-        )
-        self.attn = MixedAttention(config.steps, channels) if config.attention else None
+        self.shortcut_reads_spikes = config.shortcut == "spikes"
+        self.shortcut = None
+        if config.block == "srb":
+            self.shortcut = nn.Sequential(
+                _conv3(spiking if self.shortcut_reads_spikes else channels, channels), _norm(config, channels)
+            )
+        self.attn = _attention(config, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.residual(x)
+        first, *others = self.residual
+        y = spikes = first(x)
+        for module in others:
+            y = module(y)
         if self.shortcut is not None:
-            y = y + self.shortcut(x)
+            y = y + self.shortcut(spikes if self.shortcut_reads_spikes else x)
         return y + x if self.attn is None else self.attn(y, x)
 
 
@@ -138,8 +196,9 @@ class Downsample(nn.Module):
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
+        encoder, spiking = _encoder(config, channels)
         self.maxpool_conv = nn.Sequential(
-            _neuron(config), _conv3(channels, 2 * channels, stride=2), _norm(config, 2 * channels)
+            encoder, _conv3(spiking, 2 * channels, stride=2), _norm(config, 2 * channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,15 +206,35 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Bilinear x2 (align_corners off) - LIF - Conv3x3, C -> C/2 - tdBN."""
+    """Bilinear x2 (align_corners off) - LIF - Conv3x3, C -> C/2 - tdBN; or LIF - nearest x2 - Conv3x3 - tdBN."""
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
-        self.up = nn.Sequential(_neuron(config), _conv3(channels, channels // 2), _norm(config, channels // 2))
+        encoder, spiking = _encoder(config, channels)
+        self.resizes_spikes = config.upsampling == "nearest"
+        self.up = nn.Sequential(encoder, _conv3(spiking, channels // 2), _norm(config, channels // 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = F.interpolate(x.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
-        return self.up(frames.unflatten(0, x.shape[:2]))
+        encoder, conv, norm = self.up
+        if self.resizes_spikes:
+            return norm(conv(_enlarge(encoder(x), mode="nearest")))
+        return norm(conv(encoder(_enlarge(x, mode="bilinear", align_corners=False))))
+
+
+def _enlarge(x: Tensor, **how: Any) -> Tensor:
+    """(T, N, C, H, W) -> (T, N, C, 2H, 2W)."""
+    return F.interpolate(x.flatten(0, 1), scale_factor=2, **how).unflatten(0, x.shape[:2])
+
+
+class TimeWeights(nn.Module):
+    """A learnt weighted sum over the steps: (T, N, C, H, W) -> (N, C, H, W). Starts as the mean."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1, steps), 1 / steps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensordot(self.weight[0], x, dims=1)
 
 
 class FeatureRefinement(nn.Module):

@@ -12,10 +12,12 @@ from esdnet.layers import (
     FeatureRefinement,
     SpikingResidualBlock,
     StepConv,
+    TimeWeights,
     Upsample,
     _conv3,
-    _neuron,
+    _encoder,
     _norm,
+    concat_channels,
 )
 from esdnet.pooling import mean_over_steps
 
@@ -39,13 +41,9 @@ def pad_to_multiple(image: Tensor, multiple: int = SIZE_MULTIPLE) -> Tensor:
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def _concat(a: Tensor, b: Tensor) -> Tensor:
-    """Join channels of (T, N, C, H, W); as 4-D tensors, so that torch keeps the channels last."""
-    return torch.cat([a.flatten(0, 1), b.flatten(0, 1)], dim=1).unflatten(0, a.shape[:2])
-
-
 class ESDNet(nn.Module):
-    """The authors' network, module for module (FRB and output convolution run once, on the time mean)."""
+    """The authors' network, module for module (FRB and output convolution run once, on the time mean), or one of the
+    variants that the configuration names."""
 
     def __init__(self, config: ESDNetConfig) -> None:
         super().__init__()
@@ -59,13 +57,15 @@ class ESDNet(nn.Module):
         self.encoder_level3 = self._blocks(config.encoder_blocks[2], 4 * dim)
         self.decoder_level3 = self._blocks(config.decoder_blocks[2], 4 * dim)
         self.up3_2 = Upsample(config, 4 * dim)
+        encoder, spiking = _encoder(config, 4 * dim)
         self.reduce_chan_level2 = nn.Sequential(
-            _neuron(config), StepConv(4 * dim, 2 * dim, 1, bias=False), _norm(config, 2 * dim)
+            encoder, StepConv(spiking, 2 * dim, 1, bias=False), _norm(config, 2 * dim)
         )
         self.decoder_level2 = self._blocks(config.decoder_blocks[1], 2 * dim)
         self.up2_1 = Upsample(config, 2 * dim)
         self.decoder_level1 = self._blocks(config.decoder_blocks[0], 2 * dim)
-        self.refinement = FeatureRefinement(2 * dim) if config.refinement else nn.Identity()
+        self.time_weights = TimeWeights(config.steps) if config.refinement == "time_weights" else None
+        self.refinement = FeatureRefinement(2 * dim) if config.refinement == "frb" else nn.Identity()
         self.output = nn.Sequential(nn.Conv2d(2 * dim, 3, 3, padding=1))
 
     def _blocks(self, count: int, channels: int) -> nn.Sequential:
@@ -75,15 +75,25 @@ class ESDNet(nn.Module):
         """(N, 3, H, W) -> (N, 3, H, W); not clipped to [0, 1]."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image)
-        frames = padded.repeat(self.config.steps, 1, 1, 1)  # direct coding: every step sees the image
-        # channels last in memory: convolutions of 16 to 32 channels train up to four times as fast
-        frames = frames.contiguous(memory_format=torch.channels_last)
-        x = self.patch_embed(frames.unflatten(0, (self.config.steps, -1)))
+        x = self._embed(padded)
         skip1 = self.encoder_level1(x)  # (T, N, dim, H, W)
         skip2 = self.encoder_level2(self.down1_2(skip1))  # (T, N, 2 dim, H/2, W/2)
         x = self.encoder_level3(self.down2_3(skip2))  # (T, N, 4 dim, H/4, W/4)
         x = self.up3_2(self.decoder_level3(x))
-        x = self.decoder_level2(self.reduce_chan_level2(_concat(x, skip2)))
-        x = self.decoder_level1(_concat(self.up2_1(x), skip1))  # (T, N, 2 dim, H, W)
-        residual = self.output(self.refinement(mean_over_steps(x)))
+        x = self.decoder_level2(self.reduce_chan_level2(concat_channels(x, skip2)))
+        x = self.decoder_level1(concat_channels(self.up2_1(x), skip1))  # (T, N, 2 dim, H, W)
+        merged = mean_over_steps(x) if self.time_weights is None else self.time_weights(x)
+        residual = self.output(self.refinement(merged))
         return (residual + padded)[..., :height, :width]
+
+    def _embed(self, image: Tensor) -> Tensor:
+        """Direct coding, every step sees the image: (N, 3, H, W) -> (T, N, dim, H, W).
+
+        Channels last in memory: convolutions of 16 to 32 channels train up to four times as fast.
+        """
+        steps = self.config.steps
+        if self.config.coding == "features":
+            features = self.patch_embed(image.contiguous(memory_format=torch.channels_last).unsqueeze(0))
+            return features.squeeze(0).repeat(steps, 1, 1, 1).unflatten(0, (steps, -1))
+        frames = image.repeat(steps, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        return self.patch_embed(frames.unflatten(0, (steps, -1)))

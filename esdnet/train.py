@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--l1-weight", type=float, default=1.0, help="of l1_ssim's Charbonnier term (default: 1)")
     parser.add_argument("--ssim-on", choices=("rgb", "y"), default="rgb", help="planes SSIM is taken on (default: rgb)")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: mixed precision")
+    parser.add_argument("--freeze-norm", action="store_true", help="train with the batch norms' running statistics")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads of this process (default: torch's)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +24,16 @@ from torch import Tensor, nn
 from esdnet.checkpoint import read_checkpoint, save_checkpoint
 from esdnet.data import PairSource
 from esdnet.errors import UserError
+from esdnet.layers import TdBatchNorm
+from esdnet.lif import LIF
 from esdnet.losses import RestorationLoss
 from esdnet.model import ESDNet
 from esdnet.run_log import RunLog, progress_bar
 from esdnet.validation import Validation, validate
 
 BETAS = (0.9, 0.999)
+THRESHOLD_LR_SCALE = 0.1
+SMALLEST_THRESHOLD = 0.01
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class TrainingConfig:
     ssim_on_luma: bool = False
     seed: int = 0
     precision: str = "float32"
+    freeze_norm: bool = False  # normalise by the running statistics, as inference does; they stay as they are
     save_every: int = 100
     validate_every: int = 500
     validation_images: int = 8
@@ -78,6 +84,23 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
         return config.lr * (step + 1) / config.warmup
     progress = (step - config.warmup) / max(1, config.steps - 1 - config.warmup)
     return config.final_lr + 0.5 * (config.lr - config.final_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def learnt_thresholds(model: nn.Module) -> list[nn.Parameter]:
+    """The thresholds among a network's parameters."""
+    thresholds = (module.threshold for module in model.modules() if isinstance(module, LIF))
+    return [threshold for threshold in thresholds if isinstance(threshold, nn.Parameter)]
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Weights, and learnt thresholds: these move slowly, one number decides for a whole layer, and do not decay."""
+    thresholds = learnt_thresholds(model)
+    ids = {id(threshold) for threshold in thresholds}
+    weights = [parameter for parameter in model.parameters() if id(parameter) not in ids]
+    groups: list[dict[str, Any]] = [{"params": weights, "lr_scale": 1.0}]
+    if thresholds:
+        groups.append({"params": thresholds, "lr_scale": THRESHOLD_LR_SCALE, "weight_decay": 0.0})
+    return groups
 
 
 def draw_batch(source: PairSource, config: TrainingConfig, rank: int, step: int) -> tuple[Tensor, Tensor]:
@@ -128,8 +151,12 @@ class Trainer:
         self.network: nn.Module = self.model
         if worker.size > 1:
             self.network = nn.parallel.DistributedDataParallel(self.model)
+        if config.freeze_norm:
+            for module in self.model.modules():
+                if isinstance(module, TdBatchNorm):
+                    module.eval()
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.lr, betas=BETAS, weight_decay=config.weight_decay
+            parameter_groups(self.model), lr=config.lr, betas=BETAS, weight_decay=config.weight_decay
         )
         self.loss = RestorationLoss(config.l1_weight, config.ssim_on_luma)
         self.average = AveragedWeights(self.model, config.ema)
@@ -173,7 +200,7 @@ class Trainer:
         """One optimizer step; returns the loss. A loss or gradient that is not finite stops the run."""
         device = self.worker.device
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.config)
+            group["lr"] = group["lr_scale"] * learning_rate(self.step, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             restored = self.network(rainy.to(device, non_blocking=True))
@@ -183,6 +210,8 @@ class Trainer:
         if not torch.isfinite(loss) or not torch.isfinite(norm):
             raise UserError(self._not_finite(float(loss), float(norm)))
         self.optimizer.step()
+        for threshold in learnt_thresholds(self.model):
+            threshold.data.clamp_(min=SMALLEST_THRESHOLD)
         self.average.update(self.model, self.step)
         self.step += 1
         return float(loss.detach())

@@ -147,8 +147,15 @@ def _(module: nn.Sequential, graph: GraphBuilder, name: str, x: str) -> str:
 def _(module: LIF, graph: GraphBuilder, name: str, x: str) -> str:
     return graph.add(
         Neuron, name, [x], [module],
-        threshold=np.array(module.exact_threshold), membrane_decay=module.exact_beta, fires=">=",
+        threshold=np.array(module.exact_threshold), membrane_decay=module.exact_beta, fires=module.fires,
+        gain=np.array(float(module.gain)),
     )  # fmt: skip
+
+
+@lower_module.register
+def _(module: layers.OnOff, graph: GraphBuilder, name: str, x: str) -> str:
+    pair = [lower_module(getattr(module, half), graph, f"{name}.{half}", x) for half in ("on", "off")]
+    return graph.add(Concat, f"{name}.pair", pair)
 
 
 @lower_module.register
@@ -182,9 +189,12 @@ def _(module: PatchEmbed, graph: GraphBuilder, name: str, x: str) -> str:
 @lower_module.register
 def _(module: layers.SpikingResidualBlock, graph: GraphBuilder, name: str, x: str) -> str:
     with graph.inside(name):
-        y = lower_module(module.residual, graph, f"{name}.residual", x)
+        source, residual = x, module.residual
+        if module.shortcut_reads_spikes:
+            source, residual = lower_module(residual[0], graph, f"{name}.residual.0", x), residual[1:]
+        y = lower_module(residual, graph, f"{name}.residual", source)
         if module.shortcut is not None:
-            y = graph.add(Add, f"{name}.sum", [y, lower_module(module.shortcut, graph, f"{name}.shortcut", x)])
+            y = graph.add(Add, f"{name}.sum", [y, lower_module(module.shortcut, graph, f"{name}.shortcut", source)])
         if module.attn is not None:
             y = lower_module(module.attn, graph, f"{name}.attn", y)
         return graph.add(Add, f"{name}.out", [y, x])
@@ -197,6 +207,13 @@ def _(module: layers.MixedAttention, graph: GraphBuilder, name: str, x: str) -> 
         x = _lower_pooled_attention(module.ca, graph, f"{name}.ca", x, "C")
         x = lower_module(module.sa, graph, f"{name}.sa", x)
         return graph.add(Activation, f"{name}.relu", [x], function="relu")
+
+
+@lower_module.register
+def _(module: layers.StaticGains, graph: GraphBuilder, name: str, x: str) -> str:
+    with graph.inside(name):
+        scaled = graph.add(Affine, f"{name}.gain", [x], [module], scale=_array(module.gain)[:, 0])
+        return graph.add(Activation, f"{name}.relu", [scaled], function="relu")
 
 
 def _lower_pooled_attention(module: layers.PooledAttention, graph: GraphBuilder, name: str, x: str, axis: str) -> str:
@@ -238,10 +255,21 @@ def _(module: layers.Downsample, graph: GraphBuilder, name: str, x: str) -> str:
 
 @lower_module.register
 def _(module: layers.Upsample, graph: GraphBuilder, name: str, x: str) -> str:
-    with graph.inside(name, "host"):
-        x = graph.add(Resize, f"{name}.resize", [x], factor=2, mode="bilinear")
+    """Spikes are enlarged where they are; real values on the host, by interpolation."""
+    up, resize = module.up, f"{name}.resize"
     with graph.inside(name):
-        return lower_module(module.up, graph, f"{name}.up", x)
+        if module.resizes_spikes:
+            x = lower_module(up[0], graph, f"{name}.up.0", x)
+            x = graph.add(Resize, resize, [x], factor=2, mode="nearest")
+            return lower_module(up[1:], graph, f"{name}.up", x)
+        with graph.inside(name, "host"):
+            x = graph.add(Resize, resize, [x], factor=2, mode="bilinear")
+        return lower_module(up, graph, f"{name}.up", x)
+
+
+@lower_module.register
+def _(module: layers.TimeWeights, graph: GraphBuilder, name: str, x: str) -> str:
+    return graph.add(Linear, name, [x], [module], weight=_array(module.weight), axis="T")
 
 
 @lower_module.register
@@ -261,15 +289,22 @@ def _(module: ESDNet, graph: GraphBuilder, name: str, x: str) -> str:
         with graph.inside(key):
             return lower_module(getattr(module, key), graph, key, node)
 
-    skip1 = part("encoder_level1", part("patch_embed", graph.add(Repeat, "coding", [x])))
+    if module.config.coding == "features":
+        embedded = graph.add(Repeat, "coding", [part("patch_embed", x)])
+    else:
+        embedded = part("patch_embed", graph.add(Repeat, "coding", [x]))
+    skip1 = part("encoder_level1", embedded)
     skip2 = part("encoder_level2", part("down1_2", skip1))
     deep = part("up3_2", part("decoder_level3", part("encoder_level3", part("down2_3", skip2))))
     joined = graph.add(Concat, "concat2", [deep, skip2])
     fine = part("up2_1", part("decoder_level2", part("reduce_chan_level2", joined)))
     fine = part("decoder_level1", graph.add(Concat, "concat1", [fine, skip1]))
     with graph.inside("refinement", "host"):
-        mean = graph.add(Reduce, "time_mean", [fine], function="mean", axes="T")
-    refined = part("refinement", mean)
+        if module.time_weights is None:
+            merged = graph.add(Reduce, "time_mean", [fine], function="mean", axes="T")
+        else:
+            merged = lower_module(module.time_weights, graph, "time_weights", fine)
+    refined = part("refinement", merged)
     with graph.inside("output", "host"):
         residual = lower_module(module.output, graph, "output", refined)
         image = graph.add(Add, "restored", [residual, x])

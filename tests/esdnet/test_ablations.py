@@ -26,8 +26,8 @@ def test_every_row_builds_what_it_says_and_every_weight_gets_a_gradient(name: st
     torch.manual_seed(0)
     model = ESDNet(config)
     blocks = sum(config.encoder_blocks) + sum(config.decoder_blocks)
-    assert count(model, MixedAttention) == (blocks if config.attention else 0)
-    assert count(model, FeatureRefinement) == config.refinement
+    assert count(model, MixedAttention) == (blocks if config.attention == "mixed" else 0)
+    assert count(model, FeatureRefinement) == (config.refinement == "frb")
     assert count(model, LIF) == (0 if config.block == "ann_resnet" else 2 * blocks + 5)
     image = torch.rand(2, 3, 16, 16)
     (model(image) - image).square().mean().backward()
@@ -54,7 +54,7 @@ def test_norms_differ_in_where_their_weights_start() -> None:
 
 def test_order_of_a_block() -> None:
     def kinds(block: str) -> list[str]:
-        network = ESDNet(ESDNetConfig(8, (1, 1, 1), (1, 1, 1), block=block, attention=False))
+        network = ESDNet(ESDNetConfig(8, (1, 1, 1), (1, 1, 1), block=block, attention="none"))
         return [type(module).__name__ for module in network.encoder_level1[0].residual]
 
     assert kinds("srb") == kinds("ms_resnet") == ["LIF", "StepConv", "TdBatchNorm"] * 2
