@@ -124,20 +124,24 @@ def psnr_db(reference: NDArray[np.floating[Any]], other: NDArray[np.floating[Any
     return float("inf") if mse == 0 else 10 * float(np.log10(1 / mse))
 
 
-def first_difference(reference: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> tuple[int, str]:
-    """How many spikes differ in all, and the first neuron, step and number of them in words ("" if none does).
+def differing_spikes(
+    reference: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]
+) -> tuple[dict[str, int], str]:
+    """Neuron -> how many of its spikes differ (if any), and the first neuron, step and number in words ("" if none).
 
     Both hold (T, C, H, W) for the same neurons; the order is the reference's.
     """
-    total, first = 0, ""
+    counts: dict[str, int] = {}
+    first = ""
     for name, expected in reference.items():
         differs = np.asarray(expected, bool) != np.asarray(found[name], bool)
-        count = int(differs.sum())
-        if count and not first:
+        if not differs.any():
+            continue
+        counts[name] = int(differs.sum())
+        if not first:
             step = int(np.flatnonzero(differs.reshape(len(differs), -1).any(1))[0])
-            first = f"{name}, step {step}: {count} spikes differ"
-        total += count
-    return total, first
+            first = f"{name}, step {step}: {counts[name]} spikes differ"
+    return counts, first
 
 
 @dataclass(frozen=True)

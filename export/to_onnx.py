@@ -79,7 +79,7 @@ def check_size(written: onnx.ModelProto, model: Any, network: Network, size: tup
     """
     import numpy as np
 
-    from export.agreement import FLOAT64_OUTPUT, FREE_RUN_PSNR_DB, check_layers, first_difference, psnr_db, witness
+    from export.agreement import FLOAT64_OUTPUT, FREE_RUN_PSNR_DB, check_layers, differing_spikes, psnr_db, witness
     from export.nir_check import sample_image
     from export.onnx_run import run_image, run_layers
 
@@ -89,7 +89,8 @@ def check_size(written: onnx.ModelProto, model: Any, network: Network, size: tup
     output, spikes = run_image(written, network, image)
     expected = reference[network.output.name][0, :, : size[0], : size[1]]
     largest, psnr = float(np.abs(output - expected).max()), psnr_db(expected, output)
-    differing, first = first_difference({name: reference[name] for name in spikes}, spikes)
+    counts, first = differing_spikes({name: reference[name] for name in spikes}, spikes)
+    differing = sum(counts.values())
     total = sum(int(reference[name].sum()) for name in spikes)
     line = f"{size[0]}x{size[1]}: {differing} of {total:,} spikes differ, output by {largest:.1e}, {psnr:.0f} dB"
     exact = output.dtype == np.float64

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.agreement import differing_spikes, psnr_db
 from hw_sim.counts import NodeCounts
 
 
@@ -47,27 +48,18 @@ def compare(reference: Result, other: Result) -> Comparison:
     if set(reference.spikes) != set(other.spikes):
         odd = sorted(set(reference.spikes) ^ set(other.spikes))
         raise ValueError(f"the two results do not hold the same neurons: {odd[0]} is in one only ({len(odd)} such)")
-    mismatches: dict[str, int] = {}
-    first = ""
-    for name, expected in reference.spikes.items():
-        differs = expected != other.spikes[name]
-        if differs.any():
-            mismatches[name] = int(differs.sum())
-            if not first:
-                step = int(np.flatnonzero(differs.reshape(len(differs), -1).any(1))[0])
-                first = f"{name}, step {step}: {mismatches[name]} spikes differ"
+    mismatches, first = differing_spikes(reference.spikes, other.spikes)
     counts = tuple(
         name
         for name, expected in reference.counts.items()
         if name in other.counts and expected.totals() != other.counts[name].totals()
     )
     difference = np.asarray(reference.output, np.float64) - np.asarray(other.output, np.float64)
-    mse = float(np.mean(difference**2))
     return Comparison(
         spike_mismatches=sum(mismatches.values()),
         mismatches=mismatches,
         first=first,
         count_mismatches=counts,
         max_difference=float(np.abs(difference).max()),
-        psnr_db=float("inf") if mse == 0 else 10 * float(np.log10(1 / mse)),
+        psnr_db=psnr_db(reference.output, other.output),
     )

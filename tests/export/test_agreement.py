@@ -6,7 +6,7 @@ import pytest
 from esdnet.model import ESDNet
 from export.agreement import (
     check_layers,
-    first_difference,
+    differing_spikes,
     layer_names,
     membranes,
     on_given_inputs,
@@ -143,11 +143,11 @@ def test_layers_between_a_value_and_what_is_known(tiny_network):
     assert layer_names(tiny_network, "coding", []) == "coding"
 
 
-def test_first_difference_names_neuron_step_and_number():
+def test_differing_spikes_names_neuron_step_and_number():
     one, other = np.zeros((3, 2, 2, 2), bool), np.zeros((3, 2, 2, 2), bool)
     other[1:, 0, 0, 0] = True
-    assert first_difference({"a": one, "b": one}, {"a": one, "b": other}) == (2, "b, step 1: 2 spikes differ")
-    assert first_difference({"a": one}, {"a": one}) == (0, "")
+    assert differing_spikes({"a": one, "b": one}, {"a": one, "b": other}) == ({"b": 2}, "b, step 1: 2 spikes differ")
+    assert differing_spikes({"a": one}, {"a": one}) == ({}, "")
 
 
 def test_psnr_by_hand():
