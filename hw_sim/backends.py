@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet.device import choose_device
+from esdnet.device import choose_exact_device
 from esdnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,7 +128,13 @@ def _open_executor(
         from hw_sim import simulator
 
         yield Executor(
-            partial(simulator.run, source.network, precision=precision, device=choose_device(device), keep_spikes=False)  # type: ignore[arg-type]
+            partial(
+                simulator.run,
+                source.network,
+                precision=precision,
+                device=choose_exact_device(device),
+                keep_spikes=False,
+            )  # type: ignore[arg-type]
         )
     elif backend == "torch":
         from hw_sim import torch_backend
@@ -136,7 +142,9 @@ def _open_executor(
         if source.model is None:
             raise UserError("--backend torch runs checkpoints; with --network use --backend simulator or lava")
         yield Executor(
-            partial(torch_backend.run, source.model, source.network, precision=precision, device=choose_device(device))
+            partial(
+                torch_backend.run, source.model, source.network, precision=precision, device=choose_exact_device(device)
+            )
         )
     else:
         from hw_sim.lava_backend import LavaSession

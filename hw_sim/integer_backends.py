@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from esdnet.device import choose_device
+from esdnet.device import choose_exact_device
 
 if TYPE_CHECKING:
     from export.integer_network import IntegerNetwork
@@ -46,4 +46,4 @@ def open_integer_executor(
     else:
         from hw_sim import integer_simulator
 
-        yield Executor(partial(integer_simulator.run, integer, device=choose_device(device), keep_spikes=False))
+        yield Executor(partial(integer_simulator.run, integer, device=choose_exact_device(device), keep_spikes=False))

@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from esdnet.device import choose_device
+    from esdnet.device import choose_exact_device
     from esdnet.images import load_image
     from esdnet.writing import check_writable, write_json
 
@@ -64,7 +64,7 @@ def _verify(args: argparse.Namespace) -> int:
         if path is not None:
             check_writable(option, path)
     image = load_image(args.image)
-    device = choose_device(args.device)
+    device = choose_exact_device(args.device)
     if args.record is not None and device != "cuda":
         raise UserError("--record: keeps the answer of a GPU, and torch runs on the CPU here; use a machine with CUDA")
     from hw_sim.backends import load_source
@@ -93,12 +93,10 @@ def _verify(args: argparse.Namespace) -> int:
 
 @contextmanager
 def one_by_one() -> Iterator[Say]:
-    """Says on stderr what runs now; while open, float32 on a GPU is float32 (TF32 is not)."""
-    import torch
+    """Says on stderr what runs now."""
     from tqdm import tqdm
 
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    with exact, tqdm(unit="backend", file=sys.stderr, leave=False) as bar:
+    with tqdm(unit="backend", file=sys.stderr, leave=False) as bar:
 
         def say(what: str, precision: str) -> None:
             bar.set_description(f"{what}, {precision}")

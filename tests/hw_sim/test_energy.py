@@ -55,6 +55,24 @@ def test_backends_agree_on_every_count(files):
     assert one["layers"] == other["layers"]
 
 
+@pytest.mark.parametrize("backend", ["simulator", "torch"])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_no_run_allows_tf32(files, monkeypatch, backend, precision):
+    """The switch of a GPU, looked at while the network runs; on a CPU it is set as well."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+    convolve = torch.nn.functional.conv2d
+
+    def watch(*arguments, **options):
+        seen.append(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+        return convolve(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", watch)
+    assert run(files, "--backend", backend, "--precision", precision) == 0
+    assert seen
+    assert not any(seen)
+
+
 def test_the_derained_image_is_the_networks_output(files, tiny_model):
     assert run(files, "--save-image", str(files / "out.png")) == 0
     image = load_image(files / "x.png")
