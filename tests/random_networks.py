@@ -61,6 +61,19 @@ class Builder:
         )
         return self.add(node, channels)
 
+    def on_off(self, x: str) -> str:
+        """Spikes of both signs of one value, side by side."""
+        rng = self.rng
+        pair = [
+            self.add(
+                Neuron(name=self.name("lif"), inputs=(x,), threshold=rng.uniform(0.05, 1.0, ()), membrane_decay=0.5,
+                       gain=np.array(gain), fires=">"),
+                self.channels[x],
+            )
+            for gain in (1.0, -1.0)
+        ]  # fmt: skip
+        return self.concat(*pair)
+
     def two(self, kind: type[Node], x: str, y: str) -> str:
         return self.add(
             kind(name=self.name(kind.__name__.lower()), inputs=(x, y)), max(self.channels[x], self.channels[y])
@@ -114,3 +127,25 @@ def random_network(seed: int, size: float = 0.3) -> Network:
     restored = b.two(Add, b.conv(mixed, 3), image)
     b.one(Output, restored)
     return Network(name=f"random{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=2)
+
+
+def random_spike_driven(seed: int, size: float = 0.3) -> Network:
+    """The same, with spikes of both signs before every convolution but the first and the last, and nothing acausal."""
+    b = Builder(seed, size)
+    image = b.add(Input(name="input"), 3)
+    x = b.one(Repeat, b.conv(image, 4, bias=bool(seed % 2)))
+    # a residual block: its shortcut reads the same spikes; a gain per step and channel
+    spikes = b.on_off(x)
+    total = b.two(Add, b.conv(b.neuron(b.conv(spikes, 4), plain=True), 4), b.conv(spikes, 4))
+    gained = b.one(Affine, total, scale=b.rng.normal(1.0, 0.5, (STEPS, 4, 1, 1)))
+    x = b.two(Add, b.one(Activation, gained, function="relu"), x)
+    # down; a pair that reads a convolution; up again as spikes
+    low = b.on_off(b.conv(b.on_off(x), 6, stride=(2, 2)))
+    high = b.conv(b.one(Resize, low, factor=2, mode="nearest"), 4)
+    y = b.conv(b.on_off(b.concat(high, x)), 4, 1)
+    merged = b.one(Linear, y, weight=b.rng.normal(1 / STEPS, 0.3, (1, STEPS)), axis="T")
+    b.one(Output, b.two(Add, b.conv(merged, 3), image))
+    return Network(name=f"spike_driven{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=2)
+
+
+RANDOM = {"released": random_network, "spike_driven": random_spike_driven}

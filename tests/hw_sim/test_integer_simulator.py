@@ -13,7 +13,7 @@ from export.network import NetworkError, Neuron
 from export.quantize import quantize
 from hw_sim import integer_simulator, simulator
 from tests import integer_oracle
-from tests.random_networks import random_network
+from tests.random_networks import RANDOM, random_network
 
 
 def compare_all(integer, pixels):
@@ -36,11 +36,12 @@ def compare_all(integer, pixels):
     return trace
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("kind", RANDOM)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([0.05, 0.3, 3.0]), calibrated=st.booleans())
-def test_simulator_equals_the_oracle_bit_for_bit(seed, size, calibrated):
+def test_simulator_equals_the_oracle_bit_for_bit(kind, seed, size, calibrated):
     """Random weights, images and scales; without calibration the scales fit nothing, so that values saturate."""
-    network = random_network(seed, size)
+    network = RANDOM[kind](seed, size)
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (3, 8, 6), dtype=np.uint8)
     scattered = {node.name: float(10 ** rng.uniform(-3, 2)) for node in network.nodes}
@@ -48,10 +49,11 @@ def test_simulator_equals_the_oracle_bit_for_bit(seed, size, calibrated):
     compare_all(integer, pixels)
 
 
+@pytest.mark.parametrize("kind", RANDOM)
 @pytest.mark.parametrize("value", [0, 255])
-def test_extreme_images(value):
+def test_extreme_images(kind, value):
     """Black and white, under scales that fit nothing."""
-    network = random_network(1, 3.0)
+    network = RANDOM[kind](1, 3.0)
     integer = quantize(network, {node.name: 0.0 for node in network.nodes})
     trace = compare_all(integer, np.full((3, 6, 8), value, np.uint8))
     largest = max(np.abs(trace.values[op.name]).max() for op in integer.operations if op.output.bits == 18)

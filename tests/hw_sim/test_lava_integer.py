@@ -19,16 +19,17 @@ from hw_sim.lava_backend.plan import Leaf, StockLeaf
 from hw_sim.result import Result, compare
 from tests import integer_oracle
 from tests.hw_sim.test_lava_dataflow import play
-from tests.random_networks import random_network
+from tests.random_networks import RANDOM
 
 needs_lava = pytest.mark.skipif(sys.version_info >= (3, 11), reason="lava-nc runs on Python 3.10 only")
 
 
-@settings(max_examples=10, deadline=None)
+@pytest.mark.parametrize("kind", RANDOM)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([0.3, 3.0]), model=st.sampled_from(["fused", "fine"]))
-def test_frame_by_frame_equals_the_oracle(seed, size, model):
+def test_frame_by_frame_equals_the_oracle(kind, seed, size, model):
     """Two images back to back through the plan's processes, under scales that fit nothing."""
-    network = random_network(seed, size)
+    network = RANDOM[kind](seed, size)
     rng = np.random.default_rng(seed)
     integer = quantize(network, {node.name: float(10 ** rng.uniform(-3, 2)) for node in network.nodes})
     images = [rng.integers(0, 256, (3, 8, 6), dtype=np.uint8) for _ in range(2)]
@@ -81,9 +82,10 @@ def test_real_lava_equals_the_integer_simulator_bit_for_bit(integer, choice):
 @needs_lava
 @pytest.mark.timeout(300)
 @pytest.mark.slow
-def test_real_lavas_membranes_are_the_oracles():
+@pytest.mark.parametrize("kind", RANDOM)
+def test_real_lavas_membranes_are_the_oracles(kind):
     """Fine: every neuron is a process with Lava variables; after the last step they hold what was kept."""
-    network = random_network(2)
+    network = RANDOM[kind](2)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 6), dtype=np.uint8)
     integer = quantize_on_images(network, [pixels])
     trace = integer_oracle.run(integer, pixels)
