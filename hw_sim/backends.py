@@ -127,25 +127,17 @@ def _open_executor(
     elif backend == "simulator":
         from hw_sim import simulator
 
+        place = choose_exact_device(device)
         yield Executor(
-            partial(
-                simulator.run,
-                source.network,
-                precision=precision,
-                device=choose_exact_device(device),
-                keep_spikes=False,
-            )  # type: ignore[arg-type]
+            partial(simulator.run, source.network, precision=precision, device=place, keep_spikes=False)  # type: ignore[arg-type]
         )
     elif backend == "torch":
         from hw_sim import torch_backend
 
         if source.model is None:
             raise UserError("--backend torch runs checkpoints; with --network use --backend simulator or lava")
-        yield Executor(
-            partial(
-                torch_backend.run, source.model, source.network, precision=precision, device=choose_exact_device(device)
-            )
-        )
+        place = choose_exact_device(device)
+        yield Executor(partial(torch_backend.run, source.model, source.network, precision=precision, device=place))
     else:
         from hw_sim.lava_backend import LavaSession
 
