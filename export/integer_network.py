@@ -290,8 +290,10 @@ def largest_product(operation: Operation, sources: Sequence[Format]) -> int:
         return largest if operation.rescale is None else _rescaled(largest, operation.rescale)
     if isinstance(operation, IntegerMul):
         return _rescaled(highs[0] * highs[1], operation.rescale)
-    if isinstance(operation, (IntegerAdd, IntegerAffine)):
+    if isinstance(operation, IntegerAdd):
         return _rescaled(sum(highs), operation.rescale)
+    if isinstance(operation, IntegerAffine):
+        return _rescaled(highs[0], operation.rescale) + int(np.abs(operation.offset).max())
     return max(highs, default=0)
 
 

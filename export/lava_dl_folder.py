@@ -18,7 +18,7 @@ import numpy as np
 from esdnet.errors import UserError
 from export.integer_file import decode_integer, encode_integer
 from export.integer_network import IntegerNetwork
-from export.lava_dl_format import Segment, find_segments, why_not, write_segment
+from export.lava_dl_format import Segment, find_segments, on_off_pairs, why_not, write_segment
 from export.network import infer_shapes
 from export.nir_format import file_digest, manifest_digest
 
@@ -50,6 +50,7 @@ def write_folder(path: Path, integer: IntegerNetwork, height: int, width: int, f
         **facts,
         **record,
         "steps": _order(integer, segments),
+        "on_off_pairs": on_off_pairs(integer.network),
         "not_in_netx": {name: reason for name, reason in reasons.items() if reason},
         "files": {file.name: file_digest(file) for file in sorted(path.iterdir())},
     }

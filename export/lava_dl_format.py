@@ -31,7 +31,7 @@ from export.integer_network import (
     IntegerSigmoid,
     Operation,
 )
-from export.network import Shape, ValueKind
+from export.network import Network, Neuron, Shape, ValueKind
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,17 @@ def find_segments(integer: IntegerNetwork) -> list[Segment]:
     return segments
 
 
+def on_off_pairs(network: Network) -> list[tuple[str, str]]:
+    """Names of (ON, OFF): two neurons that read one value, the second with the first's gain negated."""
+    pairs = []
+    for on in network.neurons:
+        for name in network.readers[on.inputs[0]]:
+            off = network[name]
+            if isinstance(off, Neuron) and np.all(on.gain > 0) and np.array_equal(off.gain, -on.gain):
+                pairs.append((on.name, off.name))
+    return pairs
+
+
 @singledispatch
 def why_not(operation: Operation, integer: IntegerNetwork) -> str:
     """The reason why netx cannot hold a node; empty if it can."""
@@ -102,7 +113,7 @@ def _(operation: IntegerRepeat, integer: IntegerNetwork) -> str:
 def _(operation: IntegerConv, integer: IntegerNetwork) -> str:
     if integer.network.kinds[operation.node.inputs[0]] is not ValueKind.SPIKE:
         return "multiplies analog values; netx convolutions read spikes here"
-    if operation.rescale is not None:
+    if not _is_read_by_neurons_alone(operation, integer):
         return "its sums are read as numbers (residual stream); a netx layer gives out its neuron's spikes only"
     readers = integer.network.readers[operation.name]
     if len(readers) > 1:
@@ -111,13 +122,22 @@ def _(operation: IntegerConv, integer: IntegerNetwork) -> str:
     return why_not(neuron, integer) and f"its neuron {neuron.name} does not fit into a netx layer"
 
 
+def _is_read_by_neurons_alone(operation: Operation, integer: IntegerNetwork) -> bool:
+    return all(isinstance(integer.by_name[name], IntegerNeuron) for name in integer.network.readers[operation.name])
+
+
 @why_not.register
 def _(operation: IntegerNeuron, integer: IntegerNetwork) -> str:
-    conv = integer.by_name[operation.node.inputs[0]]
-    if not isinstance(conv, IntegerConv) or conv.rescale is not None:
-        return "integrates a value of the host (residual stream); a netx neuron reads its own layer's synapses only"
-    if len(integer.network.readers[conv.name]) > 1:
-        return f"shares the sums of {conv.name}; a netx layer has one neuron"
+    source = integer.by_name[operation.node.inputs[0]]
+    on_off = any(operation.name in pair for pair in on_off_pairs(integer.network))
+    half = "half of an ON/OFF pair: " if on_off else ""
+    reads_spikes = isinstance(source, IntegerConv) and integer.network.kinds[source.node.inputs[0]] is ValueKind.SPIKE
+    if not reads_spikes or not _is_read_by_neurons_alone(source, integer):
+        return f"{half}integrates a value of the host; a netx neuron reads its own layer's synapses only"
+    if len(integer.network.readers[source.name]) > 1:
+        return f"{half}shares the sums of {source.name}; a netx layer has one neuron"
+    if operation.rescale is not None:
+        return "has a gain; a netx neuron adds its synapses as they are"
     if operation.threshold.size > 1:
         return "has a threshold per channel; a netx layer has one"
     if operation.bias.size > 1 and operation.bias.shape[1:] != (1, 1):

@@ -7,15 +7,19 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import torch
 
+from esdnet.config import preset
 from esdnet.errors import UserError
+from esdnet.model import ESDNet
 from export.calibration import quantize_on_images
 from export.integer_file import decode_integer, encode_integer, integer_digest
 from export.integer_network import IntegerNetwork
 from export.integer_run import run_integer, to_pixels
 from export.lava_dl_folder import is_export, read_integer, write_folder
-from export.lava_dl_format import find_segments, why_not, write_segment
-from export.network import Add, Conv, Input, Network, Neuron, Output, Reduce, Repeat, infer_shapes
+from export.lava_dl_format import find_segments, on_off_pairs, why_not, write_segment
+from export.lower import lower
+from export.network import Add, Concat, Conv, Input, Network, Neuron, Output, Reduce, Repeat, infer_shapes
 from export.nir_format import manifest_digest
 from export.quantize import quantize
 from tests.random_networks import random_network
@@ -102,6 +106,76 @@ def test_neurons_that_netx_cannot_express_stay_outside(constants, reason):
     assert [segment.nodes for segment in find_segments(integer)] == [("conv_a", "lif_a")]
     assert why_not(integer.by_name["lif_b"], integer) == reason
     assert why_not(integer.by_name["conv_b"], integer) == "its neuron lif_b does not fit into a netx layer"
+
+
+def paired(on: float, off: float | None = None) -> IntegerNetwork:
+    """spikes -> conv -> one or two neurons with these gains -> conv."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(3, 3, 3, 3))
+    gains = {"on": on} if off is None else {"on": on, "off": off}
+    lif = {"threshold": np.array(0.5), "membrane_decay": 0.5, "fires": ">"}
+    nodes: list = [
+        Input(name="x"),
+        Repeat(name="coding", inputs=("x",)),
+        Neuron(name="first", inputs=("coding",), **lif),
+        Conv(name="conv", inputs=("first",), weight=weight, bias=np.ones(3), padding=(1, 1)),
+        *(Neuron(name=name, inputs=("conv",), gain=np.array(gain), **lif) for name, gain in gains.items()),
+        *([] if off is None else [Concat(name="both", inputs=("on", "off"))]),
+    ]
+    joined = np.concatenate([weight] * len(gains), axis=1)
+    nodes.append(Conv(name="last", inputs=(nodes[-1].name,), weight=joined, padding=(1, 1)))
+    nodes.append(Reduce(name="mean", inputs=("last",), axes="T"))
+    nodes += [Add(name="restored", inputs=("mean", "x")), Output(name="y", inputs=("restored",))]
+    network = Network(name="paired", nodes=tuple(nodes), steps=3)
+    return quantize(network, dict.fromkeys((node.name for node in nodes), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("gains", "pairs", "conv_reason", "neuron_reason"),
+    [
+        ((1.0,), [], "", ""),
+        ((-1.0,), [], "its neuron on does not fit into a netx layer",
+         "has a gain; a netx neuron adds its synapses as they are"),
+        ((1.0, -1.0), [("on", "off")], "2 neurons read its sums; a netx layer has one neuron",
+         "half of an ON/OFF pair: shares the sums of conv; a netx layer has one neuron"),
+        ((1.0, 1.0), [], "2 neurons read its sums; a netx layer has one neuron",
+         "shares the sums of conv; a netx layer has one neuron"),
+    ],
+)  # fmt: skip
+def test_pairs_of_neurons_on_one_convolution(gains, pairs, conv_reason, neuron_reason):
+    integer = paired(*gains)
+    assert on_off_pairs(integer.network) == pairs
+    assert why_not(integer.by_name["conv"], integer) == conv_reason
+    assert why_not(integer.by_name["on"], integer) == neuron_reason
+    assert [segment.nodes for segment in find_segments(integer)] == ([] if conv_reason else [("conv", "on")])
+
+
+def test_the_manifest_counts_the_pairs(tmp_path):
+    integer = paired(1.0, -1.0)
+    write_folder(tmp_path / "out", integer, 8, 8, {})
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["on_off_pairs"] == [["on", "off"]]
+    assert manifest["not_in_netx"]["off"].startswith("half of an ON/OFF pair")
+    assert integer_digest(read_integer(tmp_path / "out")) == integer_digest(integer)
+
+
+@pytest.mark.parametrize("polarity", ["on", "on_off"])
+def test_an_on_off_encoder_of_a_stream_is_named_and_a_joined_input_begins_a_segment(polarity):
+    """ON/OFF neurons on the residual stream stay on the host; conv and neuron after their Concat are a segment."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(preset("tiny"), polarity=polarity)
+    network = lower(ESDNet(config).eval())
+    integer = quantize(network, dict.fromkeys((node.name for node in network.nodes), 1.0))
+    segments = find_segments(integer)
+    assert len(segments) == 6
+    for segment in segments:
+        if polarity == "on":
+            assert isinstance(network[segment.source], Neuron)
+        else:
+            assert isinstance(network[segment.source], Concat)
+            for name in network[segment.source].inputs:
+                assert why_not(integer.by_name[name], integer).startswith("half of an ON/OFF pair: integrates a value")
+    assert len(on_off_pairs(network)) * 2 == (len(network.neurons) - 6 if polarity == "on_off" else 0)
 
 
 def test_the_hdf5_file_has_the_fields_that_netx_reads(tmp_path):
