@@ -153,13 +153,29 @@ def exact_counts(model: ESDNet) -> str:
     with torch.no_grad():
         for _ in range(20):
             model(torch.from_numpy(crop(96))[None])
-    counts = simulator.run(lower(model.eval()), crop(SIZE), keep_spikes=False).counts
+    network = lower(model.eval())
+    counts = simulator.run(network, crop(SIZE), keep_spikes=False).counts
     totals = sum_counts(one.totals() for one in counts.values())
-    energy = load_prices("paper").energy_j(totals) * 1e6
-    return (
-        f"exact, on the photo: {totals['macs'] / 1e9:.2f} G MACs, {totals['acs'] / 1e9:.2f} G ACs,"
-        f" {totals['spikes'] / 1e6:.1f} M spikes (firing rate {totals['spikes'] / totals['neuron_updates']:.1%}):"
-        f" {energy:.4g} uJ, {energy / NAFNET_UJ:.1f} times NAFNet as printed"
+    prices = load_prices("paper")
+
+    def price(kind: str, number: int) -> str:
+        return f"{prices.energy_j({**dict.fromkeys(totals, 0), kind: number}) * 1e6:,.0f} uJ"
+
+    def macs(part: str) -> str:
+        found = sum(one.totals()["macs"] for name, one in counts.items() if part in f".{name}.")
+        return f"{found / 1e9:.2f} G MACs: {price('macs', found)}"
+
+    energy = prices.energy_j(totals) * 1e6
+    rate = totals["spikes"] / totals["neuron_updates"]
+    return "\n".join(
+        [
+            f"exact, on the photo: {energy:.4g} uJ, {energy / NAFNET_UJ:.1f} times NAFNet as printed",
+            f"  shortcut convolutions: {macs('.shortcut.')}",
+            f"  refinement: {macs('.refinement.')}",
+            f"  all that reads analog values: {macs('.')}",
+            f"  all that reads spikes: {totals['acs'] / 1e9:.2f} G ACs: {price('acs', totals['acs'])}",
+            f"  spikes: {totals['spikes'] / 1e6:.1f} M, firing rate {rate:.1%}: {price('spikes', totals['spikes'])}",
+        ]
     )
 
 
