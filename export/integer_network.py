@@ -103,7 +103,7 @@ class IntegerInput(Operation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerRepeat(Operation):
-    """The same pixels at every step."""
+    """The same frame at every step: pixels, or features that were computed once."""
 
     node: Repeat
 

@@ -163,7 +163,8 @@ def _(operation: Operation, integer: IntegerNetwork) -> str:
 
 @why_not.register
 def _(operation: IntegerResize, integer: IntegerNetwork) -> str:
-    return "netx raises NotImplementedError for unpool; bilinear taps are not spikes"
+    reason = "netx raises NotImplementedError for unpool"
+    return reason if operation.node.mode == "nearest" else f"{reason}; bilinear taps are not spikes"
 
 
 @why_not.register(IntegerMul)

@@ -74,10 +74,21 @@ CLIPPING = np.linspace(1.0, 0.5, 26)  # shares of the largest weight that the ra
 
 def quantize(network: Network, ranges: Ranges | None) -> IntegerNetwork:
     """The integer network. Without `ranges` every shared scale is 2^-14 in 28 bits: the network that measures them."""
+    _check_finite(network)
     formats = Formats(network, ranges)
     operations = tuple(quantize_node(node, formats) for node in network.nodes)
     nodes = tuple(operation.node for operation in operations)
     return IntegerNetwork(replace(network, nodes=nodes), operations)
+
+
+def _check_finite(network: Network) -> None:
+    for node in network.nodes:
+        for key, value in vars(node).items():
+            if isinstance(value, np.ndarray) and not np.isfinite(value).all():
+                what = {"weight": "weights", "bias": "biases"}.get(key, key)
+                raise QuantizationError(
+                    f"{node.name} ({node.kind}): NaN or infinite {what}; take an earlier checkpoint"
+                )
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -119,8 +130,6 @@ def round_weight(weight: Array, step: float | Array) -> Array:
 def _quantize_weight(node: Conv | Linear, network: Network) -> tuple[NDArray[np.int8], Array]:
     """int8 weight (O, ...) and its steps (O,): one step for all where neurons read the sums as they are."""
     weight = node.weight
-    if not np.isfinite(weight).all() or (node.bias is not None and not np.isfinite(node.bias).all()):
-        raise QuantizationError(f"{node.name} ({node.kind}): NaN or infinite weights; take an earlier checkpoint")
     if is_raw(network, node):
         steps = np.full(len(weight), _layer_step(weight, [network[name] for name in network.readers[node.name]]))
     else:

@@ -32,6 +32,7 @@ from export.integer_network import (
 from export.integer_run import execute, run_integer, to_pixels
 from export.network import (
     Add,
+    Affine,
     Conv,
     Input,
     Linear,
@@ -307,6 +308,9 @@ def test_products_that_64_bits_cannot_hold_are_refused():
         ([neuron("lif", reset_value=-0.1)], r"lif \(neuron\): reset 'to' -0.1, Loihi resets to 0"),
         ([conv("c", np.full((3, 3, 1, 1), np.nan))], r"c \(conv\): NaN or infinite weights; take"),
         ([Linear(name="l", weight=np.full((3, 3), np.inf))], r"l \(linear\): NaN or infinite weights"),
+        ([conv("c", np.ones((3, 3, 1, 1)), bias=np.full(3, np.inf))], r"c \(conv\): NaN or infinite biases; take"),
+        ([neuron("lif", np.nan)], r"lif \(neuron\): NaN or infinite threshold; take an earlier checkpoint"),
+        ([Affine(name="g", scale=np.full((4, 3, 1, 1), np.inf))], r"g \(affine\): NaN or infinite scale; take"),
         ([conv("c", np.ones((3, 3, 1, 1))), Resize(name="r", factor=3)], r"r \(resize\): bilinear by 3, integers are"),
         ([conv("c", np.ones((3, 3, 1, 1)))], r"y \(output\): its input has the scale .*expected 2\^-k of a pixel"),
     ],
