@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from esdnet.data import PairSource
+    from esdnet.training import Trainer
 
 COUNTED_SIDE = 256  # the size that the paper counts at
 HEADER = (
@@ -97,26 +98,35 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def train_and_measure(row: Row, source: PairSource, arguments: argparse.Namespace) -> Measured:
-    """Train one row in a folder of its own (or go on there), then score and count its averaged weights."""
+def train(network: ESDNetConfig, folder: Path, source: PairSource, arguments: argparse.Namespace, seed: int) -> Trainer:
+    """Train a network to the end in a folder of its own, or go on there."""
     import torch
 
     from esdnet.model import ESDNet
     from esdnet.training import Trainer, TrainingConfig, Worker
-    from esdnet.validation import validate
 
-    folder = arguments.out / re.sub(r"\W+", "_", row.name).strip("_").lower()
     folder.mkdir(exist_ok=True)
     config = TrainingConfig(
-        steps=arguments.steps, batch=arguments.batch, lr=arguments.lr, seed=arguments.seed,
+        steps=arguments.steps, batch=arguments.batch, lr=arguments.lr, seed=seed,
         warmup=min(50, arguments.steps), validate_every=arguments.steps, validation_images=arguments.held_out,
     )  # fmt: skip
-    torch.manual_seed(arguments.seed)
-    trainer = Trainer(ESDNet(row.config).train(), source, config, folder, Worker())
+    torch.manual_seed(seed)
+    trainer = Trainer(ESDNet(network).train(), source, config, folder, Worker())
     if trainer.last.exists():
         trainer.resume()
     if not trainer.run():
         raise UserError(f"{folder}: stopped at step {trainer.step}; the same command continues")
+    return trainer
+
+
+def train_and_measure(row: Row, source: PairSource, arguments: argparse.Namespace) -> Measured:
+    """Train one row, then score and count its averaged weights."""
+    import torch
+
+    from esdnet.validation import validate
+
+    folder = arguments.out / re.sub(r"\W+", "_", row.name).strip("_").lower()
+    trainer = train(row.config, folder, source, arguments, arguments.seed)
     network = trainer.average.model
     validation = validate(network, trainer.pairs, torch.device("cpu"))
     rainy = [pair[1] for pair in trainer.pairs[: arguments.counted]]

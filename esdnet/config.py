@@ -15,6 +15,7 @@ Attention = Literal["mixed", "static", "none"]
 Upsampling = Literal["bilinear", "nearest"]
 Refinement = Literal["frb", "time_weights", "time_mean"]
 Coding = Literal["image", "features"]
+Readout = Literal["analog", "spikes"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,13 @@ class ESDNetConfig:
     shortcut: Shortcut = "analog"  # what a block's shortcut reads: X, or the spikes that its first neurons make of X
     polarity: Polarity = "on"  # neurons that read X: LIF(X), or the pair LIF(X), LIF(-X)
     learn_thresholds: bool = False  # `threshold` is where they start; every neuron layer then has its own
-    attention: Attention = "mixed"  # in every residual block: MAU (Table 5), a learnt gain per step and channel, or none
+    attention: Attention = "mixed"  # in every block: MAU (Table 5), a learnt gain per step and channel, or none
     upsampling: Upsampling = "bilinear"  # bilinear, then neurons; or neurons, then nearest: spikes stay spikes
     refinement: Refinement = "frb"  # FRB on the time mean (Table 5), learnt weights over time, or the time mean alone
     coding: Coding = "image"  # what is repeated T times: the image, or its patch embedding, which is then made once
+    readout: Readout = (
+        "analog"  # what the output convolution reads: real values merged over time, or spikes at each step
+    )
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.steps < 1 or min(self.encoder_blocks + self.decoder_blocks) < 1:
@@ -79,6 +83,7 @@ _CHOICES = {
     "upsampling": get_args(Upsampling),
     "refinement": get_args(Refinement),
     "coding": get_args(Coding),
+    "readout": get_args(Readout),
 }
 _ONCE_BOOLEAN = {"attention": ("none", "mixed"), "refinement": ("time_mean", "frb")}  # in checkpoints of version 0.1
 

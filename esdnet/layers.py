@@ -197,9 +197,7 @@ class Downsample(nn.Module):
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
         encoder, spiking = _encoder(config, channels)
-        self.maxpool_conv = nn.Sequential(
-            encoder, _conv3(spiking, 2 * channels, stride=2), _norm(config, 2 * channels)
-        )
+        self.maxpool_conv = nn.Sequential(encoder, _conv3(spiking, 2 * channels, stride=2), _norm(config, 2 * channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.maxpool_conv(x)

@@ -65,8 +65,8 @@ class LIF(snntorch.Leaky):
 
     The authors' setting (tau 2, decay_input off, v_reset 0). `forward` takes (T, ...) currents and starts at U = 0.
     A fixed threshold fires at H >= threshold, as the authors' does, and the state dict holds nothing, as in their
-    checkpoints; a learnt one is the parameter `threshold` and fires at H > threshold, as snnTorch's does. `gain` is 1, or
-    -1 for the OFF half of an ON/OFF pair.
+    checkpoints; a learnt one is the parameter `threshold` and fires at H > threshold, as snnTorch's does. `gain` is 1,
+    or -1 for the OFF half of an ON/OFF pair.
     `fused=True` computes all steps at once; `fused=False` calls snntorch.Leaky step by step: same spikes, membranes
     and gradients (tested).
     """

@@ -66,7 +66,13 @@ class ESDNet(nn.Module):
         self.decoder_level1 = self._blocks(config.decoder_blocks[0], 2 * dim)
         self.time_weights = TimeWeights(config.steps) if config.refinement == "time_weights" else None
         self.refinement = FeatureRefinement(2 * dim) if config.refinement == "frb" else nn.Identity()
-        self.output = nn.Sequential(nn.Conv2d(2 * dim, 3, 3, padding=1))
+        self.output = self._output(2 * dim)
+
+    def _output(self, channels: int) -> nn.Sequential:
+        if self.config.readout == "analog":
+            return nn.Sequential(nn.Conv2d(channels, 3, 3, padding=1))
+        encoder, spiking = _encoder(self.config, channels)
+        return nn.Sequential(encoder, _conv3(spiking, 3, bias=True))
 
     def _blocks(self, count: int, channels: int) -> nn.Sequential:
         return nn.Sequential(*(SpikingResidualBlock(self.config, channels) for _ in range(count)))
@@ -82,8 +88,11 @@ class ESDNet(nn.Module):
         x = self.up3_2(self.decoder_level3(x))
         x = self.decoder_level2(self.reduce_chan_level2(concat_channels(x, skip2)))
         x = self.decoder_level1(concat_channels(self.up2_1(x), skip1))  # (T, N, 2 dim, H, W)
-        merged = mean_over_steps(x) if self.time_weights is None else self.time_weights(x)
-        residual = self.output(self.refinement(merged))
+        merge = mean_over_steps if self.time_weights is None else self.time_weights
+        if self.config.readout == "spikes":
+            residual = merge(self.output(x))
+        else:
+            residual = self.output(self.refinement(merge(x)))
         return (residual + padded)[..., :height, :width]
 
     def _embed(self, image: Tensor) -> Tensor:

@@ -299,13 +299,20 @@ def _(module: ESDNet, graph: GraphBuilder, name: str, x: str) -> str:
     joined = graph.add(Concat, "concat2", [deep, skip2])
     fine = part("up2_1", part("decoder_level2", part("reduce_chan_level2", joined)))
     fine = part("decoder_level1", graph.add(Concat, "concat1", [fine, skip1]))
-    with graph.inside("refinement", "host"):
-        if module.time_weights is None:
-            merged = graph.add(Reduce, "time_mean", [fine], function="mean", axes="T")
-        else:
-            merged = lower_module(module.time_weights, graph, "time_weights", fine)
-    refined = part("refinement", merged)
+    if module.config.readout == "spikes":
+        residual = _merge_steps(module, graph, part("output", fine))
+    else:
+        refined = part("refinement", _merge_steps(module, graph, fine))
+        with graph.inside("output", "host"):
+            residual = lower_module(module.output, graph, "output", refined)
     with graph.inside("output", "host"):
-        residual = lower_module(module.output, graph, "output", refined)
         image = graph.add(Add, "restored", [residual, x])
         return graph.add(Output, "derained", [image])
+
+
+def _merge_steps(module: ESDNet, graph: GraphBuilder, x: str) -> str:
+    """The mean over the steps, or their weighted sum, on the host."""
+    with graph.inside("refinement", "host"):
+        if module.time_weights is None:
+            return graph.add(Reduce, "time_mean", [x], function="mean", axes="T")
+        return lower_module(module.time_weights, graph, "time_weights", x)

@@ -1,0 +1,205 @@
+"""The search for a spike-driven ESDNet at a short fixed budget: variants trained alike, with several seeds each.
+
+    python benchmarks/spike_driven.py --photos DIR [--streaks DIR] [--pasted DIR] --out runs/search [--steps 400]
+
+In: training data as esdnet.train takes it. Out: <out>/search.md and .json: the training loss at the end, PSNR on
+held-out images, what the first neurons of each block keep of their input (R2), firing rate, exact counts and energy, as
+means over the seeds; loss and PSNR with their spread. Run again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+
+from benchmarks.ablations import count_operations, train
+from esdnet.config import ESDNetConfig, preset
+from esdnet.errors import report_user_errors
+from esdnet.writing import check_writable, write_json, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from esdnet.data import PairSource
+    from esdnet.model import ESDNet
+
+RELEASED, SPIKE_DRIVEN = preset("tiny"), preset("tiny_spike_driven")
+FIRST_SPIKES = replace(SPIKE_DRIVEN, polarity="on", learn_thresholds=False, attention="mixed")
+VARIANTS: dict[str, ESDNetConfig] = {
+    "released: analog shortcut, MAU, FRB": RELEASED,
+    "first spikes, MAU": FIRST_SPIKES,
+    "first spikes, static gains, learnt thresholds": replace(SPIKE_DRIVEN, polarity="on"),
+    "ON/OFF, static gains, learnt thresholds": SPIKE_DRIVEN,
+    "ON/OFF, static gains, fixed thresholds": replace(SPIKE_DRIVEN, learn_thresholds=False),
+    "ON/OFF, no gains, learnt thresholds": replace(SPIKE_DRIVEN, attention="none"),
+    "ON/OFF, MAU, learnt thresholds": replace(SPIKE_DRIVEN, attention="mixed"),
+}
+LAST_LOSSES = 100  # steps that the final loss is averaged over: it scatters less than PSNR on a few images
+
+
+@dataclass(frozen=True)
+class Found:
+    """One trained network. `r2`: mean over the blocks of what a linear decoder recovers of X from its spike counts."""
+
+    loss: float
+    psnr: float
+    ssim: float
+    r2: float
+    firing_rate: float
+    macs: float
+    acs: float
+    energy_uj: float
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="spike_driven.py", description="The search for a spike-driven ESDNet.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the table and of all runs")
+    parser.add_argument("--data", default="synthetic", help="'synthetic', or a folder of pairs (default: synthetic)")
+    parser.add_argument("--photos", type=Path, help="clean photos for synthetic rain")
+    parser.add_argument("--streaks", type=Path, help="streak layers for synthetic rain")
+    parser.add_argument("--pasted", type=Path, help="folder of pairs whose rain layers are pasted")
+    parser.add_argument("--held-out", type=int, default=8, help="images kept for scoring (default: 8)")
+    parser.add_argument("--counted", type=int, default=2, help="of these, how many are counted (default: 2)")
+    parser.add_argument("--steps", type=int, default=400, help="optimizer steps of every network (default: 400)")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--prices", default="paper", help="a list of hw_sim/prices (default: paper)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    return report_user_errors(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from esdnet.data import open_training_source
+    from esdnet.memory import keep_freed_memory
+
+    check_writable("--out", arguments.out, is_folder=True)
+    source = open_training_source(
+        arguments.data, arguments.photos, arguments.streaks, arguments.pasted, arguments.held_out
+    )
+    torch.set_num_threads(1)  # so that every row is trained alike on every machine
+    keep_freed_memory()
+    found: dict[str, list[Found]] = {name: [] for name in VARIANTS}
+    for seed in arguments.seeds:
+        for name, config in VARIANTS.items():
+            print(f"seed {seed}: {name}", file=sys.stderr)
+            found[name].append(train_and_measure(name, config, seed, source, arguments))
+            write_json(arguments.out / "search.json", {n: [asdict(each) for each in f] for n, f in found.items()})
+    text = as_markdown(found, arguments)
+    write_text(arguments.out / "search.md", text)
+    print(text)
+    return 0
+
+
+def train_and_measure(
+    name: str, config: ESDNetConfig, seed: int, source: PairSource, arguments: argparse.Namespace
+) -> Found:
+    """Train one variant with one seed in a folder of its own (or go on there), then score and count it."""
+    import torch
+
+    from esdnet.validation import validate
+
+    folder = arguments.out / f"{re.sub(r'[^a-z]+', '_', name.lower())}_{seed}"
+    trainer = train(config, folder, source, arguments, seed)
+    network = trainer.average.model
+    validation = validate(network, trainer.pairs, torch.device("cpu"))
+    rainy = [pair[1] for pair in trainer.pairs[: arguments.counted]]
+    loss = final_loss(folder / "log.csv")
+    r2 = float(np.mean(list(decoded_shares(network, rainy[0]).values())))
+    rate, *operations = count_operations(network, name, rainy, arguments.prices)
+    return Found(loss, validation.psnr, validation.ssim, r2, rate, *operations)
+
+
+def final_loss(log: Path) -> float:
+    """The mean training loss over the last steps of a run, from its log."""
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    last = int(rows[-1]["step"])
+    return float(np.mean([float(row["loss"]) for row in rows if int(row["step"]) > last - LAST_LOSSES]))
+
+
+def decoded_shares(model: ESDNet, image: np.ndarray) -> dict[str, float]:
+    """R2 per block: how much of X, summed over the steps, a linear decoder recovers from the spike counts of the
+    block's first neurons. One weight per polarity and one offset for each channel; 1 is all of it."""
+    import torch
+
+    from esdnet.layers import SpikingResidualBlock
+
+    shares: dict[str, float] = {}
+
+    def watch(name: str, values: torch.Tensor, spikes: torch.Tensor) -> None:
+        x, counts = values[:, 0].sum(0).flatten(1).double(), spikes[:, 0].sum(0).flatten(1).double()
+        shares[name] = decoded_share(x.numpy(), counts.reshape(-1, *x.shape).numpy())
+
+    blocks = {name: block for name, block in model.named_modules() if isinstance(block, SpikingResidualBlock)}
+    hooks = [
+        block.residual[0].register_forward_hook(
+            lambda module, inputs, output, name=name: watch(name, inputs[0], output)
+        )
+        for name, block in blocks.items()
+    ]
+    try:
+        with torch.inference_mode():
+            model(torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shares
+
+
+def decoded_share(x: np.ndarray, counts: np.ndarray) -> float:
+    """R2 of x (C, pixels) from counts (polarities, C, pixels), least squares channel by channel."""
+    left = 0.0
+    for channel, values in enumerate(x):
+        design = np.stack([*counts[:, channel], np.ones_like(values)], axis=1)
+        weights, *_ = np.linalg.lstsq(design, values, rcond=None)
+        left += float(((values - design @ weights) ** 2).sum())
+    total = float(((x - x.mean(1, keepdims=True)) ** 2).sum())
+    return 1.0 - left / total if total else 1.0
+
+
+def as_markdown(found: dict[str, list[Found]], arguments: argparse.Namespace) -> str:
+    """One line per variant: means over the seeds, and the largest distance from the mean for loss and PSNR."""
+    lines = [
+        f"Every network: dim {RELEASED.dim}, one block a level, {arguments.steps} steps of {arguments.batch} crops of "
+        f"64x64, peak learning rate {arguments.lr:g}, seeds {', '.join(map(str, arguments.seeds))}. Loss: mean of the "
+        f"last {LAST_LOSSES} steps. PSNR on Y of {arguments.held_out} held-out images. Operations and energy (prices "
+        f"`{arguments.prices}`, exact counts) at 256x256.",
+        "",
+        "| variant | loss | PSNR | R2 of X | firing rate | GMAC | GAC | energy (uJ) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in found.items():
+        loss, psnr = ([getattr(each, field) for each in runs] for field in ("loss", "psnr"))
+        mean = {key: float(np.mean([getattr(each, key) for each in runs])) for key in asdict(runs[0])}
+        lines.append(
+            f"| {name} | {_with_spread(loss, 4)} | {_with_spread(psnr, 2)} | {mean['r2']:.2f} | "
+            f"{mean['firing_rate']:.3f} | {mean['macs'] / 1e9:.3f} | {mean['acs'] / 1e9:.3f} | "
+            f"{mean['energy_uj']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _with_spread(values: list[float], digits: int) -> str:
+    middle = float(np.mean(values))
+    return f"{middle:.{digits}f} ± {max(abs(value - middle) for value in values):.{digits}f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
