@@ -42,9 +42,7 @@ class ESDNetConfig:
     upsampling: Upsampling = "bilinear"  # bilinear, then neurons; or neurons, then nearest: spikes stay spikes
     refinement: Refinement = "frb"  # FRB on the time mean (Table 5), learnt weights over time, or the time mean alone
     coding: Coding = "image"  # what is repeated T times: the image, or its patch embedding, which is then made once
-    readout: Readout = (
-        "analog"  # what the output convolution reads: real values merged over time, or spikes at each step
-    )
+    readout: Readout = "analog"  # what the output convolution reads: the merged real values, or spikes
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.steps < 1 or min(self.encoder_blocks + self.decoder_blocks) < 1:

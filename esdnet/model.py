@@ -88,12 +88,14 @@ class ESDNet(nn.Module):
         x = self.up3_2(self.decoder_level3(x))
         x = self.decoder_level2(self.reduce_chan_level2(concat_channels(x, skip2)))
         x = self.decoder_level1(concat_channels(self.up2_1(x), skip1))  # (T, N, 2 dim, H, W)
+        return (self._read_out(x) + padded)[..., :height, :width]
+
+    def _read_out(self, x: Tensor) -> Tensor:
+        """Features (T, N, C, H, W) to the light that is added to the image, (N, 3, H, W)."""
         merge = mean_over_steps if self.time_weights is None else self.time_weights
         if self.config.readout == "spikes":
-            residual = merge(self.output(x))
-        else:
-            residual = self.output(self.refinement(merge(x)))
-        return (residual + padded)[..., :height, :width]
+            return merge(self.output(x))
+        return self.output(self.refinement(merge(x)))
 
     def _embed(self, image: Tensor) -> Tensor:
         """Direct coding, every step sees the image: (N, 3, H, W) -> (T, N, dim, H, W).
