@@ -20,6 +20,7 @@ from esdnet.errors import report_user_errors
 if TYPE_CHECKING:
     from esdnet.model import ESDNet
     from export.network import Network
+    from hw_sim.counts import NodeCounts
 
 SIZE = 256  # pixels a side: the paper's Table 1
 FLOP_J = 12.5e-12  # the paper's price of a FLOP
@@ -112,19 +113,18 @@ def dense_macs(network: Network, size: int = SIZE) -> tuple[int, int]:
     return padded, valid
 
 
-def text_rule_uj(network: Network, size: int = SIZE) -> float:
-    """The paper's section 4.2 applied to its own network: see `text_rule_energy_j`, which needs no run."""
+def silent_counts(network: Network, size: int = SIZE) -> dict[str, NodeCounts]:
+    """What every node does, without a run, if no neuron ever fires: all counts but ACs, spikes and words of spikes."""
     import numpy as np
 
     from export.network import infer_shapes
     from hw_sim.counts import Operands, count_node
-    from hw_sim.report import text_rule_energy_j
 
     shapes, kinds = infer_shapes(network, size, size), network.kinds
     counts = {}
     for node in network.nodes:
         source = shapes[node.inputs[0]] if node.inputs else (1, 1, 1, 1)
-        silent = np.zeros((source[0], *source[2:]), np.int64)  # no spike decides what this rule reads
+        silent = np.zeros((source[0], *source[2:]), np.int64)
         counts[node.name] = count_node(
             node,
             Operands(
@@ -136,7 +136,14 @@ def text_rule_uj(network: Network, size: int = SIZE) -> float:
                 spikes_out=np.zeros(shapes[node.name][0], np.int64),
             ),
         )
-    return text_rule_energy_j(network, counts) * 1e6
+    return counts
+
+
+def text_rule_uj(network: Network, size: int = SIZE) -> float:
+    """The paper's section 4.2 applied to its own network: see `text_rule_energy_j`, which reads no count of spikes."""
+    from hw_sim.report import text_rule_energy_j
+
+    return text_rule_energy_j(network, silent_counts(network, size)) * 1e6
 
 
 def exact_counts(model: ESDNet) -> str:
