@@ -175,30 +175,38 @@ def decoded_share(x: np.ndarray, counts: np.ndarray) -> float:
 
 
 def as_markdown(found: dict[str, list[Found]], arguments: argparse.Namespace) -> str:
-    """One line per variant: means over the seeds, and the largest distance from the mean for loss and PSNR."""
+    """One line per variant: means over the seeds. A seed decides the data too, so that variants are compared within it:
+    loss and PSNR less those of the first variant with the same seed, with the largest distance from their mean."""
+    first = next(iter(found))
     lines = [
         f"Every network: dim {RELEASED.dim}, one block a level, {arguments.steps} steps of {arguments.batch} crops of "
         f"64x64, peak learning rate {arguments.lr:g}, seeds {', '.join(map(str, arguments.seeds))}. Loss: mean of the "
-        f"last {LAST_LOSSES} steps. PSNR on Y of {arguments.held_out} held-out images. Operations and energy (prices "
-        f"`{arguments.prices}`, exact counts) at 256x256.",
+        f"last {LAST_LOSSES} steps. PSNR on Y of {arguments.held_out} held-out images. Differences are from the first "
+        f"row with the same seed, which decides the data too: mean, and the largest distance from it. Operations and "
+        f"energy (prices `{arguments.prices}`, exact counts) at 256x256.",
         "",
-        "| variant | loss | PSNR | R2 of X | firing rate | GMAC | GAC | energy (uJ) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| variant | loss | difference | PSNR | difference | R2 of X | firing rate | GMAC | GAC | energy (uJ) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in found.items():
-        loss, psnr = ([getattr(each, field) for each in runs] for field in ("loss", "psnr"))
         mean = {key: float(np.mean([getattr(each, key) for each in runs])) for key in asdict(runs[0])}
+        loss, psnr = (
+            ""
+            if name == first
+            else _with_spread([getattr(a, key) - getattr(b, key) for a, b in zip(runs, found[first], strict=True)])
+            for key in ("loss", "psnr")
+        )
         lines.append(
-            f"| {name} | {_with_spread(loss, 4)} | {_with_spread(psnr, 2)} | {mean['r2']:.2f} | "
+            f"| {name} | {mean['loss']:.4f} | {loss} | {mean['psnr']:.2f} | {psnr} | {mean['r2']:.2f} | "
             f"{mean['firing_rate']:.3f} | {mean['macs'] / 1e9:.3f} | {mean['acs'] / 1e9:.3f} | "
             f"{mean['energy_uj']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _with_spread(values: list[float], digits: int) -> str:
+def _with_spread(values: list[float]) -> str:
     middle = float(np.mean(values))
-    return f"{middle:.{digits}f} ± {max(abs(value - middle) for value in values):.{digits}f}"
+    return f"{middle:+.3f} ± {max(abs(value - middle) for value in values):.3f}"
 
 
 if __name__ == "__main__":
