@@ -96,6 +96,19 @@ def check_loihi_limits(integer: IntegerNetwork, images: Sequence[NDArray[np.uint
     enforce("Loihi", [violation for rule in LOIHI_RULES for violation in rule(found)])
 
 
+def headroom_line(integer: IntegerNetwork) -> str:
+    """How near the network comes to Loihi's limits: the worst sum over all inputs, the largest bias and threshold."""
+    neurons = _neurons(Integers(integer, {}))
+    bias = max((int(np.abs(neuron.bias).max()) for neuron in neurons), default=0)
+    threshold = max((int(neuron.threshold.max()) for neuron in neurons), default=0)
+    read_by_neurons = [o for o in integer.operations if isinstance(o, IntegerConv) and o.rescale is None]
+    total = max((worst_sum(integer, operation) for operation in read_by_neurons), default=0)
+    return (
+        f"largest sum that an input can cause: {total:,} of {CURRENT_LIMIT:,}; largest bias {bias:,} of {BIAS_HIGH:,}, "
+        f"threshold {threshold:,} of {2**THRESHOLD_BITS - 1:,}"
+    )
+
+
 def worst_sum(integer: IntegerNetwork, conv: IntegerConv) -> int:
     """The largest |sum| over all inputs of spikes."""
     return largest_sum(conv, integer.by_name[conv.node.inputs[0]].output)

@@ -81,6 +81,7 @@ def _write_and_check(
     from export.integer_file import integer_digest
     from export.lava_dl_folder import read_integer, write_folder
     from export.lava_dl_report import acs_line, facts, loss_table, record
+    from export.lava_dl_rules import headroom_line
 
     keep_freed_memory()
     images = calibration_images(args.calibration, network.size_multiple)
@@ -94,6 +95,7 @@ def _write_and_check(
         return recording, "the network read back is not the one written"
     failure = "" if args.no_check else _run_segments(folder, segments, recording)
     print(acs_line(recording))
+    print(headroom_line(integer))
     print(loss_table(recording))
     return recording, failure
 
