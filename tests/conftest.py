@@ -1,4 +1,5 @@
-"""Networks that many tests share: the authors' golden one, and a tiny one whose batch statistics have seen images."""
+"""Networks that many tests share: the authors' golden one, and tiny ones, released and spike-driven, whose batch
+statistics have seen images."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ def run_in(model: ESDNet, seed: int = 0) -> ESDNet:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> ESDNet:
-    """A tiny ESDNet, float32, eval mode, that fires in every layer."""
+    """A tiny ESDNet as released, float32, eval mode, that fires in every layer."""
     torch.manual_seed(1)
     return run_in(ESDNet(preset("tiny")))
 
@@ -71,6 +72,45 @@ def tiny_model() -> ESDNet:
 def tiny_network(tiny_model):
     """The tiny network, lowered."""
     return lower(tiny_model, "tiny")
+
+
+@pytest.fixture(scope="session")
+def spike_driven_model() -> ESDNet:
+    """A tiny spike-driven ESDNet, float32, eval mode, that fires in every layer: as if it had learnt, each neuron
+    layer has a threshold of its own, each gain and weight over time is another."""
+    torch.manual_seed(1)
+    model = ESDNet(preset("tiny_spike_driven"))
+    learnt = {"threshold": (0.02, 0.1), "gain": (0.5, 1.5), "time_weights.weight": (0.1, 0.4)}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            for ending, limits in learnt.items():
+                if name.endswith(ending):
+                    parameter.uniform_(*limits)
+    return run_in(model)
+
+
+@pytest.fixture(scope="session")
+def spike_driven_network(spike_driven_model):
+    """The tiny spike-driven network, lowered."""
+    return lower(spike_driven_model, "tiny")
+
+
+@pytest.fixture(scope="session", params=["released", "spike_driven"])
+def either_model(request) -> ESDNet:
+    """Both of them: what a test promises of one, it promises of the other."""
+    return request.getfixturevalue({"released": "tiny_model", "spike_driven": "spike_driven_model"}[request.param])
+
+
+@pytest.fixture(scope="session")
+def either_network(either_model):
+    """The network of `either_model`, lowered."""
+    return lower(either_model, "tiny")
+
+
+# For a test of `either_model` that takes long: `make test` runs it on the released network, `make test-all` on both.
+slow_if_spike_driven = pytest.mark.parametrize(
+    "either_model", ["released", pytest.param("spike_driven", marks=pytest.mark.slow)], indirect=True
+)
 
 
 @pytest.fixture(scope="session")

@@ -92,3 +92,65 @@ def test_the_state_dict_is_empty_and_networks_are_not_kept_alive():
     layer = LIF()
     assert layer.state_dict() == {}
     assert all(kept is not layer for kept in snntorch.SpikingNeuron.instances)
+
+
+@given(seed=st.integers(0, 10_000), steps=st.integers(1, 6), gain=st.sampled_from([1, -1]))
+@settings(max_examples=30, deadline=None)
+def test_a_learnt_threshold_has_snntorchs_spikes_and_gradients(seed, steps, gain):
+    torch.manual_seed(seed)
+    current = torch.randn(steps, 3, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(steps, 3, 5, dtype=torch.float64)
+    results = []
+    for fused in (True, False):
+        layer = LIF(threshold=0.2, fused=fused, learn_threshold=True, gain=gain).double()
+        spikes = layer(current)
+        results.append((spikes, *torch.autograd.grad((spikes * weights).sum(), [current, layer.threshold])))
+    assert torch.equal(results[0][0], results[1][0])
+    for one, other, terms in zip(results[0][1:], results[1][1:], (1, current.numel()), strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, rtol=0, atol=FLOAT32_GRADIENT * terms)  # the threshold's is a sum over all
+    assert results[0][2] != 0
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("learnt", "tie"), [(False, 1.0), (True, 0.0)])
+def test_at_a_tie_a_fixed_threshold_fires_and_a_learnt_one_does_not(fused, learnt, tie):
+    layer = LIF(threshold=0.125, fused=fused, learn_threshold=learnt)
+    assert layer.fires == (">" if learnt else ">=")
+    above = float(np.nextafter(np.float32(0.125), np.float32(1)))
+    # the second step: 0.5 * 0.0625 + 0.09375 is the threshold again; after a spike the membrane begins at 0
+    current = torch.tensor([[0.125, above, 0.0625], [0.0, 0.0, 0.09375]])
+    with torch.no_grad():
+        assert layer(current).tolist() == [[tie, 1.0, 0.0], [0.0, 0.0, tie]]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("learnt", [True, False])
+def test_gain_minus_1_is_the_neuron_of_the_negative(fused, learnt):
+    current = dyadic_currents(2, torch.float32)
+    options = {"threshold": 0.125, "fused": fused, "learn_threshold": learnt}
+    with torch.no_grad():
+        off = LIF(gain=-1, **options)(current)
+        assert torch.equal(off, LIF(**options)(-current))
+        assert not torch.equal(off, LIF(**options)(current))
+        assert off.sum() > 0
+
+
+def test_a_learnt_threshold_is_all_that_the_state_dict_holds():
+    layer = LIF(threshold=0.15, learn_threshold=True)
+    assert list(layer.state_dict()) == ["threshold"]
+    assert isinstance(layer.threshold, torch.nn.Parameter)
+    other = LIF(threshold=0.3, learn_threshold=True)
+    other.load_state_dict(layer.state_dict())
+    assert other.exact_threshold == layer.exact_threshold
+
+
+def test_a_learnt_threshold_keeps_its_float32_value_in_float64():
+    """What was learnt is a float32 number; 0.15 itself is another float64."""
+    layer = LIF(threshold=0.15, learn_threshold=True)
+    learnt = float(np.float32(0.15))
+    assert layer.exact_threshold == learnt != 0.15
+    layer.double()
+    assert layer.threshold.dtype is torch.float64
+    assert float(layer.threshold.detach()) == layer.exact_threshold == learnt
+    assert isinstance(layer.threshold, torch.nn.Parameter)

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from esdnet.config import preset
+from esdnet.config import PRESETS, preset
+from esdnet.lif import LIF
 from esdnet.model import ESDNet
 from export.lower import GraphBuilder, fold_batch_norm, lower, lower_module
 from export.network import Conv, NetworkError, Neuron, ValueKind
 
+READOUT = replace(preset("tiny_spike_driven"), readout="spikes")
+CONFIGS = {**PRESETS, "tiny, spikes read out": READOUT}
+SPIKE_DRIVEN = [name for name in PRESETS if name.endswith("spike_driven")]
 
-@pytest.mark.parametrize("name", ["tiny", "small_released", "released"])
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_parameter_is_counted_once(name):
-    model = ESDNet(preset(name))
+    model = ESDNet(CONFIGS[name])
     network = lower(model)
     assert sum(node.source_parameters for node in network.nodes) == sum(p.numel() for p in model.parameters())
 
@@ -52,6 +59,46 @@ def test_blocks_and_placement(tiny_network):
     placement = {node.block: node.placement for node in tiny_network.nodes if isinstance(node, Conv)}
     assert placement["encoder_level1.0"] == placement["down1_2"] == placement["up2_1"] == "neurocore"
     assert placement["encoder_level1.0.attn"] == placement["refinement"] == placement["output"] == "host"
+
+
+def analog_convolutions(network) -> list[str]:
+    convs = [node for node in network.nodes if isinstance(node, Conv)]
+    return [node.name for node in convs if network.kinds[node.inputs[0]] is not ValueKind.SPIKE]
+
+
+@pytest.mark.parametrize("name", SPIKE_DRIVEN)
+def test_every_convolution_but_the_first_and_the_last_is_fed_by_spikes(name):
+    network = lower(ESDNet(PRESETS[name]))
+    convs = [node.name for node in network.nodes if isinstance(node, Conv)]
+    assert analog_convolutions(network) == ["patch_embed.proj", "output.0"] == [convs[0], convs[-1]]
+    assert analog_convolutions(lower(ESDNet(preset("tiny")))) != ["patch_embed.proj", "output.0"]
+
+
+def test_with_spikes_read_out_only_the_first_convolution_is_not():
+    network = lower(ESDNet(READOUT))
+    assert analog_convolutions(network) == ["patch_embed.proj"]
+    assert network["time_weights"].inputs == ("output.1",)
+    assert {"output.0.on", "output.0.off"} <= {node.name for node in network.neurons}
+
+
+def test_a_spike_driven_network_has_the_names_of_its_modules(spike_driven_model, spike_driven_network):
+    modules = dict(spike_driven_model.named_modules())
+    lifs = {name for name, module in modules.items() if isinstance(module, LIF)}
+    assert {node.name for node in spike_driven_network.neurons} == lifs
+    convs = {node.name for node in spike_driven_network.nodes if isinstance(node, Conv)}
+    assert convs == {name for name, module in modules.items() if isinstance(module, nn.Conv2d)}
+    for node in spike_driven_network.neurons:
+        assert node.threshold == float(modules[node.name].threshold.detach())  # what was learnt, to the last bit
+        assert (node.fires, node.membrane_decay) == (">", 0.5)
+        assert node.gain == (-1 if node.name.endswith(".off") else 1)
+    assert len({float(node.threshold) for node in spike_driven_network.neurons}) > 20
+
+
+def test_in_a_spike_driven_network_only_what_reads_all_steps_is_on_the_host(spike_driven_network):
+    host = [node.name for node in spike_driven_network.nodes if node.placement == "host"]
+    assert host == ["time_weights", "output.0", "restored", "derained"]
+    embedded = spike_driven_network["coding"]
+    assert embedded.inputs == ("patch_embed.proj",)  # convolved once, then repeated
 
 
 def test_a_module_without_a_rule_is_refused_by_name():

@@ -41,23 +41,23 @@ def test_every_count_of_the_golden_network_is_exact(golden, golden_network):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_float64_equals_torch_spike_for_spike(tiny_model, tiny_network, seed):
+def test_float64_equals_torch_spike_for_spike(either_model, either_network, seed):
     image = np.random.default_rng(seed).random((3, 32, 20))
-    model = type(tiny_model)(tiny_model.config)
-    model.load_state_dict(tiny_model.state_dict())
-    reference = torch_backend.run(model, tiny_network, image, precision="float64")
-    result = simulator.run(tiny_network, image, precision="float64")
+    model = type(either_model)(either_model.config)
+    model.load_state_dict(either_model.state_dict())
+    reference = torch_backend.run(model, either_network, image, precision="float64")
+    result = simulator.run(either_network, image, precision="float64")
     difference = compare(reference, result)
     assert sum(int(spikes.sum()) for spikes in reference.spikes.values()) > 1000
     assert difference.equal_spikes, difference.first
     assert difference.max_difference < FLOAT64_OUTPUT
 
 
-def test_float32_membranes_layer_by_layer(tiny_model, tiny_network, photo):
+def test_float32_membranes_layer_by_layer(either_model, either_network, photo):
     """On the reference's own inputs, each folded float32 convolution stays within the promised distance."""
     inputs: dict[str, torch.Tensor] = {}
-    model = type(tiny_model)(tiny_model.config)
-    model.load_state_dict(tiny_model.state_dict())
+    model = type(either_model)(either_model.config)
+    model.load_state_dict(either_model.state_dict())
     model.double().eval()
     hooks = [
         module.register_forward_pre_hook(lambda m, args, name=name: inputs.__setitem__(name, args[0]))
@@ -69,18 +69,30 @@ def test_float32_membranes_layer_by_layer(tiny_model, tiny_network, photo):
     for hook in hooks:
         hook.remove()
     for name, value in inputs.items():
-        node = tiny_network[name]
+        node = either_network[name]
         exact = simulator.execute_node(node, [value[:, 0]], 4, torch.float64)
         rounded = simulator.execute_node(node, [value[:, 0].float()], 4, torch.float32)
         assert (exact - rounded.double()).abs().max() < FLOAT32_MEMBRANE, name
 
 
-def test_counting_changes_nothing(tiny_network, photo):
-    counted = simulator.run(tiny_network, photo, precision="float64")
-    plain = simulator.run(tiny_network, photo, precision="float64", keep_spikes=False, count=False)
+def test_counting_changes_nothing(either_network, photo):
+    counted = simulator.run(either_network, photo, precision="float64")
+    plain = simulator.run(either_network, photo, precision="float64", keep_spikes=False, count=False)
     assert np.array_equal(counted.output, plain.output)
     assert plain.counts == {}
     assert plain.spikes == {}
+
+
+def test_a_spike_driven_network_multiplies_in_its_first_and_last_convolution_only(spike_driven_network, photo):
+    counts = simulator.run(spike_driven_network, photo, precision="float64").counts
+    convs = [node.name for node in spike_driven_network.nodes if isinstance(node, Conv)]
+    totals = {name: counts[name].totals() for name in convs}
+    assert [name for name in convs if totals[name]["macs"]] == ["patch_embed.proj", "output.0"] == [convs[0], convs[-1]]
+    assert all(totals[name]["acs"] > 0 for name in convs[1:-1])
+    taps = {"patch_embed.proj": 8 * 3, "output.0": 3 * 16}  # once each, not once per step
+    height, width = photo.shape[1:]
+    inside = (3 * height - 2) * (3 * width - 2)  # taps of a 3x3 convolution that do not fall on padding
+    assert {name: totals[name]["macs"] for name in taps} == {name: pairs * inside for name, pairs in taps.items()}
 
 
 def test_counts_are_per_time_step(golden, golden_network):
@@ -200,10 +212,10 @@ def test_a_value_is_written_over_only_after_its_last_reader(photo):
     assert np.array_equal(image, kept)
 
 
-def test_the_same_network_runs_again_in_another_size_and_precision(tiny_network, photo):
-    first = simulator.run(tiny_network, photo, precision="float64")
-    simulator.run(tiny_network, photo[:, :16, :16], precision="float32")
-    again = simulator.run(tiny_network, photo, precision="float64")
+def test_the_same_network_runs_again_in_another_size_and_precision(either_network, photo):
+    first = simulator.run(either_network, photo, precision="float64")
+    simulator.run(either_network, photo[:, :16, :16], precision="float32")
+    again = simulator.run(either_network, photo, precision="float64")
     assert np.array_equal(first.output, again.output)
     assert {name: counts.totals() for name, counts in first.counts.items()} == {
         name: counts.totals() for name, counts in again.counts.items()
