@@ -10,7 +10,7 @@ import pytest
 from export.calibration import quantize_on_images
 from export.design_rules import DesignRuleError
 from export.integer_network import IntegerConv, IntegerNetwork, IntegerNeuron
-from export.lava_dl_rules import Integers, check_loihi_limits, sums_fit, worst_sum
+from export.lava_dl_rules import Integers, check_loihi_limits, headroom_line, sums_fit, worst_sum
 from export.quantize import quantize
 from tests.random_networks import random_network
 
@@ -51,6 +51,15 @@ def test_neurons_beyond_a_limit_are_named(integer, fields, message):
     changed, name = change(integer, IntegerNeuron, **fields)
     with pytest.raises(DesignRuleError, match=rf"Loihi: 1 violation of its design rules:\n  {name} \(LIF\): {message}"):
         check_loihi_limits(changed, [PIXELS])
+
+
+def test_headroom_shows_the_largest_of_each(integer):
+    fields = {"threshold": np.array(2**17 - 1), "bias": np.array([-4000, 7])[:, None, None]}
+    changed, _ = change(integer, IntegerNeuron, **fields)
+    line = headroom_line(changed)
+    assert line.endswith("largest bias 4,000 of 4,095, threshold 131,071 of 131,071")
+    read = [op for op in changed.operations if isinstance(op, IntegerConv) and op.rescale is None]
+    assert f"cause: {max(worst_sum(changed, op) for op in read):,} of 131,071" in line
 
 
 def test_limits_themselves_are_allowed(integer):
