@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from esdnet.errors import UserError
 from export.integer_network import IntegerNetwork
-from export.network import infer_shapes
+from export.network import Concat, Network, NetworkError, Resize, infer_shapes
 from hw_sim import integer_simulator
 from hw_sim.result import Result
 from hw_sim.verification import Candidate, Reference, Row, Subject
@@ -59,6 +63,19 @@ def judge_netx(integer: IntegerNetwork, reference: Reference) -> Row:
     return Row(NETX, "int8", "FAILED" if mismatches else "holds", first or note, mismatches, first, seconds=seconds)
 
 
+def _spike_value(network: Network, name: str, spikes: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """The spikes (T, C, H, W) of a node that passes on those of neurons: as they are, side by side, or enlarged."""
+    if name in spikes:
+        return spikes[name]
+    node = network[name]
+    parts = [_spike_value(network, source, spikes) for source in node.inputs]
+    if isinstance(node, Concat):
+        return np.concatenate(parts, axis=1)
+    if isinstance(node, Resize) and node.mode == "nearest":
+        return parts[0].repeat(node.factor, 2).repeat(node.factor, 3)
+    raise NetworkError(f"{name} ({node.kind}): does not pass on spikes, so no segment can begin with it")
+
+
 def _run_netx(integer: IntegerNetwork, reference: Reference) -> tuple[int, str, int]:
     """Spikes that differ, the first segment where they do (layers and place), and the number of segments."""
     from export.lava_dl_check import check_segments
@@ -70,7 +87,11 @@ def _run_netx(integer: IntegerNetwork, reference: Reference) -> tuple[int, str, 
         segments = {Path(folder) / f"{number}.h5": part for number, part in enumerate(find_segments(integer))}
         for path, segment in segments.items():
             write_segment(path, segment, shapes)
-        found = check_segments({path: (spikes[part.source], spikes[part.target]) for path, part in segments.items()})
+        given = {
+            path: (_spike_value(integer.network, part.source, spikes), spikes[part.target])
+            for path, part in segments.items()
+        }
+        found = check_segments(given)
     wrong = [(segments[path], one) for path, one in found.items() if one.mismatches]
     first = ""
     if wrong:

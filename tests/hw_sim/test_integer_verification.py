@@ -9,22 +9,26 @@ import numpy as np
 import pytest
 
 from export.integer_network import IntegerConv, IntegerNetwork
+from export.integer_run import run_integer, to_pixels
+from export.lava_dl_format import find_segments
+from export.network import NetworkError, ValueKind
 from export.quantize import quantize
-from hw_sim.integer_verification import integer_candidates, judge_netx, make_integer_reference
+from hw_sim.integer_verification import _spike_value, integer_candidates, judge_netx, make_integer_reference
 from hw_sim.verification import Subject, judge
+from tests.conftest import slow_if_spike_driven
 
 LAYER = "encoder_level2.0.residual.1"
 needs_lava = pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="Lava exists for Python 3.10 alone")
 
 
 @pytest.fixture(scope="module")
-def subject(tiny_model, tiny_network, photo):
-    return Subject(tiny_model, tiny_network, photo[:, :16, :16])
+def subject(either_model, either_network, photo):
+    return Subject(either_model, either_network, photo[:, :16, :16])
 
 
 @pytest.fixture(scope="module")
-def integer(tiny_network):
-    return quantize(tiny_network, {node.name: 4.0 for node in tiny_network.nodes})
+def integer(either_network):
+    return quantize(either_network, {node.name: 4.0 for node in either_network.nodes})
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,7 @@ def test_torch_in_integers_is_the_reference_and_fires(reference):
 
 
 @needs_lava
+@slow_if_spike_driven
 def test_lava_equals_torch_bit_for_bit(integer, subject, reference):
     (candidate,) = integer_candidates(integer, "cpu")
     row = judge(reference, candidate, subject)
@@ -57,6 +62,7 @@ def test_lava_equals_torch_bit_for_bit(integer, subject, reference):
 
 
 @needs_lava
+@slow_if_spike_driven
 def test_a_changed_integer_on_lava_is_found_and_its_layer_named(integer, subject, reference):
     (candidate,) = integer_candidates(damaged(integer), "cpu")
     row = judge(reference, candidate, subject)
@@ -71,6 +77,27 @@ def test_beside_a_gpu_the_cpu_is_a_row_too(integer, subject, reference):
     assert (row.backend, row.status, row.mismatches) == ("simulator on cpu", "holds", 0)
     wrong, _ = integer_candidates(damaged(integer), "cuda")
     assert judge(reference, wrong, subject).note.startswith(f"{LAYER}: ")
+
+
+def test_what_a_segment_reads_is_what_its_source_gave(integer, subject, reference):
+    """Spikes of neurons, side by side or enlarged: made again from the record of the neurons alone."""
+    network = integer.network
+    given = {}
+
+    def observe(operation, inputs, value):
+        if network.kinds[operation.name] is ValueKind.SPIKE:
+            given[operation.name] = value.numpy().astype(bool)
+
+    run_integer(integer, to_pixels(subject.image), observe)
+    assert {segment.source for segment in find_segments(integer)} <= set(given)
+    for name, value in given.items():
+        assert np.array_equal(_spike_value(network, name, reference.result.spikes), value), name
+    with pytest.raises(NetworkError, match=r"encoder_level1\.0\.out \(add\): does not pass on spikes, so no segment"):
+        _spike_value(network, "encoder_level1.0.out", {**reference.result.spikes, **stream_inputs(network)})
+
+
+def stream_inputs(network) -> dict[str, np.ndarray]:
+    return {name: np.zeros((1, 1, 1, 1), bool) for name in network["encoder_level1.0.out"].inputs}
 
 
 @needs_lava
