@@ -223,7 +223,8 @@ def assumptions(report: EnergyReport) -> list[str]:
     lines = [
         f"Counted: what was executed, {height} x {width} pixels ({tiling}), {run.steps} steps, image padding included.",
         "An operation on spikes is an AC (one per spike and synapse that exists); on analog values a MAC."
-        " Taps on padding are no work. Direct coding runs the first convolution at every step.",
+        " Taps on padding are no work. A layer that reads the image repeated over time runs at every step.",
+        _analog_convolutions(report),
         f"Not in the energy above: {totals['adds'] + totals['muls']:,} element-wise operations and"
         f" {memory_words(totals):,.0f} words moved; the table of price lists shows them where a list prices them.",
         f"Prices '{report.prices.name}': "
@@ -238,6 +239,14 @@ def assumptions(report: EnergyReport) -> list[str]:
             + "."
         )
     return lines
+
+
+def _analog_convolutions(report: EnergyReport) -> str:
+    """How many convolutions multiply, by name where they are few."""
+    convolutions = [row for row in report.rows if row.kind == "conv"]
+    analog = [row.name for row in convolutions if row.input != "spike"]
+    names = f": {', '.join(analog)}" if 0 < len(analog) <= 3 else ""
+    return f"{len(analog)} of {len(convolutions)} convolutions read real values and multiply{names}."
 
 
 def summary_dict(reports: list[EnergyReport]) -> dict[str, Any]:
