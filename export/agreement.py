@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.network import Array, Conv, Linear, Network, Neuron, Node
+from export.network import Affine, Array, Conv, Linear, Network, Neuron, Node
 
 FLOAT64_OUTPUT = 1e-9  # float64: no spike differs, the output lies within this
 FLOAT32_MEMBRANE = 1e-5  # float32, layer by layer: membranes, and how near to the threshold a spike may differ
@@ -86,7 +86,7 @@ def _hooks(
 
     handles = []
     for node in network.nodes:
-        if isinstance(node, (Conv, Neuron)) and node.name in modules:
+        if isinstance(node, (Conv, Neuron, Linear)) and node.name in modules:
             handles.append(modules[node.name].register_forward_pre_hook(reads(node.inputs[0])))
             handles.append(_last_module(modules, node).register_forward_hook(gives(node.name)))
     try:
@@ -214,7 +214,7 @@ def layer_names(network: Network, name: str, known: Values | Sequence[str]) -> s
     waiting, visited = [name], {name}
     while waiting:
         node = network[waiting.pop()]
-        if isinstance(node, (Conv, Linear)):
+        if isinstance(node, (Conv, Linear)) or (isinstance(node, Affine) and node.source_parameters):
             found.append(node.name)
         fresh = [source for source in node.inputs if source not in known and source not in visited]
         visited.update(fresh)

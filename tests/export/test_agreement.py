@@ -18,57 +18,75 @@ from hw_sim import simulator
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_model, tiny_network, photo):
-    return witness(tiny_model, tiny_network, photo)
+def reference(either_model, either_network, photo):
+    return witness(either_model, either_network, photo)
 
 
 def damaged(model: ESDNet, parameter: str, by: float) -> ESDNet:
-    """A copy with one weight changed."""
+    """A copy with one weight changed; all of a tensor where a single channel of spikes may be silent."""
     copy = ESDNet(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.get_parameter(parameter).data.view(-1)[0] += by
+    values = copy.get_parameter(parameter).data.view(-1)
+    values[: values.numel() if model.config.polarity == "on_off" else 1] += by
     return copy.eval()
 
 
-def test_the_witness_saw_what_torch_computes(tiny_model, tiny_network, photo, reference):
-    result = simulator.run(tiny_network, photo, precision="float64")
+def test_the_witness_saw_what_torch_computes(either_model, either_network, photo, reference):
+    result = simulator.run(either_network, photo, precision="float64")
     assert {name: int((reference[name] != spikes).sum()) for name, spikes in result.spikes.items()} == dict.fromkeys(
         result.spikes, 0
     )
     assert np.abs(reference["derained"][0] - result.output).max() < 1e-12
-    convs = {node.name for node in tiny_network.nodes if isinstance(node, Conv)}
+    convs = {node.name for node in either_network.nodes if isinstance(node, Conv)}
     assert convs | set(result.spikes) <= set(reference)
-    assert next(tiny_model.parameters()).dtype.itemsize == 4  # the model itself is left as it is
+    assert next(either_model.parameters()).dtype.itemsize == 4  # the model itself is left as it is
 
 
-def test_torch_in_float32_keeps_the_promise_layer_by_layer(tiny_model, tiny_network, reference):
-    found = on_given_inputs(tiny_model, tiny_network, reference)
-    check = check_layers(tiny_network, reference, found)
+def test_torch_in_float32_keeps_the_promise_layer_by_layer(either_model, either_network, reference):
+    found = on_given_inputs(either_model, either_network, reference)
+    check = check_layers(either_network, reference, found)
     assert check.failures == ()
     assert check.layers == len(reference) - 1
     assert 0 < check.membrane < 1e-5
 
 
+IN_BOTH = [
+    ("patch_embed.proj.weight", "patch_embed.proj"),
+    ("encoder_level2.0.residual.1.weight", "encoder_level2.0.residual.1"),
+    ("decoder_level3.0.shortcut.0.weight", "decoder_level3.0.shortcut.0"),
+    ("down1_2.maxpool_conv.2.bias", "down1_2.maxpool_conv.1"),  # a batch norm belongs to its convolution
+    ("output.0.bias", "output.0"),
+]
+RELEASED_ONLY = [
+    ("decoder_level1.0.attn.sa.conv.weight", "decoder_level1.0.attn.sa.conv"),
+    ("refinement.sa.3.weight", "refinement.sa.3"),
+]
+SPIKE_DRIVEN_ONLY = [
+    ("up2_1.up.1.weight", "up2_1.up.1"),
+    ("encoder_level1.0.residual.0.off.threshold", "encoder_level1.0.residual.0.off"),
+    ("encoder_level2.0.residual.3.threshold", "encoder_level2.0.residual.3"),
+    ("decoder_level1.0.attn.gain", "decoder_level1.0.attn.gain"),
+    ("time_weights.weight", "time_weights"),
+]
+
+
 @pytest.mark.parametrize(
-    ("parameter", "layer"),
+    ("either_model", "parameter", "layer"),
     [
-        ("patch_embed.proj.weight", "patch_embed.proj"),
-        ("encoder_level2.0.residual.1.weight", "encoder_level2.0.residual.1"),
-        ("decoder_level3.0.shortcut.0.weight", "decoder_level3.0.shortcut.0"),
-        ("down1_2.maxpool_conv.2.bias", "down1_2.maxpool_conv.1"),  # a batch norm belongs to its convolution
-        ("decoder_level1.0.attn.sa.conv.weight", "decoder_level1.0.attn.sa.conv"),
-        ("refinement.sa.3.weight", "refinement.sa.3"),
-        ("output.0.bias", "output.0"),
+        *[("released", *damage) for damage in IN_BOTH + RELEASED_ONLY],
+        *[("spike_driven", *damage) for damage in IN_BOTH + SPIKE_DRIVEN_ONLY],
     ],
+    indirect=["either_model"],
 )
-def test_a_changed_weight_is_found_and_its_layer_named(tiny_model, tiny_network, reference, parameter, layer):
-    found = on_given_inputs(damaged(tiny_model, parameter, 0.01), tiny_network, reference)
-    failures = check_layers(tiny_network, reference, found).failures
+def test_a_changed_weight_is_found_and_its_layer_named(either_model, either_network, reference, parameter, layer):
+    found = on_given_inputs(damaged(either_model, parameter, 0.01), either_network, reference)
+    failures = check_layers(either_network, reference, found).failures
     assert failures
     assert failures[0].startswith(f"{layer}: ")
 
 
-def test_a_changed_attention_matrix_is_among_the_layers_named(tiny_model, tiny_network, reference):
+def test_a_changed_attention_matrix_is_among_the_layers_named(tiny_model, tiny_network, photo):
+    reference = witness(tiny_model, tiny_network, photo)
     changed = damaged(tiny_model, "encoder_level1.0.attn.ta.sharedMLP.0.weight", 5.0)
     failures = check_layers(tiny_network, reference, on_given_inputs(changed, tiny_network, reference)).failures
     assert "encoder_level1.0.attn.ta.mean.sharedMLP.0" in failures[0].split(": ")[0].split(", ")

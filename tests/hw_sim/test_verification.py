@@ -14,21 +14,24 @@ from hw_sim import simulator
 from hw_sim.candidates import float_candidates
 from hw_sim.result import Result
 from hw_sim.verification import Candidate, Subject, judge, make_reference, simulate_layers, suspects, unexplained
+from tests.conftest import slow_if_spike_driven
 
 CANDIDATES = {f"{one.name}, {one.precision}": one for one in float_candidates("cpu")}
 SIMULATOR = {one.precision: one for one in CANDIDATES.values() if one.name.startswith("simulator")}
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_model, tiny_network, photo):
-    return make_reference(Subject(tiny_model, tiny_network, photo))
+def reference(either_model, either_network, photo):
+    return make_reference(Subject(either_model, either_network, photo))
 
 
 def damaged(subject: Subject, parameter: str, by: float) -> Subject:
-    """The same, with one weight changed, in the torch model and in the graph."""
+    """The same, with one weight changed, in the torch model and in the graph; all of a tensor where a single channel
+    of spikes may be silent."""
     model = ESDNet(subject.model.config)
     model.load_state_dict(subject.model.state_dict())
-    model.get_parameter(parameter).data.view(-1)[0] += by
+    values = model.get_parameter(parameter).data.view(-1)
+    values[: values.numel() if model.config.polarity == "on_off" else 1] += by
     return Subject(model.eval(), lower(model, subject.network.name), subject.image)
 
 
@@ -39,6 +42,7 @@ def run_or_skip(reference, candidate: Candidate, subject: Subject):
     return row
 
 
+@slow_if_spike_driven  # the exactness of each backend has its own test
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_every_backend_keeps_the_promise(reference, name):
     row = run_or_skip(reference, CANDIDATES[name], reference.subject)
@@ -52,7 +56,21 @@ SPIKE_FED, ANALOG = "encoder_level2.0.residual.1", "encoder_level1.0.shortcut.0"
 DAMAGE = [(name, layer) for name in CANDIDATES for layer in (SPIKE_FED, ANALOG) if name != "Lava, float32"]
 
 
-@pytest.mark.parametrize(("name", "layer"), [*DAMAGE, ("Lava, float32", ANALOG)])  # Lava takes seconds to start
+RUNS = [*DAMAGE, ("Lava, float32", ANALOG)]  # Lava takes seconds to start
+FAST = ("simulator on cpu, float64", "simulator on cpu, float32")
+
+
+@pytest.mark.parametrize(
+    ("either_model", "name", "layer"),
+    [
+        *[("released", *run) for run in RUNS],
+        *[
+            pytest.param("spike_driven", name, layer, marks=() if name in FAST else pytest.mark.slow)
+            for name, layer in RUNS
+        ],
+    ],
+    indirect=["either_model"],
+)
 def test_a_changed_weight_is_found_and_its_layer_named(reference, name, layer):
     candidate = CANDIDATES[name]
     row = run_or_skip(reference, candidate, damaged(reference.subject, f"{layer}.weight", 1.0))
@@ -141,3 +159,10 @@ def test_suspects_are_what_no_agreeing_neuron_has_seen(tiny_network):
     accused = suspects(tiny_network, "down1_2.maxpool_conv.0").split(", ")
     assert accused[:2] == ["encoder_level1.0.residual.4", "encoder_level1.0.shortcut.0"]
     assert all(name.startswith("encoder_level1.0.") for name in accused)
+
+
+def test_suspects_of_spikes_of_both_signs(spike_driven_network):
+    assert suspects(spike_driven_network, "encoder_level1.0.residual.0.on") == "patch_embed.proj"
+    off = "encoder_level1.0.residual.0.off"  # the ON half saw the same value and agreed: this neuron's own constants
+    assert suspects(spike_driven_network, off) == off
+    assert suspects(spike_driven_network, "encoder_level1.0.residual.3") == "encoder_level1.0.residual.1"
