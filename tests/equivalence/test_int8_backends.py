@@ -19,6 +19,7 @@ from export.network import Conv
 from export.to_lava_dl import main as to_lava_dl
 from hw_sim.energy import main
 from tests import integer_oracle
+from tests.conftest import slow_if_spike_driven
 from tests.random_networks import random_network
 
 needs_lava = pytest.mark.skipif(sys.version_info >= (3, 11), reason="lava-nc runs on Python 3.10 only")
@@ -26,10 +27,10 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, tiny_model, photo) -> Path:
+def made(tmp_path_factory, either_model, photo) -> Path:
     """A checkpoint, an image of an odd size, and the Lava-DL export of the checkpoint, calibrated on that image."""
     folder = tmp_path_factory.mktemp("int8")
-    save_checkpoint(folder / "tiny.pt", tiny_model)
+    save_checkpoint(folder / "tiny.pt", either_model)
     (folder / "rainy").mkdir()
     save_image(folder / "rainy" / "x.png", photo.transpose(1, 2, 0)[:18, :19])
     options = ["--calibration", str(folder / "rainy"), "--input-size", "16", "16", "-o", str(folder / "export")]
@@ -59,7 +60,7 @@ def test_simulator_and_torch_agree_whole_and_in_tiles(files):
     whole = run(files, "simulator")
     assert run(files, "torch", "--backend", "torch") == whole
     tiled = run(files, "tiled", "--tile", "16")
-    assert tiled[0] != whole[0]  # the attention sees a tile, not the image
+    assert tiled[0] != whole[0]  # attention and convolutions see a tile, not the image
     assert run(files, "tiled_torch", "--backend", "torch", "--tile", "16") == tiled
     assert load_image("simulator.png").std() > 0.05
 
@@ -76,6 +77,7 @@ def test_an_export_is_the_checkpoint_that_it_was_made_from(files, tmp_path):
 
 @needs_lava
 @pytest.mark.timeout(300)
+@slow_if_spike_driven
 @pytest.mark.parametrize("options", [[], pytest.param(["--lava-stock"], marks=pytest.mark.slow)])
 def test_lava_agrees(files, options):
     assert run(files, "lava", "--backend", "lava", *options) == run(files, "simulator")

@@ -21,12 +21,12 @@ class RunsCode:
         return (os.mkdir, ("ran-code",))
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path, tiny_model):
-    save_checkpoint(tmp_path / "a.pt", tiny_model, {"step": 3})
+def test_a_checkpoint_comes_back_as_it_was(tmp_path, either_model):
+    save_checkpoint(tmp_path / "a.pt", either_model, {"step": 3})
     loaded = load_checkpoint(tmp_path / "a.pt")
-    assert loaded.config == tiny_model.config
+    assert loaded.config == either_model.config
     assert not loaded.training
-    expected = tiny_model.state_dict()
+    expected = either_model.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 

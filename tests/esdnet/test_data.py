@@ -217,6 +217,13 @@ def test_synthetic_rain_only_adds_light(photos: Path) -> None:
     assert (rainy > clean).any()
 
 
+def test_a_twentieth_of_the_crops_has_no_rain(photos: Path) -> None:
+    source = SyntheticRain(photos)
+    rng = np.random.default_rng(0)
+    dry = sum(np.array_equal(*source.sample(rng, 16)) for _ in range(600))
+    assert 15 <= dry <= 50  # 30 expected; three deviations are 16, and drawn rain may miss so small a crop
+
+
 def test_held_out_photos_are_never_trained_on(photos: Path) -> None:
     source = SyntheticRain(photos, held_out=3)
     pairs = source.validation_pairs(seed=0)

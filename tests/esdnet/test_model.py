@@ -25,19 +25,19 @@ def test_output_and_every_spike_count_equal_the_authors(golden, golden_model):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (17, 23), (33, 16), (18, 19)])
-def test_odd_sizes_are_padded_and_cropped_back(tiny_model, size):
+def test_odd_sizes_are_padded_and_cropped_back(either_model, size):
     image = torch.rand(1, 3, *size)
     with torch.no_grad():
-        output = tiny_model(image)
-        whole = tiny_model(pad_to_multiple(image))
+        output = either_model(image)
+        whole = either_model(pad_to_multiple(image))
     assert output.shape == image.shape
     assert torch.equal(output, whole[..., : size[0], : size[1]])
 
 
-def test_fused_and_plain_snntorch_networks_agree(tiny_model):
+def test_fused_and_plain_snntorch_networks_agree(either_model):
     image = torch.rand(1, 3, 32, 32, dtype=torch.float64)
-    model = ESDNet(tiny_model.config)
-    model.load_state_dict(tiny_model.state_dict())
+    model = ESDNet(either_model.config)
+    model.load_state_dict(either_model.state_dict())
     model.double().eval()
     with torch.no_grad():
         fused = model(image)

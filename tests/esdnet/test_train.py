@@ -20,7 +20,16 @@ from esdnet.data import PairedFolder
 from esdnet.errors import UserError
 from esdnet.model import ESDNet
 from esdnet.train import main
-from esdnet.training import AveragedWeights, Trainer, TrainingConfig, Worker, draw_batch, learning_rate
+from esdnet.training import (
+    SMALLEST_THRESHOLD,
+    AveragedWeights,
+    Trainer,
+    TrainingConfig,
+    Worker,
+    draw_batch,
+    learning_rate,
+    learnt_thresholds,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,12 +68,12 @@ class Watched:
         return self.source.validation_pairs(seed)
 
 
-def make_trainer(source, out: Path, steps: int = 6, **options) -> Trainer:
+def make_trainer(source, out: Path, steps: int = 6, network: str = "tiny", **options) -> Trainer:
     torch.manual_seed(0)
     config = TrainingConfig(
         steps=steps, batch=1, crop=16, warmup=2, save_every=2, validate_every=4, validation_images=1, **options
     )
-    return Trainer(ESDNet(preset("tiny")).train(), source, config, out, Worker())
+    return Trainer(ESDNet(preset(network)).train(), source, config, out, Worker())
 
 
 def test_the_schedule_warms_up_and_ends_at_the_final_rate() -> None:
@@ -131,19 +140,20 @@ def test_tensorboard_has_pictures_and_a_firing_rate_per_lif(pairs: Path, tmp_pat
     assert {"loss", "learning_rate", "validation/psnr_y", "validation/ssim_y"} <= set(tags["scalars"])
 
 
-def test_interrupted_and_resumed_is_bit_identical(pairs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["tiny", "tiny_spike_driven"])
+def test_interrupted_and_resumed_is_bit_identical(network: str, pairs: Path, tmp_path: Path) -> None:
     def interrupt(drawn: int, rainy: np.ndarray) -> None:
         if drawn == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    whole = make_trainer(PairedFolder(pairs, held_out=1), tmp_path / "whole")
+    whole = make_trainer(PairedFolder(pairs, held_out=1), tmp_path / "whole", network=network)
     (tmp_path / "whole").mkdir()
     assert whole.run()
     (tmp_path / "parts").mkdir()
-    first = make_trainer(Watched(pairs, interrupt), tmp_path / "parts")
+    first = make_trainer(Watched(pairs, interrupt), tmp_path / "parts", network=network)
     assert not first.run()
     assert 2 <= first.step < 6
-    second = make_trainer(PairedFolder(pairs, held_out=1), tmp_path / "parts")
+    second = make_trainer(PairedFolder(pairs, held_out=1), tmp_path / "parts", network=network)
     second.resume()
     assert second.step == first.step
     assert second.run()
@@ -183,6 +193,43 @@ def test_bf16_trains_weights_that_stay_float32(pairs: Path, tmp_path: Path) -> N
     assert 0 < trainer.train_step(rainy, clean) < 5
     assert trainer.model.output[0].weight.dtype is torch.float32
     assert not torch.equal(trainer.model.output[0].weight, before)
+
+
+def test_frozen_norms_keep_their_statistics_while_weights_move(pairs: Path, tmp_path: Path) -> None:
+    for freeze in (True, False):
+        trainer = make_trainer(PairedFolder(pairs, held_out=1), tmp_path, steps=2, freeze_norm=freeze)
+        before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+        for step in range(2):
+            trainer.train_step(*draw_batch(trainer.source, trainer.config, 0, step))
+        moved = {key for key, value in trainer.model.state_dict().items() if not torch.equal(value, before[key])}
+        statistics = {key for key in before if key.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+        assert moved & statistics == (set() if freeze else statistics)
+        assert {"patch_embed.proj.weight", "down1_2.maxpool_conv.2.weight", "output.0.bias"} <= moved
+
+
+def test_learnt_thresholds_are_a_group_of_their_own(pairs: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(PairedFolder(pairs, held_out=1), tmp_path, network="tiny_spike_driven", weight_decay=0.01)
+    weights, thresholds = trainer.optimizer.param_groups
+    named = dict(trainer.model.named_parameters())
+    assert {id(p) for p in thresholds["params"]} == {id(p) for n, p in named.items() if n.endswith(".threshold")}
+    assert len(weights["params"]) + len(thresholds["params"]) == len(named)
+    assert (weights["weight_decay"], thresholds["weight_decay"]) == (0.01, 0.0)
+    trainer.train_step(*draw_batch(trainer.source, trainer.config, 0, 0))
+    assert weights["lr"] == learning_rate(0, trainer.config)
+    assert thresholds["lr"] == pytest.approx(0.1 * weights["lr"])
+    values = [float(threshold.detach()) for threshold in learnt_thresholds(trainer.model)]
+    assert any(value != pytest.approx(0.15, abs=1e-7) for value in values), "no threshold moved"
+    assert len(make_trainer(trainer.source, tmp_path).optimizer.param_groups) == 1
+
+
+def test_no_threshold_falls_below_the_smallest(pairs: Path, tmp_path: Path) -> None:
+    """At a rate that takes any threshold from 0.15 below zero in one step, were it not held."""
+    source = PairedFolder(pairs, held_out=1)
+    trainer = make_trainer(source, tmp_path, network="tiny_spike_driven", lr=100.0)
+    trainer.train_step(*draw_batch(source, trainer.config, 0, 0))
+    values = np.array([float(threshold.detach()) for threshold in learnt_thresholds(trainer.model)])
+    assert values.min() == np.float32(SMALLEST_THRESHOLD)
+    assert values.max() > 1  # the others went up
 
 
 def test_init_starts_from_a_checkpoint_s_weights(pairs: Path, tmp_path: Path) -> None:

@@ -67,6 +67,27 @@ def test_every_other_node_has_a_reason(integer):
         assert expected in reasons[name], name
 
 
+def test_the_segments_of_a_spike_driven_network_begin_with_pairs(spike_driven_network):
+    integer = quantize(spike_driven_network, {node.name: 4.0 for node in spike_driven_network.nodes})
+    segments = find_segments(integer)
+    assert [(segment.source, *segment.nodes) for segment in segments] == [
+        (f"{block}.residual.0.pair", f"{block}.residual.1", f"{block}.residual.3")
+        for block in (
+            f"{side}_level{level}.0" for side, levels in (("encoder", "123"), ("decoder", "321")) for level in levels
+        )
+    ]
+    for name, expected in {
+        "patch_embed.proj": "multiplies analog values",
+        "encoder_level1.0.shortcut.0": "its sums are read as numbers",
+        "encoder_level1.0.residual.0.on": "half of an ON/OFF pair: integrates a value of the host",
+        "encoder_level1.0.residual.0.pair": "NotImplementedError for concat",
+        "encoder_level1.0.attn.gain": "no layer of kind affine",
+        "up2_1.resize": "NotImplementedError for unpool",
+        "output.0": "multiplies analog values",
+    }.items():
+        assert expected in why_not(integer.by_name[name], integer), name
+
+
 def chained(threshold: float | np.ndarray = 0.5, bias: float | np.ndarray = 0.0) -> IntegerNetwork:
     """spikes -> conv -> lif -> conv -> lif -> conv: two layers that are one segment."""
     rng = np.random.default_rng(0)

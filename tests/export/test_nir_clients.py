@@ -136,9 +136,9 @@ def test_every_stock_form(client, name, tmp_path):
         assert agrees(client[0], graph, client[1]) > 0
 
 
-def test_every_segment_of_the_released_network(client, tiny_network, tmp_path):
-    found = graphs(dyadic_weights(tiny_network), tmp_path / "nir", 16, 16)
-    assert len(found) == 11
+def test_every_segment_of_both_networks(request, client, either_network, tmp_path):
+    found = graphs(dyadic_weights(either_network), tmp_path / "nir", 16, 16)
+    assert len(found) == {"released": 11, "spike_driven": 12}[request.node.callspec.params["either_model"]]
     spikes = {name: agrees(client[0], graph, client[1]) for name, graph in found.items()}
     with_lif = {name for name, graph in found.items() if any(isinstance(n, nir.LIF) for n in graph.nodes.values())}
     assert {name for name, count in spikes.items() if count} == with_lif

@@ -47,9 +47,10 @@ def single_file(request) -> bool:
     return request.param
 
 
-@pytest.mark.parametrize("name", [*stock_networks(), "mixed", "tiny"])
-def test_the_network_comes_back_to_the_last_bit(name, single_file, tmp_path, tiny_network):
-    found = {**stock_networks(), "mixed": mixed_network(), "tiny": tiny_network}[name]
+@pytest.mark.parametrize("name", [*stock_networks(), "mixed", "tiny", "spike driven"])
+def test_the_network_comes_back_to_the_last_bit(name, single_file, tmp_path, tiny_network, spike_driven_network):
+    tiny = {"tiny": tiny_network, "spike driven": spike_driven_network}
+    found = {**stock_networks(), "mixed": mixed_network(), **tiny}[name]
     back = read_network(write(found, tmp_path, single_file))
     assert network_digest(back) == network_digest(found)
     assert [node.name for node in back.nodes] == [node.name for node in found.nodes]

@@ -92,8 +92,27 @@ def test_the_released_network_has_only_the_documented_operations_on_the_host(tin
     assert {kind for block, kind in host if block.startswith("up")} == {"resize"}
 
 
-def test_graphs_keep_fan_in_at_two_and_one_edge_into_the_output(tiny_network):
-    for found in [*STOCK.values(), mixed_network(), tiny_network]:
+def test_the_spike_driven_network_has_fewer_and_no_gate_among_them(spike_driven_network):
+    """A gain per step and channel with its ReLU in each block, two enlargements, and what reads all steps at once."""
+    shapes = infer_shapes(spike_driven_network, 16, 16)
+    host = [
+        node.name for node in spike_driven_network.nodes if not is_stock(node, [shapes[name] for name in node.inputs])
+    ]
+    blocks = [
+        f"{side}_level{level}.0"
+        for side, levels in (("encoder", (1, 2, 3)), ("decoder", (3, 2, 1)))
+        for level in levels
+    ]
+    gains = [f"{block}.attn.{part}" for block in blocks for part in ("gain", "relu")]
+    assert sorted(host) == sorted(
+        ["input", "coding", *gains, "up3_2.resize", "up2_1.resize", "time_weights", "output.0", "restored", "derained"]
+    )
+    steps = cut(spike_driven_network, 16, 16)
+    assert sum(step.segment for step in steps) == 12
+
+
+def test_graphs_keep_fan_in_at_two_and_one_edge_into_the_output(either_network):
+    for found in [*STOCK.values(), mixed_network(), either_network]:
         shapes = infer_shapes(found, 16, 16)
         for step in cut(found, 16, 16):
             if not step.segment:
@@ -158,8 +177,8 @@ def test_random_networks_run_as_the_simulator_runs_them(found, tmp_path_factory)
     agree(found, tmp_path_factory.mktemp("nir") / "out", 3, 4)
 
 
-def test_steps_are_in_an_order_in_which_they_can_run(tiny_network):
-    for found in [tiny_network, mixed_network(), *STOCK.values()]:
+def test_steps_are_in_an_order_in_which_they_can_run(either_network):
+    for found in [either_network, mixed_network(), *STOCK.values()]:
         known: set[str] = set()
         steps = cut(found, 16, 16)
         for step in steps:

@@ -39,6 +39,13 @@ def test_a_checkpoint_becomes_a_checked_file(folder, capsys, precision):
     onnx.checker.check_model(onnx.load(folder / "tiny.onnx"), full_check=True)
 
 
+@pytest.mark.slow
+def test_a_spike_driven_checkpoint_becomes_a_checked_file(folder, spike_driven_model, capsys):
+    save_checkpoint(folder / "tiny.pt", spike_driven_model)
+    assert main(["tiny.pt", "--precision", "float64"]) == 0
+    assert capsys.readouterr().out.count(": 0 of") == 3
+
+
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("layer", ["encoder_level2.0.residual.1", "decoder_level1.0.shortcut.0", "output.0"])
 def test_a_damaged_weight_is_found_named_and_nothing_is_left(folder, capsys, monkeypatch, layer, precision):

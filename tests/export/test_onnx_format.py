@@ -29,6 +29,7 @@ from export.network import (
 from export.onnx_format import OPSET, exposed, to_model
 from export.onnx_run import execute, run_image
 from hw_sim import simulator
+from tests.conftest import slow_if_spike_driven
 from tests.tolerances import FLOAT64_OUTPUT
 
 STEPS = 3
@@ -136,25 +137,35 @@ def test_the_golden_network_in_float64(golden, golden_network):
     }
 
 
-def test_any_size_is_padded_as_torch_pads(tiny_model, tiny_network):
-    model = to_model(tiny_network, "float32")
+def test_the_spike_driven_network_in_float64(spike_driven_network, photo):
+    expected = simulator.run(spike_driven_network, photo, precision="float64")
+    output, spikes = run_image(to_model(spike_driven_network, "float64"), spike_driven_network, photo)
+    assert np.abs(output - expected.output).max() < FLOAT64_OUTPUT
+    assert {name: int((spikes[name] != wanted).sum()) for name, wanted in expected.spikes.items()} == dict.fromkeys(
+        spikes, 0
+    )
+
+
+@slow_if_spike_driven
+def test_any_size_is_padded_as_torch_pads(either_model, either_network):
+    model = to_model(either_network, "float32")
     for size in ((32, 32), (33, 21), (5, 62)):
         image = np.random.default_rng(0).random((3, *size)).astype(np.float32)
-        output, _ = run_image(model, tiny_network, image)
+        output, _ = run_image(model, either_network, image)
         with torch.no_grad():
-            expected = tiny_model(torch.from_numpy(image)[None])[0].numpy()
+            expected = either_model(torch.from_numpy(image)[None])[0].numpy()
         assert output.shape == expected.shape == image.shape
         assert np.abs(output - expected).max() < 1e-3, size  # spikes may flip in float32; to_onnx checks layer by layer
 
 
-def test_opset_names_and_metadata(tiny_network):
-    model = to_model(tiny_network, "float32")
+def test_opset_names_and_metadata(either_network):
+    model = to_model(either_network, "float32")
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
     assert {entry.key: entry.value for entry in model.metadata_props} == {
-        "steps": "4", "precision": "float32", "parameters": str(tiny_network.model_parameters),
+        "steps": "4", "precision": "float32", "parameters": str(either_network.model_parameters),
     }  # fmt: skip
     made = {name for node in model.graph.node for name in node.output}
-    assert made >= {node.name for node in tiny_network.nodes} - {"input"}
+    assert made >= {node.name for node in either_network.nodes} - {"input"}
     dims = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.output]
     assert dims == [[1, 3, "height", "width"]]
     used = {name for node in model.graph.node for name in node.input}

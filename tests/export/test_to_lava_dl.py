@@ -12,6 +12,7 @@ from esdnet.checkpoint import save_checkpoint
 from esdnet.images import save_image
 from export.lava_dl_folder import read_integer
 from export.to_lava_dl import main
+from tests.conftest import slow_if_spike_driven
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,12 +27,20 @@ def files(tmp_path, tiny_model, photo, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def either_files(files, either_model):
+    """The same, released or spike-driven."""
+    save_checkpoint("tiny.pt", either_model)
+    return files
+
+
 def export(*options: str) -> int:
     return main(["tiny.pt", "--calibration", "rainy", "--image", "rainy/x.png", "--input-size", "20", "16", *options])
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="Lava-DL runs on Python 3.10 only")
-def test_every_segment_runs_on_lava_without_a_mismatch(files, capsys):
+@slow_if_spike_driven
+def test_every_segment_runs_on_lava_without_a_mismatch(either_files, capsys):
     assert export("--target", "loihi2") == 0
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if ".h5 " in line]
@@ -41,13 +50,13 @@ def test_every_segment_runs_on_lava_without_a_mismatch(files, capsys):
     assert "ACs inside netx: " in out
     assert "signal to noise" in out
     assert "largest square tile on 8 chips: " in out
-    manifest = json.loads((files / "tiny_lava_dl" / "manifest.json").read_text())
+    manifest = json.loads((either_files / "tiny_lava_dl" / "manifest.json").read_text())
     assert 0 < manifest["acs"]["in_netx"] < manifest["acs"]["total"]
     assert min(loss for loss in manifest["signal_to_noise_db"].values() if loss is not None) > 10
-    assert read_integer(files / "tiny_lava_dl").network.name == "tiny"
+    assert read_integer(either_files / "tiny_lava_dl").network.name == "tiny"
 
 
-def test_accumulations_are_the_simulators(files, tiny_network):
+def test_accumulations_are_the_simulators(either_files):
     from export.calibration import centre_pixels
     from hw_sim import integer_simulator
 

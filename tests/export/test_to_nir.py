@@ -73,6 +73,23 @@ def test_the_command_writes_checks_and_reports(checkpoint, network, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["golden_nir"]
 
 
+def test_a_spike_driven_checkpoint_is_exported_checked_and_read_back(
+    spike_driven_model, spike_driven_network, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("tiny.pt", spike_driven_model)
+    assert to_nir.main(["tiny.pt", "--input-size", "16", "16"]) == 0
+    out = capsys.readouterr().out
+    lines = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert "host (affine, activation)" in lines["encoder_level1.0.attn: 2 operations"]
+    assert "host (resize)" in lines["up2_1.resize"]
+    assert " 0 differ (promise: 0)" in out
+    assert f"silent on this sample, so not exercised: 0 of {len(spike_driven_network.neurons)}" in out
+    assert "network read back: equal to the last bit" in out
+    back = replace(read_network("tiny_nir"), name="tiny")
+    assert network_digest(back) == network_digest(spike_driven_network)
+
+
 def test_every_operation_of_the_model_is_in_the_table(checkpoint, network, tmp_path):
     model = load_checkpoint(checkpoint)
     manifest = nir_write.write_folder(network, 16, 16, tmp_path / "nir")

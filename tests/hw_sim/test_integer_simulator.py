@@ -95,11 +95,16 @@ def test_neuron_by_hand():
     assert spikes == [False, False, False, False, True, True]
 
 
-def test_counts_follow_the_float_simulators_rules(tiny_network, photo):
+@pytest.mark.parametrize(
+    ("either_model", "alike"),
+    [("released", 0.97), ("spike_driven", 0.85)],  # random weights behind neurons: a spike that flips flips others
+    indirect=["either_model"],
+)
+def test_counts_follow_the_float_simulators_rules(either_model, either_network, alike, photo):
     """Same nodes, same dense work; spikes and ACs are those of the integer run."""
-    integer = quantize_on_images(tiny_network, [to_pixels(photo)])
+    integer = quantize_on_images(either_network, [to_pixels(photo)])
     counted = integer_simulator.run(integer, photo)
-    reference = simulator.run(tiny_network, to_pixels(photo) / 255.0, precision="float64")
+    reference = simulator.run(either_network, to_pixels(photo) / 255.0, precision="float64")
     assert list(counted.counts) == list(reference.counts)
     for name, counts in reference.counts.items():
         found, expected = counted.counts[name].totals(), counts.totals()
@@ -111,7 +116,7 @@ def test_counts_follow_the_float_simulators_rules(tiny_network, photo):
             assert found["spikes"] == int(counted.spikes[name].sum())
     assert counted.executed_size == (32, 24)
     agree = np.mean([np.mean(counted.spikes[name] == spikes) for name, spikes in reference.spikes.items()])
-    assert agree > 0.97
+    assert agree > alike
     assert np.array_equal(np.rint(counted.output * 255) / 255, counted.output)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from export.calibration import quantize_on_images
 from export.integer_network import IntegerConv, IntegerNeuron
 from export.integer_run import run_integer, to_pixels
+from export.network import ValueKind
 from export.quantize import quantize
 from hw_sim import integer_simulator
 from hw_sim.lava_backend.integer_session import IntegerLavaSession, make_integer_plan
@@ -43,18 +44,22 @@ def test_frame_by_frame_equals_the_oracle(kind, seed, size, model):
 
 
 @pytest.fixture(scope="module")
-def integer(tiny_network, photo):
-    return quantize_on_images(tiny_network, [to_pixels(photo)])
+def integer(either_network, photo):
+    return quantize_on_images(either_network, [to_pixels(photo)])
 
 
 def test_lavas_own_processes_take_all_spikes_and_all_plain_neurons(integer):
     plan = make_integer_plan(integer, (16, 16), "fused", stock=True)
     stock = {leaf.name for leaf in plan.leaves if isinstance(leaf, StockLeaf)}
-    neurons = {op.name for op in integer.operations if isinstance(op, IntegerNeuron)}
-    spiking = {name for name in integer.by_name if integer.network.readers[name] == () or name in neurons}
+    neurons = {op.name for op in integer.operations if isinstance(op, IntegerNeuron) and op.rescale is None}
+    off = {node.name for node in integer.network.neurons if node.gain == -1}  # Lava's LIF adds what it reads
+    assert neurons == {node.name for node in integer.network.neurons} - off
+    kinds = integer.network.kinds
     convs = {
-        op.name for op in integer.operations if isinstance(op, IntegerConv) and op.node.inputs[0] in spiking
-    }  # fmt: skip
+        op.name
+        for op in integer.operations
+        if isinstance(op, IntegerConv) and kinds[op.node.inputs[0]] is ValueKind.SPIKE
+    }
     assert stock == neurons | convs
     after = {leaf.name for leaf in plan.leaves if isinstance(leaf, Leaf)}
     assert "encoder_level1.0.residual.4" in after  # its rescaling stays with us

@@ -92,23 +92,30 @@ def test_golden_network_on_its_photo(golden, golden_network):
 
 
 @needs_lava
+@pytest.mark.timeout(300)
+def test_spike_driven_network(spike_driven_network, photo):
+    check(simulator.run(spike_driven_network, photo, precision="float64"),
+          lava_backend.run(spike_driven_network, photo, precision="float64"), FLOAT64_OUTPUT)  # fmt: skip
+
+
+@needs_lava
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "choice", [{"model": "fine"}, pytest.param({"stock": True}, marks=pytest.mark.slow)], ids=["fine", "stock"]
 )
-def test_tiny_network_in_every_model(tiny_network, photo, choice):
-    expected = simulator.run(tiny_network, photo, precision="float64")
-    found = lava_backend.run(tiny_network, photo, precision="float64", **choice)
+def test_either_network_in_every_model(either_network, photo, choice):
+    expected = simulator.run(either_network, photo, precision="float64")
+    found = lava_backend.run(either_network, photo, precision="float64", **choice)
     check(expected, found, LAVA_STOCK_OUTPUT)
 
 
 @needs_lava
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_float32_is_the_simulators(tiny_network, photo):
-    expected = simulator.run(tiny_network, photo, precision="float32")
-    found = lava_backend.run(tiny_network, photo, precision="float32")
+def test_float32_is_the_simulators(either_network, photo):
+    expected = simulator.run(either_network, photo, precision="float32")
+    found = lava_backend.run(either_network, photo, precision="float32")
     assert found.output.dtype == np.float32
     comparison = compare(expected, found)
     assert comparison.psnr_db >= 60  # convolutions of one frame or four may round differently: no spike is promised

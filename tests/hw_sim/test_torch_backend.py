@@ -23,6 +23,25 @@ def test_what_a_convolution_really_read_must_be_spikes(golden, golden_model, gol
         spoiler.remove()
 
 
+def test_counts_are_the_simulators(either_model, either_network, photo):
+    model = type(either_model)(either_model.config)
+    model.load_state_dict(either_model.state_dict())
+    found = torch_backend.run(model, either_network, photo, precision="float64").counts
+    expected = simulator.run(either_network, photo, precision="float64").counts
+    assert {name: counts.totals() for name, counts in found.items()} == {
+        name: counts.totals() for name, counts in expected.items()
+    }
+
+
+def test_enlarged_spikes_of_both_signs_must_be_spikes(spike_driven_model, spike_driven_network, photo):
+    """The convolution after the enlargement reads what torch made of it, not what the graph says."""
+    model = type(spike_driven_model)(spike_driven_model.config)
+    model.load_state_dict(spike_driven_model.state_dict())
+    model.up2_1.up[0].register_forward_hook(lambda m, i, out: out * 0.5)
+    with pytest.raises(NetworkError, match=r"^up2_1\.up\.1: declared to carry spikes"):
+        torch_backend.run(model, spike_driven_network, photo, precision="float64")
+
+
 def test_a_changed_weight_is_found_and_its_layer_named(golden, golden_model, golden_network):
     from hw_sim.result import compare
 
