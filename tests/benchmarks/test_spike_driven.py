@@ -1,0 +1,85 @@
+"""The search command on a few made images, and the share of X that spike counts keep, by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import spike_driven
+from benchmarks.spike_driven import FIRST_SPIKES, RELEASED, SPIKE_DRIVEN, decoded_share, decoded_shares, main
+
+
+def test_values_linear_in_the_counts_are_kept_whole():
+    counts = np.random.default_rng(0).integers(0, 5, (2, 3, 40)).astype(float)
+    x = 0.5 * counts[0] - 0.25 * counts[1] + np.arange(3)[:, None]
+    assert decoded_share(x, counts) == pytest.approx(1.0)
+    assert decoded_share(x, counts[:1]) < 0.95  # one polarity does not know the other
+
+
+def test_the_share_by_hand():
+    """Counts 0 0 1 1 give the mean of each half, 1 and 6: what is left is 2 + 8 of a variation of 35 in all."""
+    x = np.array([[0.0, 2.0, 4.0, 8.0]])
+    counts = np.array([[[0.0, 0.0, 1.0, 1.0]]])
+    assert decoded_share(x, counts) == pytest.approx(1 - 10 / 35)
+    assert decoded_share(x, np.zeros((2, 1, 4))) == pytest.approx(0.0)  # silent neurons keep the mean alone
+    assert decoded_share(np.full((1, 4), 3.0), counts) == 1.0  # nothing to keep
+
+
+def test_channels_have_weights_of_their_own():
+    counts = np.tile([0.0, 1.0, 2.0, 3.0], (1, 2, 1))
+    assert decoded_share(np.stack([counts[0, 0], -3 * counts[0, 0]]), counts) == pytest.approx(1.0)
+
+
+def test_shares_of_every_block_and_both_signs_keep_more(spike_driven_model, tiny_model, photo):
+    image = photo.transpose(1, 2, 0).astype(np.float32)
+    shares = decoded_shares(spike_driven_model, image)
+    assert list(shares) == [
+        f"{side}_level{n}.0" for side, n in zip(["encoder"] * 3 + ["decoder"] * 3, "123321", strict=True)
+    ]
+    assert all(0 <= share <= 1 for share in shares.values())
+    assert not any(module._forward_hooks for module in spike_driven_model.modules())
+    assert shares["encoder_level1.0"] > decoded_shares(tiny_model, image)["encoder_level1.0"]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    root = tmp_path / "pairs"
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        clean = np.kron(rng.integers(0, 200, (17, 18, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+        for folder, image in (("target", clean), ("input", clean + rng.integers(0, 50, (68, 72, 1), dtype=np.uint8))):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(root / folder / f"{index}.png")
+    return root
+
+
+def test_the_table_is_written_and_a_second_call_trains_nothing_again(pairs, tmp_path, capsys, monkeypatch) -> None:
+    variants = {"released": RELEASED, "first spikes, MAU": FIRST_SPIKES, "ON/OFF": SPIKE_DRIVEN}
+    monkeypatch.setattr(spike_driven, "VARIANTS", variants)
+    out = tmp_path / "out"
+    flags = ["--data", str(pairs), "--out", str(out), "--held-out", "1", "--counted", "1", "--batch", "1"]
+    assert main([*flags, "--steps", "1", "--seeds", "0"]) == 0
+    text = (out / "search.md").read_text()
+    assert text in capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["variant", *variants]
+    found = json.loads((out / "search.json").read_text())
+    assert list(found) == list(variants)
+    (released,), (first,), (both,) = found.values()
+    assert released["macs"] > 10 * both["macs"] > 0  # analog shortcuts multiply
+    assert first["acs"] > 0
+    assert dict(zip(rows[0], rows[3], strict=True))["energy (uJ)"] == f"{both['energy_uj']:.0f}"
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/last.pt")}
+    assert len(before) == 3
+    assert main([*flags, "--steps", "1", "--seeds", "0"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/last.pt")} == before
+    assert json.loads((out / "search.json").read_text()) == found
+
+
+def test_without_photos_it_is_one_line(tmp_path: Path, capsys) -> None:
+    assert main(["--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.strip() == "error: synthetic rain needs a folder of clean photos"
