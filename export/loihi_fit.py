@@ -149,7 +149,7 @@ def fit_table(network: Network, height: int, width: int, limits: Limits, rates: 
     """The estimate as text: a row per population, totals, the largest tiles, and what it rests on."""
     rows = place(network, height, width, limits, rates)
     lines = [
-        f"Estimate for {limits.title}, tile {height}x{width} (attention and refinement run on the host)",
+        f"Estimate for {limits.title}, tile {height}x{width} (what the host computes is not in it)",
         f"{'population':<34}{'neurons':>10}{'synapses':>15}{'weight bytes':>14}{'cores':>7}{'spikes/step/core':>18}",
     ]
     for row in rows:
