@@ -36,8 +36,11 @@ def written_beside(path: str | Path) -> Iterator[Path]:
 
 
 def _publish(beside: Path, target: Path) -> None:
-    """Give what is complete its name. A file replaces a file at once; an earlier folder goes away only after that."""
-    if not target.exists() or not (target.is_dir() or beside.is_dir()):
+    """Give what is complete its name. A file replaces a file at once; an earlier folder goes away only after that.
+
+    A file never replaces a folder, nor a folder a file: os.replace refuses.
+    """
+    if not (target.is_dir() and beside.is_dir()):
         os.replace(beside, target)
         return
     old = beside.with_suffix(".old")

@@ -84,14 +84,14 @@ def test_a_failure_leaves_the_old_folder_and_nothing_beside(tmp_path, failure):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("folder_first", [True, False])
-def test_a_file_takes_the_place_of_a_folder_and_a_folder_that_of_a_file(tmp_path, folder_first):
+@pytest.mark.parametrize("was_folder", [True, False])
+def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tmp_path, was_folder):
     path = tmp_path / "export"
-    for is_folder in (folder_first, not folder_first):
-        with written_beside(path) as beside:
-            fill(beside, "x") if is_folder else beside.write_text("x")
-        assert path.is_dir() is is_folder
-        assert list(tmp_path.iterdir()) == [path]
+    fill(path, "old") if was_folder else path.write_text("old")
+    with pytest.raises(UserError, match=r"export: cannot be written: .* directory"), written_beside(path) as beside:
+        beside.write_text("new") if was_folder else fill(beside, "new")
+    assert ((path / "a.txt") if was_folder else path).read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_was_never_written_is_said_and_the_old_folder_comes_back(tmp_path):

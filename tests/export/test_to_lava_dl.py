@@ -39,6 +39,7 @@ def export(*options: str) -> int:
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="Lava-DL runs on Python 3.10 only")
+@pytest.mark.timeout(600)
 @slow_if_spike_driven
 def test_every_segment_runs_on_lava_without_a_mismatch(either_files, capsys):
     assert export("--target", "loihi2") == 0
