@@ -1,4 +1,6 @@
-"""Draws loss and validation PSNR of runs from the log.csv that training writes; several logs are stages of one run.
+"""Draws loss and validation PSNR of a run from the log.csv that training writes; several logs are stages of one run.
+
+Of several runs the loss alone: the rain on validation images depends on a run's seed.
 
 python docs/figures/training_curves.py --run NAME LOG.csv [LOG.csv ...] [--run ...] -o OUT.png
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -22,21 +25,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", nargs="+", action="append", required=True, metavar="NAME LOG", dest="runs")
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    compared = len(args.runs) > 1
+    figure = Figure(figsize=(6, 3.4) if compared else (9, 3.4), layout="constrained")
+    panels = figure.subplots(1, 1 if compared else 2, squeeze=False)[0]
     for (name, *logs), colour in zip(args.runs, COLOURS, strict=False):
-        draw(left, right, name, [Path(log) for log in logs], colour)
-    left.set(xlabel="optimizer step", title="training loss (Charbonnier + 1 - SSIM)")
-    right.set(xlabel="optimizer step", title="PSNR on Y of held-out photos, dB")
-    for axes in (left, right):
+        draw(panels, name, [Path(log) for log in logs], colour)
+    titles = ("training loss (Charbonnier + 1 - SSIM)", "PSNR on Y of held-out photos, dB")
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set(xlabel="optimizer step", title=title)
         axes.spines[["top", "right"]].set_visible(False)
-    if len(args.runs) > 1:
-        left.legend(frameon=False)
+    if compared:
+        panels[0].legend(frameon=False)
     figure.savefig(args.out, dpi=120)
     return 0
 
 
-def draw(left: Axes, right: Axes, name: str, logs: list[Path], colour: str) -> None:
+def draw(panels: Sequence[Axes], name: str, logs: list[Path], colour: str) -> None:
     """One run: its stages one after the other, a dotted line at the end of each."""
     before = 0
     for number, log in enumerate(logs):
@@ -45,13 +49,13 @@ def draw(left: Axes, right: Axes, name: str, logs: list[Path], colour: str) -> N
         steps = [before + int(row["step"]) for row in rows]
         losses = [float(row["loss"]) for row in rows]
         recent = [losses[max(0, i + 1 - SMOOTHED) : i + 1] for i in range(len(losses))]
-        left.plot(steps, losses, color=colour, alpha=0.25)
-        left.plot(steps, [sum(r) / len(r) for r in recent], color=colour, label=name if number == 0 else None)
+        panels[0].plot(steps, losses, color=colour, alpha=0.25)
+        panels[0].plot(steps, [sum(r) / len(r) for r in recent], color=colour, label=name if number == 0 else None)
         scored = [(step, float(row["psnr_y"])) for step, row in zip(steps, rows, strict=True) if row["psnr_y"]]
-        if scored:
-            right.plot(*zip(*scored, strict=True), "o-", color=colour)
+        if scored and len(panels) > 1:
+            panels[1].plot(*zip(*scored, strict=True), "o-", color=colour)
         before = steps[-1]
-        for axes in (left, right):
+        for axes in panels:
             axes.axvline(before, color=colour, linewidth=0.8, linestyle=":")
 
 
