@@ -51,7 +51,15 @@ class Measured:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ablations.py", description="The paper's ablations at a small fixed budget.")
+    parser = budget_parser("ablations.py", "The paper's ablations at a small fixed budget.", steps=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tables", type=int, nargs="+", choices=sorted(TABLES), default=sorted(TABLES))
+    return parser
+
+
+def budget_parser(program: str, description: str, steps: int) -> argparse.ArgumentParser:
+    """The flags of a command that trains many small networks alike: data, budget, prices."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables and of all runs")
     parser.add_argument("--data", default="synthetic", help="'synthetic', or a folder of pairs (default: synthetic)")
     parser.add_argument("--photos", type=Path, help="clean photos for synthetic rain")
@@ -59,12 +67,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pasted", type=Path, help="folder of pairs whose rain layers are pasted")
     parser.add_argument("--held-out", type=int, default=8, help="images kept for scoring (default: 8)")
     parser.add_argument("--counted", type=int, default=2, help="of these, how many are counted (default: 2)")
-    parser.add_argument("--steps", type=int, default=300, help="optimizer steps of every network (default: 300)")
+    parser.add_argument("--steps", type=int, default=steps, help=f"optimizer steps of every network (default: {steps})")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prices", default="paper", help="a list of hw_sim/prices (default: paper)")
-    parser.add_argument("--tables", type=int, nargs="+", choices=sorted(TABLES), default=sorted(TABLES))
     return parser
 
 
@@ -74,17 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from esdnet.data import open_training_source
-    from esdnet.memory import keep_freed_memory
-
-    check_writable("--out", arguments.out, is_folder=True)
-    source = open_training_source(
-        arguments.data, arguments.photos, arguments.streaks, arguments.pasted, arguments.held_out
-    )
-    torch.set_num_threads(1)  # so that every row is trained alike on every machine
-    keep_freed_memory()
+    source = open_source(arguments)
     rows = [(number, row) for number in arguments.tables for row in TABLES[number].rows]
     measured: dict[ESDNetConfig, Measured] = {}
     for number, row in rows:
@@ -96,6 +92,21 @@ def run(arguments: argparse.Namespace) -> int:
     write_text(arguments.out / "ablations.md", text)
     print(text)
     return 0
+
+
+def open_source(arguments: argparse.Namespace) -> PairSource:
+    """The training data, once --out can be written; torch on one thread, so that all train alike on every machine."""
+    import torch
+
+    from esdnet.data import open_training_source
+    from esdnet.memory import keep_freed_memory
+
+    check_writable("--out", arguments.out, is_folder=True)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    return open_training_source(
+        arguments.data, arguments.photos, arguments.streaks, arguments.pasted, arguments.held_out
+    )
 
 
 def train(network: ESDNetConfig, folder: Path, source: PairSource, arguments: argparse.Namespace, seed: int) -> Trainer:

@@ -22,10 +22,10 @@ if __name__ == "__main__":  # run as a script: its folder is on the path, the re
 
 import numpy as np
 
-from benchmarks.ablations import count_operations, train
+from benchmarks.ablations import budget_parser, count_operations, open_source, train
 from esdnet.config import ESDNetConfig, preset
 from esdnet.errors import report_user_errors
-from esdnet.writing import check_writable, write_json, write_text
+from esdnet.writing import write_json, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -62,19 +62,8 @@ class Found:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="spike_driven.py", description="The search for a spike-driven ESDNet.")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the table and of all runs")
-    parser.add_argument("--data", default="synthetic", help="'synthetic', or a folder of pairs (default: synthetic)")
-    parser.add_argument("--photos", type=Path, help="clean photos for synthetic rain")
-    parser.add_argument("--streaks", type=Path, help="streak layers for synthetic rain")
-    parser.add_argument("--pasted", type=Path, help="folder of pairs whose rain layers are pasted")
-    parser.add_argument("--held-out", type=int, default=8, help="images kept for scoring (default: 8)")
-    parser.add_argument("--counted", type=int, default=2, help="of these, how many are counted (default: 2)")
-    parser.add_argument("--steps", type=int, default=400, help="optimizer steps of every network (default: 400)")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser = budget_parser("spike_driven.py", "The search for a spike-driven ESDNet.", steps=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--prices", default="paper", help="a list of hw_sim/prices (default: paper)")
     return parser
 
 
@@ -84,17 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from esdnet.data import open_training_source
-    from esdnet.memory import keep_freed_memory
-
-    check_writable("--out", arguments.out, is_folder=True)
-    source = open_training_source(
-        arguments.data, arguments.photos, arguments.streaks, arguments.pasted, arguments.held_out
-    )
-    torch.set_num_threads(1)  # so that every row is trained alike on every machine
-    keep_freed_memory()
+    source = open_source(arguments)
     found: dict[str, list[Found]] = {name: [] for name in VARIANTS}
     for seed in arguments.seeds:
         for name, config in VARIANTS.items():
