@@ -118,24 +118,15 @@ def silent_counts(network: Network, size: int = SIZE) -> dict[str, NodeCounts]:
     import numpy as np
 
     from export.network import infer_shapes
-    from hw_sim.counts import Operands, count_node
+    from hw_sim.counts import count_node, operands_of
 
-    shapes, kinds = infer_shapes(network, size, size), network.kinds
+    shapes = infer_shapes(network, size, size)
     counts = {}
     for node in network.nodes:
         source = shapes[node.inputs[0]] if node.inputs else (1, 1, 1, 1)
         silent = np.zeros((source[0], *source[2:]), np.int64)
-        counts[node.name] = count_node(
-            node,
-            Operands(
-                input_shapes=[shapes[name] for name in node.inputs],
-                input_kinds=[kinds[name] for name in node.inputs],
-                output_shape=shapes[node.name],
-                output_kind=kinds[node.name],
-                spike_map=silent,
-                spikes_out=np.zeros(shapes[node.name][0], np.int64),
-            ),
-        )
+        unfired = np.zeros(shapes[node.name][0], np.int64)
+        counts[node.name] = count_node(node, operands_of(network, shapes, node, silent, unfired))
     return counts
 
 

@@ -6,7 +6,7 @@ Out: NodeCounts. The rules are stated in docs/counting.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, singledispatch
 from math import prod
@@ -23,6 +23,7 @@ from export.network import (
     Input,
     Linear,
     Mul,
+    Network,
     NetworkError,
     Neuron,
     Node,
@@ -81,6 +82,7 @@ class Operands:
     """What the counting rules may look at: shapes and kinds of the inputs and the output, and the spikes that came in.
 
     `spike_map`: for an input of spikes, their number per step and pixel, summed over channels: int64 (steps, H, W).
+    `spikes_out`: of a neuron, its spikes per step: int64 (steps,).
     """
 
     input_shapes: Sequence[Shape]
@@ -99,6 +101,24 @@ class Operands:
     def outputs(self) -> int:
         """Output elements per step."""
         return prod(self.output_shape[1:])
+
+
+def operands_of(
+    network: Network,
+    shapes: Mapping[str, Shape],
+    node: Node,
+    spike_map: NDArray[np.int64] | None = None,
+    spikes_out: Counts | None = None,
+) -> Operands:
+    """What a node of a network works on, given the shapes of all values. spike_map, spikes_out: see Operands."""
+    return Operands(
+        input_shapes=[shapes[name] for name in node.inputs],
+        input_kinds=[network.kinds[name] for name in node.inputs],
+        output_shape=shapes[node.name],
+        output_kind=network.kinds[node.name],
+        spike_map=spike_map,
+        spikes_out=spikes_out,
+    )
 
 
 @lru_cache(maxsize=4096)

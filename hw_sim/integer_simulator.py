@@ -16,7 +16,7 @@ from torch import Tensor
 from export.integer_network import IntegerNetwork, IntegerNeuron, Operation
 from export.integer_run import run_integer, to_pixels
 from export.network import Conv, Network, NetworkError, Shape, ValueKind, infer_shapes
-from hw_sim.counts import NodeCounts, Operands, count_node
+from hw_sim.counts import NodeCounts, count_node, operands_of
 from hw_sim.result import Result
 
 
@@ -50,20 +50,9 @@ def _count(
     network: Network, shapes: dict[str, Shape], operation: Operation, inputs: Sequence[Tensor], value: Tensor
 ) -> NodeCounts:
     node = operation.node
-    kinds = network.kinds
     spike_map = spikes_out = None
     if isinstance(operation, IntegerNeuron):
         spikes_out = value.sum((1, 2, 3)).cpu().numpy()
-    elif isinstance(node, Conv) and kinds[node.inputs[0]] is ValueKind.SPIKE:
+    elif isinstance(node, Conv) and network.kinds[node.inputs[0]] is ValueKind.SPIKE:
         spike_map = inputs[0].sum(1, dtype=torch.int32).cpu().numpy().astype(np.int64)
-    return count_node(
-        node,
-        Operands(
-            input_shapes=[shapes[name] for name in node.inputs],
-            input_kinds=[kinds[name] for name in node.inputs],
-            output_shape=shapes[node.name],
-            output_kind=kinds[node.name],
-            spike_map=spike_map,
-            spikes_out=spikes_out,
-        ),
-    )
+    return count_node(node, operands_of(network, shapes, node, spike_map, spikes_out))

@@ -40,7 +40,7 @@ from export.network import (
     ValueKind,
     infer_shapes,
 )
-from hw_sim.counts import NodeCounts, Operands, count_node
+from hw_sim.counts import NodeCounts, Operands, count_node, operands_of
 from hw_sim.result import Result
 
 Precision = Literal["float32", "float64"]
@@ -170,18 +170,8 @@ def _make_plan(network: Network, size: tuple[int, int]) -> _Plan:
     """The plan of a network for a size, made once: tiles and folders run the same size again and again."""
     plans = _PLANS.setdefault(network, {})
     if size not in plans:
-        shapes, kinds = infer_shapes(network, *size), network.kinds
-        plans[size] = _Plan(
-            {
-                node.name: Operands(
-                    input_shapes=[shapes[name] for name in node.inputs],
-                    input_kinds=[kinds[name] for name in node.inputs],
-                    output_shape=shapes[node.name],
-                    output_kind=kinds[node.name],
-                )
-                for node in network.nodes
-            }
-        )
+        shapes = infer_shapes(network, *size)
+        plans[size] = _Plan({node.name: operands_of(network, shapes, node) for node in network.nodes})
     return plans[size]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from esdnet.model import ESDNet
 from export.network import Conv, Network, NetworkError, Neuron, ValueKind, infer_shapes
-from hw_sim.counts import NodeCounts, Operands, count_node
+from hw_sim.counts import NodeCounts, count_node, operands_of
 from hw_sim.result import Result
 
 
@@ -92,13 +92,7 @@ def _count(network: Network, seen: dict[str, Tensor], size: tuple[int, int]) -> 
         spikes = seen.get(node.name)
         spike_map = None if spikes is None else spikes.sum(1).cpu().numpy().astype(np.int64)
         is_neuron = isinstance(node, Neuron)
-        operands = Operands(
-            input_shapes=[shapes[name] for name in node.inputs],
-            input_kinds=[network.kinds[name] for name in node.inputs],
-            output_shape=shapes[node.name],
-            output_kind=network.kinds[node.name],
-            spike_map=None if is_neuron else spike_map,
-            spikes_out=spike_map.sum((1, 2)) if is_neuron and spike_map is not None else None,
-        )
+        fired = spike_map.sum((1, 2)) if is_neuron and spike_map is not None else None
+        operands = operands_of(network, shapes, node, None if is_neuron else spike_map, fired)
         counts[node.name] = count_node(node, operands)
     return counts

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> NoReturn:
         engine.serve()
     except EOFError:
         pass
-    except BaseException:
+    except BaseException:  # whatever it is, the session must hear of it: it waits for a reply
         engine.fail("engine", traceback.format_exc())
     while True:
         signal.pause()  # the watch ends this process when the session lets go of the lifeline

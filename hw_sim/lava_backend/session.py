@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from esdnet.errors import UserError
 from export.network import Network, NetworkError, Node
-from hw_sim.counts import NodeCounts, Operands, count_node
+from hw_sim.counts import NodeCounts, count_node, operands_of
 from hw_sim.lava_backend.host import EngineProcess, LavaError, check_available
 from hw_sim.lava_backend.memory import check_memory
 from hw_sim.lava_backend.plan import Leaf, Model, Plan, make_plan, needs_all_frames
@@ -115,7 +115,7 @@ class LavaSession:
         """The engine's reply; a failure or a time-out ends the session and is raised."""
         try:
             reply = self._engine.receive(self.timeout_s, what)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: an engine that nobody listens to any more must not live on
             self.close()
             raise
         self._asked = False
@@ -155,15 +155,6 @@ class LavaSession:
     def _count(
         self, node: Node, spikes: dict[str, NDArray[np.bool_]], received: dict[str, NDArray[np.int64]]
     ) -> NodeCounts:
-        kinds, shapes = self.network.kinds, self.plan.shapes
-        return count_node(
-            node,
-            Operands(
-                input_shapes=[shapes[name] for name in node.inputs],
-                input_kinds=[kinds[name] for name in node.inputs],
-                output_shape=shapes[node.name],
-                output_kind=kinds[node.name],
-                spike_map=received.get(node.name),
-                spikes_out=spikes[node.name].sum((1, 2, 3), dtype=np.int64) if node.name in spikes else None,
-            ),
-        )
+        fired = spikes[node.name].sum((1, 2, 3), dtype=np.int64) if node.name in spikes else None
+        operands = operands_of(self.network, self.plan.shapes, node, received.get(node.name), fired)
+        return count_node(node, operands)

@@ -44,6 +44,11 @@ def image(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
     return np.abs(dyadic(np.random.default_rng(seed), 3, height, width))
 
 
+def neuron(name: str, x: str, block: str, **more) -> Neuron:
+    """A neuron with threshold and decay of a half."""
+    return Neuron(name=name, inputs=(x,), block=block, threshold=np.array(0.5), membrane_decay=0.5, **more)
+
+
 def every_kind() -> Network:
     """Every kind of node, on both sides of every kind of border between processes; values of 1, 2 and 3 frames."""
     rng = np.random.default_rng(3)
@@ -56,9 +61,7 @@ def every_kind() -> Network:
             bias=dyadic(rng, outputs) if bias else None, **{"padding": (kernel // 2, kernel // 2), **more},
         )  # fmt: skip
 
-    def neuron(name: str, x: str, block: str, **more) -> Neuron:
-        return Neuron(name=name, inputs=(x,), block=block, threshold=np.array(0.5), membrane_decay=0.5, **more)
-
+    soft_reset = {"reset": "by", "reset_value": 0.5}
     host = {"block": "b.attn", "placement": "host"}
     nodes: list[Node] = [
         Input(name="image"),
@@ -68,16 +71,7 @@ def every_kind() -> Network:
         neuron("a.off", "coding", "a", gain=np.array(-1.0)),
         Concat(name="a.pair", inputs=("a.on", "a.off"), block="a"),
         conv("a.conv1", "a.pair", 8, 4, "a", bias=True),
-        neuron(
-            "a.slow",
-            "a.conv1",
-            "a",
-            current_decay=0.25,
-            bias=dyadic(rng, 4, 1, 1),
-            fires=">",
-            reset="by",
-            reset_value=0.5,
-        ),
+        neuron("a.slow", "a.conv1", "a", current_decay=0.25, bias=dyadic(rng, 4, 1, 1), fires=">", **soft_reset),
         conv("a.conv2", "a.slow", 4, 4, "a"),
         Affine(name="a.gain", inputs=("a.conv2",), block="a", scale=dyadic(rng, STEPS, 4, 1, 1), offset=np.array(0.25)),
         Add(name="a.out", inputs=("a.gain", "coding"), block="a"),
