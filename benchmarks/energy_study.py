@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from export.network import Network
+    from export.network import Network, Node
     from hw_sim.counts import NodeCounts
 
     Image = NDArray[np.float32]
@@ -133,16 +133,23 @@ def _row(name: str, trained: bool, network: Network, runs: list[dict[str, NodeCo
 
 def layer_rates(network: Network, counts: dict[str, NodeCounts]) -> dict[str, float]:
     """By node: of a convolution that reads spikes, ACs over dense operations; of a neuron, spikes per step."""
-    from export.network import Neuron
-
     rates = {}
     for node in network.nodes:
-        found = counts[node.name].totals()
-        if isinstance(node, Neuron):
-            rates[node.name] = found["spikes"] / found["neuron_updates"]
-        elif found["acs"]:
-            rates[node.name] = found["acs"] / found["dense_taps"]
+        if fields := _rate_fields(network, node):
+            spent, most = (counts[node.name].totals()[field] for field in fields)
+            rates[node.name] = spent / most
     return rates
+
+
+def _rate_fields(network: Network, node: Node) -> tuple[str, str] | None:
+    """The counts whose ratio is a node's firing rate: what it did, and the most it can do. None of other nodes."""
+    from export.network import Conv, Neuron, ValueKind
+
+    if isinstance(node, Neuron):
+        return "spikes", "neuron_updates"
+    if isinstance(node, Conv) and network.kinds[node.inputs[0]] is ValueKind.SPIKE:
+        return "acs", "dense_taps"
+    return None
 
 
 def counts_at_rates(network: Network, rates: dict[str, float]) -> dict[str, NodeCounts]:
@@ -150,20 +157,16 @@ def counts_at_rates(network: Network, rates: dict[str, float]) -> dict[str, Node
     import numpy as np
 
     from benchmarks.paper_tables import silent_counts
-    from export.network import Conv, Neuron, ValueKind
 
     blocks = _blocks_per_stage(rates)
     own = _blocks_per_stage({node.name: 0.0 for node in network.nodes})
     counts = silent_counts(network, SIZE)
     for node in network.nodes:
-        reads_spikes = isinstance(node, Conv) and network.kinds[node.inputs[0]] is ValueKind.SPIKE
-        if not (isinstance(node, Neuron) or reads_spikes):
-            continue
-        field, most = ("spikes", "neuron_updates") if isinstance(node, Neuron) else ("acs", "dense_taps")
-        found = counts[node.name]
-        rate = rates.get(_place(node.name, own, blocks), 0.0)
-        number = np.rint(getattr(found, most) * rate).astype(np.int64)
-        counts[node.name] = dataclasses.replace(found, **{field: number})
+        if fields := _rate_fields(network, node):
+            spent, most = fields
+            rate = rates[_place(node.name, own, blocks)]
+            number = np.rint(getattr(counts[node.name], most) * rate).astype(np.int64)
+            counts[node.name] = dataclasses.replace(counts[node.name], **{spent: number})
     return counts
 
 

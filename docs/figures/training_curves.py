@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     compared = len(args.runs) > 1
     figure = Figure(figsize=(6, 3.4) if compared else (9, 3.4), layout="constrained")
     panels = figure.subplots(1, 1 if compared else 2, squeeze=False)[0]
-    for (name, *logs), colour in zip(args.runs, COLOURS, strict=False):
+    for (name, *logs), colour in zip(args.runs, cycle(COLOURS), strict=False):
         draw(panels, name, [Path(log) for log in logs], colour)
     titles = ("training loss (Charbonnier + 1 - SSIM)", "PSNR on Y of held-out photos, dB")
     for axes, title in zip(panels, titles, strict=False):
