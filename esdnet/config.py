@@ -52,6 +52,10 @@ class ESDNetConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"config: {name} must be one of {', '.join(choices)}, found {getattr(self, name)!r}")
+        if self.readout == "spikes" and self.refinement == "frb":
+            raise UserError("config: readout spikes leaves nothing for refinement frb; choose time_weights")
+        if self.block == "ann_resnet" and self.learn_thresholds:
+            raise UserError("config: learn_thresholds needs spiking neurons, found block ann_resnet")
         if self.block != "srb" and (self.shortcut, self.polarity) != ("analog", "on"):
             raise UserError(f"config: shortcut and polarity belong to block srb, found block {self.block}")
 

@@ -14,6 +14,8 @@ import torch
 from snntorch import surrogate
 from torch import Tensor, nn
 
+from esdnet.errors import UserError
+
 
 def compare_value(threshold: float, dtype: torch.dtype) -> Tensor:
     """The value v such that `H > v` is `H >= threshold` for every H of this dtype (0-d tensor of that dtype).
@@ -83,6 +85,8 @@ class LIF(snntorch.Leaky):
         learn_threshold: bool = False,
         gain: Literal[1, -1] = 1,
     ) -> None:
+        if gain not in (1, -1):
+            raise UserError(f"LIF: gain must be 1 or -1, found {gain}; fold other factors into what it reads")
         dtype = torch.get_default_dtype()
         super().__init__(
             beta=beta,

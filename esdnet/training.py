@@ -178,6 +178,8 @@ class Trainer:
             raise UserError(
                 f"{self.last}: not a run's last.pt, it has no optimizer state; use --init for weights alone"
             )
+        if not all("lr_scale" in group for group in extra["optimizer"]["param_groups"]):
+            raise UserError(f"{self.last}: written by an earlier version, cannot be resumed; start from it with --init")
         self.model.load_state_dict(content["state_dict"])
         self.average.model.load_state_dict(extra["ema"])
         self.optimizer.load_state_dict(extra["optimizer"])

@@ -83,3 +83,15 @@ def test_spike_driven_presets_differ_from_the_released_ones_in_these_fields_only
     one, other = asdict(preset(name)), asdict(preset(released))
     assert {key: value for key, value in one.items() if value != other[key]} == {**SPIKE_DRIVEN, **size}
     assert one["membrane_decay"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"readout": "spikes"}, "readout spikes leaves nothing for refinement frb"),
+        ({"block": "ann_resnet", "learn_thresholds": True}, "learn_thresholds needs spiking neurons, found block ann"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        ESDNetConfig(**changes)

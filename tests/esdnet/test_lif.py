@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esdnet.errors import UserError
 from esdnet.lif import LIF, _FusedLIF, compare_value
 from tests.tolerances import FLOAT32_GRADIENT
 
@@ -154,3 +155,8 @@ def test_a_learnt_threshold_keeps_its_float32_value_in_float64():
     assert layer.threshold.dtype is torch.float64
     assert float(layer.threshold.detach()) == layer.exact_threshold == learnt
     assert isinstance(layer.threshold, torch.nn.Parameter)
+
+
+def test_a_gain_that_it_could_not_apply_is_refused():
+    with pytest.raises(UserError, match="gain must be 1 or -1, found 2"):
+        LIF(gain=2)  # type: ignore[arg-type]

@@ -283,6 +283,16 @@ def test_resuming_from_bare_weights_is_refused(pairs: Path, tmp_path: Path, caps
     assert "no optimizer state; use --init" in capsys.readouterr().err
 
 
+def test_resuming_a_run_of_an_earlier_version_is_refused(pairs: Path, tmp_path: Path, capsys) -> None:
+    assert main(command(pairs, tmp_path, "--steps", "1")) == 0
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    for group in content["extra"]["optimizer"]["param_groups"]:
+        del group["lr_scale"]
+    torch.save(content, tmp_path / "last.pt")
+    assert main(command(pairs, tmp_path, "--steps", "2", "--resume")) == 2
+    assert "last.pt: written by an earlier version, cannot be resumed" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 @pytest.mark.parametrize("name", ["log.csv", "last.pt"])
 def test_a_full_disk_is_one_line(name: str, pairs: Path, tmp_path: Path, capsys) -> None:
