@@ -74,16 +74,18 @@ def concat_channels(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([a.flatten(0, 1), b.flatten(0, 1)], dim=1).unflatten(0, a.shape[:2])
 
 
-def _encoder(config: ESDNetConfig, channels: int) -> tuple[nn.Module, int]:
+def input_neurons(config: ESDNetConfig, channels: int) -> tuple[nn.Module, int]:
     """What turns real values of so many channels into spikes (ReLU in an ANN), and how many channels it gives."""
     return (OnOff(config), 2 * channels) if config.polarity == "on_off" else (_neuron(config), channels)
 
 
-def _conv3(channels_in: int, channels_out: int, stride: int = 1, bias: bool = False) -> StepConv:
+def conv3x3(channels_in: int, channels_out: int, stride: int = 1, bias: bool = False) -> StepConv:
+    """3x3, zero padding: H and W stay, or are halved with a stride of 2."""
     return StepConv(channels_in, channels_out, 3, stride, padding=1, bias=bias)
 
 
-def _norm(config: ESDNetConfig, channels: int, scale: float = 1.0) -> TdBatchNorm:
+def batch_norm(config: ESDNetConfig, channels: int, scale: float = 1.0) -> TdBatchNorm:
+    """A batch norm whose weight starts where the configuration says, times `scale` for tdbn."""
     return TdBatchNorm(channels, ALPHA * config.threshold * scale if config.norm == "tdbn" else 1.0)
 
 
@@ -138,8 +140,10 @@ class MixedAttention(nn.Module):
 
 
 class StaticGains(nn.Module):
-    """In MAU's place: ReLU(g x) + skip with a learnt gain per step and channel: no step waits for a later one, and a
-    pixel's value depends on no other's."""
+    """In MAU's place: ReLU(g x) + skip, both (T, N, C, H, W), with a learnt gain g per step and channel.
+
+    No step waits for a later one, and a pixel's value depends on no other's.
+    """
 
     def __init__(self, steps: int, channels: int) -> None:
         super().__init__()
@@ -167,9 +171,9 @@ class SpikingResidualBlock(nn.Module):
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
-        encoder, spiking = _encoder(config, channels)
-        first = [encoder, _conv3(spiking, channels), _norm(config, channels)]
-        second = [_neuron(config), _conv3(channels, channels), _norm(config, channels, 0.2)]
+        neurons, spiking = input_neurons(config, channels)
+        first = [neurons, conv3x3(spiking, channels), batch_norm(config, channels)]
+        second = [_neuron(config), conv3x3(channels, channels), batch_norm(config, channels, 0.2)]
         if config.block == "sew_resnet":
             first, second = ([*unit[1:], unit[0]] for unit in (first, second))
         self.residual = nn.Sequential(*first, *second)
@@ -177,7 +181,7 @@ class SpikingResidualBlock(nn.Module):
         self.shortcut = None
         if config.block == "srb":
             self.shortcut = nn.Sequential(
-                _conv3(spiking if self.shortcut_reads_spikes else channels, channels), _norm(config, channels)
+                conv3x3(spiking if self.shortcut_reads_spikes else channels, channels), batch_norm(config, channels)
             )
         self.attn = _attention(config, channels)
 
@@ -196,8 +200,10 @@ class Downsample(nn.Module):
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
-        encoder, spiking = _encoder(config, channels)
-        self.maxpool_conv = nn.Sequential(encoder, _conv3(spiking, 2 * channels, stride=2), _norm(config, 2 * channels))
+        neurons, spiking = input_neurons(config, channels)
+        self.maxpool_conv = nn.Sequential(
+            neurons, conv3x3(spiking, 2 * channels, stride=2), batch_norm(config, 2 * channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.maxpool_conv(x)
@@ -208,15 +214,15 @@ class Upsample(nn.Module):
 
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
-        encoder, spiking = _encoder(config, channels)
+        neurons, spiking = input_neurons(config, channels)
         self.resizes_spikes = config.upsampling == "nearest"
-        self.up = nn.Sequential(encoder, _conv3(spiking, channels // 2), _norm(config, channels // 2))
+        self.up = nn.Sequential(neurons, conv3x3(spiking, channels // 2), batch_norm(config, channels // 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        encoder, conv, norm = self.up
+        neurons, conv, norm = self.up
         if self.resizes_spikes:
-            return norm(conv(_enlarge(encoder(x), mode="nearest")))
-        return norm(conv(encoder(_enlarge(x, mode="bilinear", align_corners=False))))
+            return norm(conv(_enlarge(neurons(x), mode="nearest")))
+        return norm(conv(neurons(_enlarge(x, mode="bilinear", align_corners=False))))
 
 
 def _enlarge(x: Tensor, **how: Any) -> Tensor:

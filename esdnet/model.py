@@ -14,10 +14,10 @@ from esdnet.layers import (
     StepConv,
     TimeWeights,
     Upsample,
-    _conv3,
-    _encoder,
-    _norm,
+    batch_norm,
     concat_channels,
+    conv3x3,
+    input_neurons,
 )
 from esdnet.pooling import mean_over_steps
 
@@ -29,7 +29,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.proj = _conv3(3, dim)
+        self.proj = conv3x3(3, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x)
@@ -57,9 +57,9 @@ class ESDNet(nn.Module):
         self.encoder_level3 = self._blocks(config.encoder_blocks[2], 4 * dim)
         self.decoder_level3 = self._blocks(config.decoder_blocks[2], 4 * dim)
         self.up3_2 = Upsample(config, 4 * dim)
-        encoder, spiking = _encoder(config, 4 * dim)
+        neurons, spiking = input_neurons(config, 4 * dim)
         self.reduce_chan_level2 = nn.Sequential(
-            encoder, StepConv(spiking, 2 * dim, 1, bias=False), _norm(config, 2 * dim)
+            neurons, StepConv(spiking, 2 * dim, 1, bias=False), batch_norm(config, 2 * dim)
         )
         self.decoder_level2 = self._blocks(config.decoder_blocks[1], 2 * dim)
         self.up2_1 = Upsample(config, 2 * dim)
@@ -71,8 +71,8 @@ class ESDNet(nn.Module):
     def _output(self, channels: int) -> nn.Sequential:
         if self.config.readout == "analog":
             return nn.Sequential(nn.Conv2d(channels, 3, 3, padding=1))
-        encoder, spiking = _encoder(self.config, channels)
-        return nn.Sequential(encoder, _conv3(spiking, 3, bias=True))
+        neurons, spiking = input_neurons(self.config, channels)
+        return nn.Sequential(neurons, conv3x3(spiking, 3, bias=True))
 
     def _blocks(self, count: int, channels: int) -> nn.Sequential:
         return nn.Sequential(*(SpikingResidualBlock(self.config, channels) for _ in range(count)))
