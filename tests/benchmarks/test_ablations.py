@@ -5,24 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from benchmarks.ablations import HEADER, main
 from esdnet.ablations import TABLES
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    root = tmp_path / "pairs"
-    rng = np.random.default_rng(0)
-    for index in range(3):
-        clean = np.kron(rng.integers(0, 200, (17, 18, 3)), np.ones((4, 4, 1))).astype(np.uint8)
-        for folder, image in (("target", clean), ("input", clean + rng.integers(0, 50, (68, 72, 1), dtype=np.uint8))):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(root / folder / f"{index}.png")
-    return root
 
 
 def test_a_table_is_written_and_a_second_call_trains_nothing_again(pairs: Path, tmp_path: Path, capsys) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from benchmarks import spike_driven
 from benchmarks.spike_driven import FIRST_SPIKES, RELEASED, SPIKE_DRIVEN, decoded_share, decoded_shares, main
@@ -43,18 +42,6 @@ def test_shares_of_every_block_and_both_signs_keep_more(spike_driven_model, tiny
     assert all(0 <= share <= 1 for share in shares.values())
     assert not any(module._forward_hooks for module in spike_driven_model.modules())
     assert shares["encoder_level1.0"] > decoded_shares(tiny_model, image)["encoder_level1.0"]
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    root = tmp_path / "pairs"
-    rng = np.random.default_rng(0)
-    for index in range(3):
-        clean = np.kron(rng.integers(0, 200, (17, 18, 3)), np.ones((4, 4, 1))).astype(np.uint8)
-        for folder, image in (("target", clean), ("input", clean + rng.integers(0, 50, (68, 72, 1), dtype=np.uint8))):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(root / folder / f"{index}.png")
-    return root
 
 
 def test_the_table_is_written_and_a_second_call_trains_nothing_again(pairs, tmp_path, capsys, monkeypatch) -> None:

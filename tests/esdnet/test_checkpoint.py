@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,3 +103,15 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, tiny_model):
     with pytest.raises(UserError, match="cannot be written"):
         save_checkpoint(tmp_path / "a.pt" / "inside.pt", ESDNet(preset("tiny")))
     assert (tmp_path / "a.pt").read_bytes() == before
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "esdnet" / "checkpoints").glob("*.pt"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_what_ships_is_the_preset_of_its_name_with_a_model_card(path):
+    model = load_checkpoint(path)
+    assert model.config == preset(path.stem)
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters" in card
+    assert f"{path.stat().st_size / 1e6:.1f} MB" in card
