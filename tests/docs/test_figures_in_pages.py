@@ -1,0 +1,67 @@
+"""Figures that README and docs show are those that the commands beside them print.
+
+Multiplications exactly; what depends on spikes within 1 %: another processor may add up in another order.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import energy_study
+from hw_sim import energy
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SPIKES_VARY = 0.01
+
+pytestmark = pytest.mark.slow
+
+
+def numbers(line: str) -> list[float]:
+    """All numbers of a line, thousands separated by commas or not."""
+    return [float(found.replace(",", "")) for found in re.findall(r"\d[\d,]*(?:\.\d+)?", line)]
+
+
+def line_with(text: str, start: str) -> str:
+    found = [line for line in text.splitlines() if line.strip().startswith(start)]
+    assert found, f"no line begins with {start!r}"
+    return found[0]
+
+
+def test_the_energy_page_shows_what_the_study_prints(capsys):
+    assert energy_study.main([]) == 0
+    page = (ROOT / "docs" / "energy.md").read_text(encoding="utf-8")
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    shown = [line for line in page.splitlines() if line.startswith("| ")]
+    start = shown.index(printed[0])
+    for expected, line in zip(printed, shown[start:], strict=False):
+        assert line.split("|")[1] == expected.split("|")[1]
+        assert numbers(line) == pytest.approx(numbers(expected), rel=SPIKES_VARY), line
+
+
+def test_the_energies_in_the_readme_are_the_studys(capsys):
+    assert energy_study.main([]) == 0
+    printed = capsys.readouterr().out
+    for name in ("released, dim 16", "spike-driven, dim 16", "released, dim 48", "spike-driven, dim 48"):
+        rows = [line.split("|") for line in printed.splitlines() if line.startswith(f"| {name} |")]
+        energies = [numbers(row[2])[0] for row in rows[1:4]]  # paper, Horowitz float32 and int8, after the operations
+        shown = next(line for line in README.splitlines() if line.replace("*", "").startswith(f"| {name} |"))
+        assert numbers("|".join(shown.split("|")[3:])) == pytest.approx(energies, rel=SPIKES_VARY), shown
+
+
+@pytest.mark.parametrize(
+    ("image", "precision", "start"),
+    [("rainy.png", "float32", "total "), ("rainy_64.png", "float64", "simulator, float64")],
+)
+def test_the_output_in_the_readme_is_what_the_demo_prints(image, precision, start, tmp_path):
+    out = tmp_path / "energy.json"
+    path = ROOT / "docs" / "sample" / image
+    assert energy.main(["--image", str(path), "--precision", precision, "--json", str(out)]) == 0
+    totals = json.loads(out.read_text())["totals"]
+    shown = numbers(line_with(README, start).replace("float64", ""))
+    assert shown[2:4] == [totals["macs"], totals["elementwise"]]
+    assert shown[:2] == pytest.approx([totals["spikes"], totals["acs"]], rel=SPIKES_VARY)
