@@ -13,6 +13,7 @@ import csv
 import io
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,8 +110,15 @@ def open_source(arguments: argparse.Namespace) -> PairSource:
     )
 
 
-def train(network: ESDNetConfig, folder: Path, source: PairSource, arguments: argparse.Namespace, seed: int) -> Trainer:
-    """Train a network to the end in a folder of its own, or go on there."""
+def train(
+    network: ESDNetConfig,
+    folder: Path,
+    source: PairSource,
+    arguments: argparse.Namespace,
+    seed: int,
+    prepare: Callable[[Trainer], None] = lambda trainer: None,
+) -> Trainer:
+    """Train a network to the end in a folder of its own, or go on there. `prepare` is called with what is to train."""
     import torch
 
     from esdnet.model import ESDNet
@@ -123,6 +131,7 @@ def train(network: ESDNetConfig, folder: Path, source: PairSource, arguments: ar
     )  # fmt: skip
     torch.manual_seed(seed)
     trainer = Trainer(ESDNet(network).train(), source, config, folder, Worker())
+    prepare(trainer)
     if trainer.last.exists():
         trainer.resume()
     if not trainer.run():

@@ -2,9 +2,10 @@
 
     python benchmarks/spike_driven.py --photos DIR [--streaks DIR] [--pasted DIR] --out runs/search [--steps 400]
 
-In: training data as esdnet.train takes it. Out: <out>/search.md and .json: the training loss at the end, PSNR on
-held-out images, what the first neurons of each block keep of their input (R2), firing rate, exact counts and energy, as
-means over the seeds; loss and PSNR with their spread. Run again, it goes on where it stopped.
+In: training data as esdnet.train takes it. A released network is trained first, the teacher of some variants.
+Out: <out>/search.md and .json: the training loss at the end, PSNR on held-out images, what the first neurons of each
+block keep of their input (R2), firing rate, exact counts and energy, as means over the seeds; loss and PSNR with their
+spread. Run again, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import csv
 import re
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,23 +36,40 @@ if TYPE_CHECKING:
 
 RELEASED, SPIKE_DRIVEN = preset("tiny"), preset("tiny_spike_driven")
 FIRST_SPIKES = replace(SPIKE_DRIVEN, polarity="on", learn_thresholds=False, attention="mixed")
-VARIANTS: dict[str, ESDNetConfig] = {
-    "released: analog shortcut, MAU, FRB": RELEASED,
-    "first spikes, MAU": FIRST_SPIKES,
-    "first spikes, static gains, learnt thresholds": replace(SPIKE_DRIVEN, polarity="on"),
-    "ON/OFF, static gains, learnt thresholds": SPIKE_DRIVEN,
-    "ON/OFF, static gains, fixed thresholds": replace(SPIKE_DRIVEN, learn_thresholds=False),
-    "ON/OFF, no gains, learnt thresholds": replace(SPIKE_DRIVEN, attention="none"),
-    "ON/OFF, MAU, learnt thresholds": replace(SPIKE_DRIVEN, attention="mixed"),
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network and how it is trained. `aids`: keywords of benchmarks.training_aids.Aids (which imports torch)."""
+
+    config: ESDNetConfig
+    aids: dict[str, bool | float] = field(default_factory=dict)
+
+
+VARIANTS = {
+    "released: analog shortcut, MAU, FRB": Variant(RELEASED),
+    "first spikes, MAU": Variant(FIRST_SPIKES),
+    "first spikes, static gains, learnt thresholds": Variant(replace(SPIKE_DRIVEN, polarity="on")),
+    "ON/OFF, static gains, learnt thresholds": Variant(SPIKE_DRIVEN),
+    "ON/OFF, static gains, fixed thresholds": Variant(replace(SPIKE_DRIVEN, learn_thresholds=False)),
+    "ON/OFF, no gains, learnt thresholds": Variant(replace(SPIKE_DRIVEN, attention="none")),
+    "ON/OFF, MAU, learnt thresholds": Variant(replace(SPIKE_DRIVEN, attention="mixed")),
+    "ON/OFF, static gains, annealed shortcuts": Variant(SPIKE_DRIVEN, {"anneals_shortcuts": True}),
+    "ON/OFF, static gains, copied weights": Variant(SPIKE_DRIVEN, {"copies_weights": True}),
+    "ON/OFF, static gains, distilled": Variant(SPIKE_DRIVEN, {"distillation": 0.1}),
+    "ON/OFF, static gains, priced spikes": Variant(SPIKE_DRIVEN, {"firing_price": 0.3}),
+    "ON/OFF, static gains, output reads spikes": Variant(replace(SPIKE_DRIVEN, readout="spikes")),
 }
+TEACHER_SEED = 100  # none of the variants' seeds: it has drawn other rain
 LAST_LOSSES = 100  # steps that the final loss is averaged over: it scatters less than PSNR on a few images
 
 
 @dataclass(frozen=True)
 class Found:
-    """One trained network. `r2`: mean over the blocks of what a linear decoder recovers of X from its spike counts."""
+    """One trained network. `r2`: mean over the blocks of what a linear decoder recovers of X from its spike counts.
+    `loss` is None where a term was added to it, which the others' have not."""
 
-    loss: float
+    loss: float | None
     psnr: float
     ssim: float
     r2: float
@@ -64,6 +82,9 @@ class Found:
 def build_parser() -> argparse.ArgumentParser:
     parser = budget_parser("spike_driven.py", "The search for a spike-driven ESDNet.", steps=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--teacher-steps", type=int, default=2000, help="optimizer steps of the teacher (default: 2000)"
+    )
     return parser
 
 
@@ -74,11 +95,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     source = open_source(arguments)
+    teacher = train_teacher(source, arguments)
     found: dict[str, list[Found]] = {name: [] for name in VARIANTS}
     for seed in arguments.seeds:
-        for name, config in VARIANTS.items():
+        for name, variant in VARIANTS.items():
             print(f"seed {seed}: {name}", file=sys.stderr)
-            found[name].append(train_and_measure(name, config, seed, source, arguments))
+            found[name].append(train_and_measure(name, variant, seed, source, teacher, arguments))
             write_json(arguments.out / "search.json", {n: [asdict(each) for each in f] for n, f in found.items()})
     text = as_markdown(found, arguments)
     write_text(arguments.out / "search.md", text)
@@ -86,20 +108,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def train_teacher(source: PairSource, arguments: argparse.Namespace) -> ESDNet:
+    """The released network that some variants learn from: averaged weights of a run several times as long as theirs."""
+    print("teacher", file=sys.stderr)
+    longer = argparse.Namespace(**{**vars(arguments), "steps": arguments.teacher_steps})
+    return train(RELEASED, arguments.out / "teacher", source, longer, seed=TEACHER_SEED).average.model
+
+
 def train_and_measure(
-    name: str, config: ESDNetConfig, seed: int, source: PairSource, arguments: argparse.Namespace
+    name: str, variant: Variant, seed: int, source: PairSource, teacher: ESDNet, arguments: argparse.Namespace
 ) -> Found:
     """Train one variant with one seed in a folder of its own (or go on there), then score and count it."""
     import torch
 
+    from benchmarks.training_aids import Aids
     from esdnet.validation import validate
 
     folder = arguments.out / f"{re.sub(r'[^a-z]+', '_', name.lower())}_{seed}"
-    trainer = train(config, folder, source, arguments, seed)
+    aids = Aids(**variant.aids)
+    trainer = train(variant.config, folder, source, arguments, seed, lambda it: aids.prepare(it, teacher))
     network = trainer.average.model
     validation = validate(network, trainer.pairs, torch.device("cpu"))
     rainy = [pair[1] for pair in trainer.pairs[: arguments.counted]]
-    loss = final_loss(folder / "log.csv")
+    loss = None if aids.add_to_loss else final_loss(folder / "log.csv")
     r2 = float(np.mean(list(decoded_shares(network, rainy[0]).values())))
     rate, *operations = count_operations(network, name, rainy, arguments.prices)
     return Found(loss, validation.psnr, validation.ssim, r2, rate, *operations)
@@ -168,18 +199,19 @@ def as_markdown(found: dict[str, list[Found]], arguments: argparse.Namespace) ->
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in found.items():
-        mean = {key: float(np.mean([getattr(each, key) for each in runs])) for key in asdict(runs[0])}
-        loss, psnr = (
-            ""
-            if name == first
-            else _with_spread([getattr(a, key) - getattr(b, key) for a, b in zip(runs, found[first], strict=True)])
-            for key in ("loss", "psnr")
+        cells = [name]
+        for key in ("loss", "psnr"):
+            values, base = ([getattr(each, key) for each in each_run] for each_run in (runs, found[first]))
+            cells += ["-", "-"] if None in values else [
+                f"{np.mean(values):{'.4f' if key == 'loss' else '.2f'}}",
+                "" if name == first else _with_spread([a - b for a, b in zip(values, base, strict=True)]),
+            ]  # fmt: skip
+        r2, rate, macs, acs, energy = (
+            float(np.mean([getattr(each, key) for each in runs]))
+            for key in ("r2", "firing_rate", "macs", "acs", "energy_uj")
         )
-        lines.append(
-            f"| {name} | {mean['loss']:.4f} | {loss} | {mean['psnr']:.2f} | {psnr} | {mean['r2']:.2f} | "
-            f"{mean['firing_rate']:.3f} | {mean['macs'] / 1e9:.3f} | {mean['acs'] / 1e9:.3f} | "
-            f"{mean['energy_uj']:.0f} |"
-        )
+        cells += [f"{r2:.2f}", f"{rate:.3f}", f"{macs / 1e9:.3f}", f"{acs / 1e9:.3f}", f"{energy:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import spike_driven
-from benchmarks.spike_driven import FIRST_SPIKES, RELEASED, SPIKE_DRIVEN, decoded_share, decoded_shares, main
+from benchmarks.spike_driven import FIRST_SPIKES, RELEASED, SPIKE_DRIVEN, Variant, decoded_share, decoded_shares, main
 
 
 def test_values_linear_in_the_counts_are_kept_whole():
@@ -45,11 +45,15 @@ def test_shares_of_every_block_and_both_signs_keep_more(spike_driven_model, tiny
 
 
 def test_the_table_is_written_and_a_second_call_trains_nothing_again(pairs, tmp_path, capsys, monkeypatch) -> None:
-    variants = {"released": RELEASED, "first spikes, MAU": FIRST_SPIKES, "ON/OFF": SPIKE_DRIVEN}
+    variants = {
+        "released": Variant(RELEASED),
+        "first spikes, MAU": Variant(FIRST_SPIKES),
+        "distilled": Variant(SPIKE_DRIVEN, {"distillation": 0.1}),
+    }
     monkeypatch.setattr(spike_driven, "VARIANTS", variants)
     out = tmp_path / "out"
     flags = ["--data", str(pairs), "--out", str(out), "--held-out", "1", "--counted", "1", "--batch", "1"]
-    assert main([*flags, "--steps", "1", "--seeds", "0"]) == 0
+    assert main([*flags, "--steps", "1", "--teacher-steps", "1", "--seeds", "0"]) == 0
     text = (out / "search.md").read_text()
     assert text in capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
@@ -59,10 +63,13 @@ def test_the_table_is_written_and_a_second_call_trains_nothing_again(pairs, tmp_
     (released,), (first,), (both,) = found.values()
     assert released["macs"] > 10 * both["macs"] > 0  # analog shortcuts multiply
     assert first["acs"] > 0
+    assert first["loss"] > 0
+    assert both["loss"] is None  # it minimised something else
+    assert rows[3][1:3] == ["-", "-"]
     assert dict(zip(rows[0], rows[3], strict=True))["energy (uJ)"] == f"{both['energy_uj']:.0f}"
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/last.pt")}
-    assert len(before) == 3
-    assert main([*flags, "--steps", "1", "--seeds", "0"]) == 0
+    assert len(before) == 4  # the teacher's is one
+    assert main([*flags, "--steps", "1", "--teacher-steps", "1", "--seeds", "0"]) == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/last.pt")} == before
     assert json.loads((out / "search.json").read_text()) == found
 

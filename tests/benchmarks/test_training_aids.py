@@ -1,0 +1,127 @@
+"""What each aid does to a trainer: what it starts from, what it minimises, and that nothing of it stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.training_aids import Aids, anneal_shortcuts, mean_attention
+from esdnet.config import preset
+from esdnet.data import open_training_source
+from esdnet.lif import LIF
+from esdnet.model import ESDNet
+from esdnet.training import Trainer, TrainingConfig, Worker, draw_batch
+
+
+@pytest.fixture
+def trainer(pairs: Path, tmp_path: Path) -> Trainer:
+    torch.manual_seed(0)
+    source = open_training_source(str(pairs), None, None, None, 1)
+    config = TrainingConfig(steps=6, batch=1, warmup=1, validation_images=1)
+    return Trainer(ESDNet(preset("tiny_spike_driven")).train(), source, config, tmp_path, Worker())
+
+
+@pytest.fixture
+def teacher() -> ESDNet:
+    torch.manual_seed(1)
+    return ESDNet(preset("tiny")).eval()
+
+
+def test_no_aids_change_nothing(trainer):
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    loss = trainer.loss
+    Aids().prepare(trainer, None)
+    assert trainer.loss is loss
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in trainer.model.modules())
+
+
+@pytest.mark.parametrize("aids", [Aids(copies_weights=True), Aids(distillation=0.1)])
+def test_a_missing_teacher_is_named(aids, trainer):
+    with pytest.raises(ValueError, match="need a teacher"):
+        aids.prepare(trainer, None)
+
+
+def test_a_convolution_with_copied_weights_computes_what_the_teachers_does(trainer, teacher):
+    """On OFF spikes of nothing the first convolution is the teacher's; the shortcut takes X as ON less OFF."""
+    Aids(copies_weights=True).prepare(trainer, teacher)
+    ours, theirs = trainer.model.encoder_level1[0], teacher.encoder_level1[0]
+    x = torch.randn(4, 1, 8, 8, 8)
+    both = torch.cat([x.relu(), (-x).relu()], dim=2)
+    torch.testing.assert_close(ours.shortcut[0](both), theirs.shortcut[0](x))
+    torch.testing.assert_close(ours.residual[1](both), theirs.residual[1](x.relu()))
+    assert torch.equal(ours.residual[4].weight, theirs.residual[4].weight)
+    assert torch.equal(trainer.average.model.encoder_level1[0].shortcut[0].weight, ours.shortcut[0].weight)
+    assert torch.equal(trainer.model.output[0].weight, teacher.output[0].weight)
+
+
+def test_gains_are_what_the_attention_multiplies_by(trainer, teacher):
+    """With every gate at 1/2 (weights of zero), MAU multiplies by an eighth."""
+    attention = teacher.encoder_level1[0].attn
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.zero_()
+    rainy, _ = draw_batch(trainer.source, trainer.config, 0, 0)
+    gains = mean_attention(teacher, rainy)["encoder_level1.0.attn"]
+    assert gains.shape == trainer.model.encoder_level1[0].attn.gain.shape
+    used = gains[gains != 0]
+    assert len(used) > 0
+    torch.testing.assert_close(used, torch.full_like(used, 0.125), rtol=1e-4, atol=0)
+    assert not any(module._forward_hooks for module in teacher.modules())
+
+
+def test_shortcuts_read_real_values_first_and_spikes_in_the_end(trainer):
+    read: list[torch.Tensor] = []
+    anneal_shortcuts(trainer)
+    trainer.model.encoder_level1[0].shortcut[0].register_forward_pre_hook(lambda module, x: read.append(x[0]))
+    rainy, _ = draw_batch(trainer.source, trainer.config, 0, 0)
+    shares = []
+    for trainer.step in (0, 1, 2):
+        trainer.model(rainy)
+        shares.append(float(((read[-1] == 0) | (read[-1] == 1)).float().mean()))
+    assert shares[0] < 0.6  # half of relu(x) and relu(-x) is 0
+    assert shares[1] < 0.6
+    assert shares[2] == 1.0
+
+
+def test_the_distance_from_itself_is_nothing_and_from_another_something(trainer, teacher):
+    rainy, clean = draw_batch(trainer.source, trainer.config, 0, 0)
+    plain = trainer.loss
+    student = trainer.model.eval()
+    Aids(distillation=0.5).prepare(trainer, student)
+    restored = student(rainy)
+    assert float(trainer.loss(restored, clean)) == pytest.approx(float(plain(restored, clean)))
+    trainer.loss = plain
+    Aids(distillation=0.5).prepare(trainer, teacher)
+    restored = student(rainy)
+    assert float(trainer.loss(restored, clean)) > float(plain(restored, clean)) + 0.05
+    assert all(parameter.requires_grad for parameter in teacher.parameters())  # the caller's is left as it is
+
+
+def test_the_price_is_that_of_the_share_of_neurons_that_fired(trainer):
+    plain = trainer.loss
+    fired: list[torch.Tensor] = []
+    for module in trainer.model.modules():
+        if isinstance(module, LIF):
+            module.register_forward_hook(lambda module, inputs, out: fired.append(out.detach().flatten()))
+    Aids(firing_price=2.0).prepare(trainer, None)
+    rainy, clean = draw_batch(trainer.source, trainer.config, 0, 0)
+    restored = trainer.model(rainy)
+    loss = trainer.loss(restored, clean)
+    expected = float(plain(restored, clean)) + 2 * float(torch.cat(fired).mean())
+    assert float(loss.detach()) == pytest.approx(expected)
+    loss.backward()
+    assert trainer.model.encoder_level1[0].residual[0].on.threshold.grad is not None
+
+
+@pytest.mark.parametrize(
+    "aids",
+    [Aids(anneals_shortcuts=True), Aids(copies_weights=True), Aids(distillation=0.1), Aids(firing_price=0.1)],
+)
+def test_every_aid_trains(aids, trainer, teacher):
+    aids.prepare(trainer, teacher)
+    rainy, clean = draw_batch(trainer.source, trainer.config, 0, 0)
+    losses = [trainer.train_step(rainy, clean) for _ in range(trainer.config.steps)]
+    assert losses[-1] < losses[0]
