@@ -253,7 +253,9 @@ def infer_shapes(network: Network, height: int, width: int) -> dict[str, Shape]:
     """The shape of every node's value for an image of that size; NetworkError names the first that does not fit."""
     multiple = network.size_multiple
     if height < 1 or width < 1 or height % multiple or width % multiple:
-        raise NetworkError(f"{network.name}: image of {height}x{width}; both sides must be multiples of {multiple}")
+        raise NetworkError(
+            f"{network.name}: image of {height}x{width}; both sides must be positive multiples of {multiple}"
+        )
     shapes: dict[str, Shape] = {}
     for node in network.nodes:
         if isinstance(node, Input):

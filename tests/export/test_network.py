@@ -118,7 +118,7 @@ def test_parameters_must_sum_to_the_models():
 
 def test_sides_that_the_multiple_does_not_divide_are_refused():
     graph = network(conv("c", "image"), size_multiple=4)
-    with pytest.raises(NetworkError, match="image of 10x8; both sides must be multiples of 4"):
+    with pytest.raises(NetworkError, match="image of 10x8; both sides must be positive multiples of 4"):
         infer_shapes(graph, 10, 8)
 
 

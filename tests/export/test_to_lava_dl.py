@@ -95,7 +95,7 @@ def test_mismatches_end_with_status_1_and_leave_nothing(files, capsys, monkeypat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--input-size", "18", "16"], "image of 18x16; both sides must be multiples of 4"),
+        (["--input-size", "18", "16"], "image of 18x16; both sides must be positive multiples of 4"),
         (["--calibration", "missing"], "--calibration missing: expected a folder of rainy images"),
         (["--calibration", "empty"], "empty: holds no image"),
         (["--image", "missing.png"], "missing.png: no such file"),
