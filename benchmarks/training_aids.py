@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esdnet.layers import MixedAttention, SpikingResidualBlock, concat_channels
+from esdnet.layers import SpikingResidualBlock, concat_channels
 from esdnet.lif import LIF
 from esdnet.model import ESDNet
 from esdnet.training import Trainer, draw_batch
+from esdnet.weight_copy import copy_weights
 
 DISTILLED = ("decoder_level3", "decoder_level2", "decoder_level1")
 ANNEALED_SHARE = 1 / 3  # of the steps, after which shortcuts read nothing but spikes
@@ -46,56 +47,15 @@ class Aids:
             if teacher is None:
                 raise ValueError("copied weights and distillation need a teacher")
             if self.copies_weights:
-                copy_weights(teacher, trainer)
+                rainy, _ = draw_batch(trainer.source, trainer.config, rank=0, step=0)
+                copy_weights(teacher, trainer.model, rainy)
+                trainer.average.model.load_state_dict(trainer.model.state_dict())
             if self.distillation:
                 trainer.loss = DistillationLoss(trainer.loss, trainer.model, teacher, self.distillation)
         if self.anneals_shortcuts:
             anneal_shortcuts(trainer)
         if self.firing_price:
             trainer.loss = FiringLoss(trainer.loss, trainer.model, self.firing_price)
-
-
-def copy_weights(teacher: ESDNet, trainer: Trainer) -> None:
-    """Start from the teacher's weights: a convolution that reads ON and OFF spikes takes W and -W where the teacher's
-    reads real values (the shortcut), W and 0 where it reads LIF(X). Gains start as the teacher's mean attention."""
-    ours, theirs = trainer.model.state_dict(), teacher.state_dict()
-    for name, value in ours.items():
-        if name in theirs:
-            weight = theirs[name]
-            if value.shape != weight.shape:
-                off = -weight if ".shortcut." in name else torch.zeros_like(weight)
-                weight = torch.cat([weight, off], dim=1)
-            value.copy_(weight)
-    rainy, _ = draw_batch(trainer.source, trainer.config, rank=0, step=0)
-    for name, gain in mean_attention(teacher, rainy).items():
-        ours[f"{name}.gain"].copy_(gain)
-    trainer.average.model.load_state_dict(ours)
-
-
-def mean_attention(teacher: ESDNet, rainy: Tensor) -> dict[str, Tensor]:
-    """What each MAU multiplies relu(x) by, the mean per step and channel weighted by relu(x): (T, 1, C, 1, 1).
-
-    MAU(x) + skip is g relu(x) + skip with gates g, so that the sum of what it adds over that of relu(x) is the mean.
-    """
-    gains: dict[str, Tensor] = {}
-
-    def keep(name: str, inputs: tuple[Tensor, Tensor], out: Tensor) -> None:
-        x, skip = inputs
-        added, passed = (value.sum((1, 3, 4), keepdim=True) for value in (out - skip, torch.relu(x)))
-        gains[name] = added / passed.clamp(min=1e-6)
-
-    attentions = [(name, module) for name, module in teacher.named_modules() if isinstance(module, MixedAttention)]
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, out, name=name: keep(name, inputs, out))
-        for name, module in attentions
-    ]
-    try:
-        with torch.no_grad():
-            teacher(rainy)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return gains
 
 
 def anneal_shortcuts(trainer: Trainer) -> None:

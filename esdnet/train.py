@@ -9,15 +9,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esdnet.config import PRESETS, preset
+from esdnet.config import PRESETS, preset, spike_driven
 from esdnet.device import DEVICES, choose_device
 from esdnet.errors import UserError, report_user_errors
 from esdnet.writing import check_writable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from esdnet.model import ESDNet
     from esdnet.training import Worker
 
@@ -32,7 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pasted", type=Path, help="folder of pairs whose rain layers are pasted")
     parser.add_argument("--held-out", type=int, default=16, help="photos kept for validation (default: 16)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--init", type=Path, help="checkpoint whose weights the run starts from")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        help="checkpoint whose weights the run starts from; a released one may start its spike-driven preset",
+    )
     parser.add_argument("--resume", action="store_true", help="continue from last.pt in --out")
     parser.add_argument("--steps", type=int, default=10_000, help="optimizer steps (default: 10000)")
     parser.add_argument("--batch", type=int, default=8, help="crops per step and process (default: 8)")
@@ -67,7 +74,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     from esdnet.data import open_training_source
     from esdnet.memory import keep_freed_memory
-    from esdnet.training import Trainer, TrainingConfig
+    from esdnet.training import Trainer, TrainingConfig, draw_batch
 
     config = TrainingConfig(
         **{name: getattr(arguments, name) for name in TrainingConfig.__dataclass_fields__ if hasattr(arguments, name)}
@@ -84,7 +91,8 @@ def train(arguments: argparse.Namespace) -> int:
     source = open_training_source(
         arguments.data, arguments.photos, arguments.streaks, arguments.pasted, arguments.held_out
     )
-    model = _initial_model(arguments.preset, arguments.init, arguments.out if arguments.resume else None)
+    last = arguments.out / "last.pt" if arguments.resume else None
+    model = _initial_model(arguments.preset, last, arguments.init, lambda: draw_batch(source, config, 0, 0)[0])
     check_writable("--out", arguments.out, is_folder=True)
     worker = _join_workers(arguments.device)
     try:
@@ -110,20 +118,29 @@ def _check_run(out: Path, resume: bool) -> None:
         raise UserError(f"{out}: holds a run already; --resume continues it, another --out starts a new one")
 
 
-def _initial_model(preset_name: str | None, init: Path | None, resumed: Path | None) -> ESDNet:
-    """The network before training: random from a preset, the weights of a checkpoint, or that of the run resumed."""
+def _initial_model(
+    preset_name: str | None, resumed: Path | None, init: Path | None, rainy: Callable[[], Tensor]
+) -> ESDNet:
+    """The network before training: that of the run resumed or of a checkpoint, random from a preset, or the preset's
+    with weights copied from a checkpoint's released network, whose attention is measured on `rainy()`."""
     from esdnet.checkpoint import load_checkpoint
     from esdnet.model import ESDNet
+    from esdnet.weight_copy import copy_weights
 
-    source = resumed / "last.pt" if resumed else init
+    source = resumed or init
     if source is None:
         if preset_name is None:
             raise UserError(f"--preset is missing: one of {', '.join(PRESETS)}, or --init with a checkpoint")
         return ESDNet(preset(preset_name)).train()
     model = load_checkpoint(source)
-    if preset_name is not None and model.config != preset(preset_name):
+    if preset_name is None or model.config == preset(preset_name):
+        return model.train()
+    if resumed or preset(preset_name) != spike_driven(model.config):
         raise UserError(f"{source}: holds {model.config}, but --preset {preset_name} is {preset(preset_name)}")
-    return model.train()
+    network = ESDNet(preset(preset_name))
+    copy_weights(model, network, rainy())
+    print(f"{source}: its weights were copied to the spike-driven network", file=sys.stderr)
+    return network.train()
 
 
 def _join_workers(device_name: str) -> Worker:

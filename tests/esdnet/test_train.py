@@ -276,6 +276,23 @@ def test_a_folder_with_a_run_is_not_overwritten(pairs: Path, tmp_path: Path, cap
     assert (tmp_path / "last.pt").read_bytes() == before
 
 
+def test_init_carries_a_released_network_over_to_its_spike_driven_preset(pairs: Path, tmp_path: Path, capsys) -> None:
+    assert main(command(pairs, tmp_path / "a", "--steps", "1")) == 0
+    released = tmp_path / "a" / "last.pt"
+    flags = ["--preset", "tiny_spike_driven", "--steps", "1", "--lr", "1e-7", "--init", str(released)]
+    assert main(command(pairs, tmp_path / "b", *flags)) == 0
+    assert "last.pt: its weights were copied to the spike-driven network" in capsys.readouterr().err
+    ours, theirs = (load_checkpoint(path) for path in (tmp_path / "b" / "last.pt", released))
+    assert ours.config == preset("tiny_spike_driven")
+    torch.testing.assert_close(ours.output[0].weight, theirs.output[0].weight, rtol=0, atol=1e-6)
+
+
+def test_resuming_a_released_run_as_its_spike_driven_preset_is_refused(pairs: Path, tmp_path: Path, capsys) -> None:
+    assert main(command(pairs, tmp_path, "--steps", "1")) == 0
+    assert main(command(pairs, tmp_path, "--preset", "tiny_spike_driven", "--steps", "2", "--resume")) == 2
+    assert "but --preset tiny_spike_driven is" in capsys.readouterr().err
+
+
 def test_resuming_from_bare_weights_is_refused(pairs: Path, tmp_path: Path, capsys) -> None:
     assert main(command(pairs, tmp_path, "--steps", "1")) == 0
     (tmp_path / "ema.pt").replace(tmp_path / "last.pt")
