@@ -193,7 +193,8 @@ def as_markdown(found: dict[str, list[Found]], arguments: argparse.Namespace) ->
         f"64x64, peak learning rate {arguments.lr:g}, seeds {', '.join(map(str, arguments.seeds))}. Loss: mean of the "
         f"last {LAST_LOSSES} steps. PSNR on Y of {arguments.held_out} held-out images. Differences are from the first "
         f"row with the same seed, which decides the data too: mean, and the largest distance from it. Operations and "
-        f"energy (prices `{arguments.prices}`, exact counts) at 256x256.",
+        f"energy (prices `{arguments.prices}`, exact counts) at 256x256. Copied weights and distillation take from a "
+        f"teacher, the first variant after {arguments.teacher_steps} steps. A loss with a further term is not shown.",
         "",
         "| variant | loss | difference | PSNR | difference | R2 of X | firing rate | GMAC | GAC | energy (uJ) |",
         "|---|---|---|---|---|---|---|---|---|---|",
