@@ -99,11 +99,9 @@ class PooledAttention(nn.Module):
         )
 
     def forward(self, mean: Tensor, peak: Tensor) -> Tensor:
-        squeeze, relu, expand = self.sharedMLP
+        squeeze, expand = (self.sharedMLP.get_parameter(name).flatten(1) for name in ("0.weight", "2.weight"))
         pooled = torch.stack([mean, peak])  # the 1x1x1 convolutions as products of matrices: the same, and faster
-        return torch.sigmoid(
-            F.linear(relu(F.linear(pooled, squeeze.weight.flatten(1))), expand.weight.flatten(1)).sum(0)
-        )
+        return torch.sigmoid(F.linear(torch.relu(F.linear(pooled, squeeze)), expand).sum(0))
 
 
 class SpatialAttention(nn.Module):

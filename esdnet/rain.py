@@ -82,7 +82,7 @@ def light_rain(rng: np.random.Generator, height: int, width: int, patterns: Sequ
     """One direction of thin, soft streaks, as Rain200L; from a pattern half of the time, if there are any."""
     angle = rng.normal(0.0, 9.0)
     if len(patterns) > 0 and rng.random() < 0.5:
-        pattern = patterns[rng.integers(len(patterns))]
+        pattern = patterns[int(rng.integers(len(patterns)))]
         layer = cut_pattern(rng, pattern, height, width, angle, rng.uniform(0.8, 1.4))
         return layer * np.float32(_log_uniform(rng, 0.45, 1.1))
     streaks = Streaks(
@@ -114,7 +114,7 @@ def heavy_rain(
             length=_log_uniform(rng, 32, 130),
             width=_log_uniform(rng, 1.2, 2.8),
             brightness=min(share * strength / coverage, 0.4),
-            spread=rng.choice([0.0, 0.3, 0.5]),
+            spread=float(rng.choice([0.0, 0.3, 0.5])),
             hard=bool(rng.random() < 0.6),
             jagged=bool(rng.random() < 0.4),
         )

@@ -41,7 +41,8 @@ def write_folder(path: Path, integer: IntegerNetwork, height: int, width: int, f
         write_segment(path / name, segment, shapes)
     record, arrays = encode_integer(integer)
     reasons = {operation.name: why_not(operation, integer) for operation in integer.operations}
-    np.savez_compressed(path / CONSTANTS, **arrays)
+    constants: dict[str, Any] = dict(arrays)
+    np.savez_compressed(path / CONSTANTS, **constants)
     manifest: Record = {
         "format": FORMAT,
         "version": VERSION,

@@ -189,9 +189,11 @@ def _(module: PatchEmbed, graph: GraphBuilder, name: str, x: str) -> str:
 @lower_module.register
 def _(module: layers.SpikingResidualBlock, graph: GraphBuilder, name: str, x: str) -> str:
     with graph.inside(name):
-        source, residual = x, module.residual
+        source = x
+        residual: nn.Module = module.residual
         if module.shortcut_reads_spikes:
-            source, residual = lower_module(residual[0], graph, f"{name}.residual.0", x), residual[1:]
+            source = lower_module(module.residual[0], graph, f"{name}.residual.0", x)
+            residual = module.residual[1:]
         y = lower_module(residual, graph, f"{name}.residual", source)
         if module.shortcut is not None:
             y = graph.add(Add, f"{name}.sum", [y, lower_module(module.shortcut, graph, f"{name}.shortcut", source)])

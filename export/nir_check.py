@@ -83,7 +83,7 @@ def torch_reference(model: Any, image: Array) -> tuple[Array, dict[str, NDArray[
 def write_reference(path: Path, model: Any, network: Network, image: Array) -> None:
     """What an export must reproduce: the model's output and spikes (as bits) for an image, the Network's digest."""
     output, spikes = torch_reference(model, image)
-    packed = {f"spikes/{name}": bits for name, bits in spikes.items()}
+    packed: dict[str, Any] = {f"spikes/{name}": bits for name, bits in spikes.items()}
     np.savez(path, image=image, output=output, digest=network_digest(network), **packed)
 
 

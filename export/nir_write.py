@@ -58,7 +58,7 @@ def write_folder(network: Network, height: int, width: int, path: Path) -> Recor
             write_graph(path / record["segment"], graph, {"dt": DT_S})
             in_graphs |= {f"{name}/{key}" for name, node in graph.nodes.items() for key in node.fields}
         written.append(record)
-    arrays = {key: value for key, value in _arrays(network).items() if key not in in_graphs}
+    arrays: dict[str, Any] = {key: value for key, value in _arrays(network).items() if key not in in_graphs}
     np.savez(path / ARRAYS, **arrays)
     manifest = _manifest(network, shapes)
     manifest["steps"] = written

@@ -76,8 +76,9 @@ def _hash(spikes: NDArray[np.bool_]) -> str:
 def write_record(path: Path, record: Record) -> None:
     """One compressed .npz; no pickles."""
     text = json.dumps({"format": FORMAT, "facts": record.facts, "spikes": record.spikes})
+    outputs: dict[str, Any] = {f"output/{key}": value for key, value in record.outputs.items()}
     with written_beside(path) as beside, beside.open("wb") as file:
-        np.savez_compressed(file, record=np.array(text), **{f"output/{key}": v for key, v in record.outputs.items()})
+        np.savez_compressed(file, record=np.array(text), **outputs)
 
 
 def read_record(path: Path) -> Record:
