@@ -15,10 +15,14 @@ SWITCHES = (
 
 
 @pytest.fixture
-def loose_floats(monkeypatch):
-    """Every switch set to what a fast run would have; put back afterwards."""
+def loose_floats():
+    """Every switch set to what a fast run would have; put back afterwards (monkeypatch deletes what is computed)."""
+    before = [getattr(module, name) for module, name, _ in SWITCHES]
     for module, name, exact in SWITCHES:
-        monkeypatch.setattr(module, name, not exact)
+        setattr(module, name, not exact)
+    yield
+    for (module, name, _), value in zip(SWITCHES, before, strict=True):
+        setattr(module, name, value)
 
 
 @pytest.mark.usefixtures("loose_floats")
