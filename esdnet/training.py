@@ -210,7 +210,7 @@ class Trainer:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if not torch.isfinite(loss) or not torch.isfinite(norm):
-            raise UserError(self._not_finite(float(loss), float(norm)))
+            raise UserError(self._not_finite(float(loss.detach()), float(norm)))
         self.optimizer.step()
         for threshold in learnt_thresholds(self.model):
             threshold.data.clamp_(min=SMALLEST_THRESHOLD)

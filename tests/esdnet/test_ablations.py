@@ -48,8 +48,8 @@ def test_norms_differ_in_where_their_weights_start() -> None:
     for norm, first, last in (("bn", 1.0, 1.0), ("tdbn", 0.7071 * 0.15, 0.7071 * 0.15 * 0.2)):
         block = ESDNet(ESDNetConfig(8, (1, 1, 1), (1, 1, 1), norm=norm)).encoder_level1[0]
         assert isinstance(block.residual[2], TdBatchNorm)
-        assert float(block.residual[2].weight[0]) == pytest.approx(first)
-        assert float(block.residual[5].weight[0]) == pytest.approx(last)
+        assert float(block.residual[2].weight[0].detach()) == pytest.approx(first)
+        assert float(block.residual[5].weight[0].detach()) == pytest.approx(last)
 
 
 def test_order_of_a_block() -> None:
