@@ -91,8 +91,7 @@ def train(arguments: argparse.Namespace) -> int:
     source = open_training_source(
         arguments.data, arguments.photos, arguments.streaks, arguments.pasted, arguments.held_out
     )
-    last = arguments.out / "last.pt" if arguments.resume else None
-    model = _initial_model(arguments.preset, last, arguments.init, lambda: draw_batch(source, config, 0, 0)[0])
+    model = _initial_model(arguments, lambda: draw_batch(source, config, 0, 0)[0])
     check_writable("--out", arguments.out, is_folder=True)
     worker = _join_workers(arguments.device)
     try:
@@ -118,16 +117,15 @@ def _check_run(out: Path, resume: bool) -> None:
         raise UserError(f"{out}: holds a run already; --resume continues it, another --out starts a new one")
 
 
-def _initial_model(
-    preset_name: str | None, resumed: Path | None, init: Path | None, rainy: Callable[[], Tensor]
-) -> ESDNet:
+def _initial_model(arguments: argparse.Namespace, rainy: Callable[[], Tensor]) -> ESDNet:
     """The network before training: that of the run resumed or of a checkpoint, random from a preset, or the preset's
     with weights copied from a checkpoint's released network, whose attention is measured on `rainy()`."""
     from esdnet.checkpoint import load_checkpoint
     from esdnet.model import ESDNet
     from esdnet.weight_copy import copy_weights
 
-    source = resumed or init
+    preset_name = arguments.preset
+    source = arguments.out / "last.pt" if arguments.resume else arguments.init
     if source is None:
         if preset_name is None:
             raise UserError(f"--preset is missing: one of {', '.join(PRESETS)}, or --init with a checkpoint")
@@ -135,8 +133,13 @@ def _initial_model(
     model = load_checkpoint(source)
     if preset_name is None or model.config == preset(preset_name):
         return model.train()
-    if resumed or preset(preset_name) != spike_driven(model.config):
+    if arguments.resume or preset(preset_name) != spike_driven(model.config):
         raise UserError(f"{source}: holds {model.config}, but --preset {preset_name} is {preset(preset_name)}")
+    if arguments.freeze_norm:
+        raise UserError(
+            f"{source}: holds the batch statistics of a released network; its spike-driven one needs its own first, "
+            "leave out --freeze-norm"
+        )
     network = ESDNet(preset(preset_name))
     copy_weights(model, network, rainy())
     print(f"{source}: its weights were copied to the spike-driven network", file=sys.stderr)

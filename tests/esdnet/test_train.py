@@ -287,6 +287,15 @@ def test_init_carries_a_released_network_over_to_its_spike_driven_preset(pairs: 
     torch.testing.assert_close(ours.output[0].weight, theirs.output[0].weight, rtol=0, atol=1e-6)
 
 
+def test_a_released_networks_statistics_are_not_frozen_in_its_spike_driven_one(
+    pairs: Path, tmp_path: Path, capsys
+) -> None:
+    assert main(command(pairs, tmp_path / "a", "--steps", "1")) == 0
+    flags = ["--preset", "tiny_spike_driven", "--steps", "1", "--init", str(tmp_path / "a" / "last.pt")]
+    assert main(command(pairs, tmp_path / "b", *flags, "--freeze-norm")) == 2
+    assert "needs its own first, leave out --freeze-norm" in capsys.readouterr().err
+
+
 def test_resuming_a_released_run_as_its_spike_driven_preset_is_refused(pairs: Path, tmp_path: Path, capsys) -> None:
     assert main(command(pairs, tmp_path, "--steps", "1")) == 0
     assert main(command(pairs, tmp_path, "--preset", "tiny_spike_driven", "--steps", "2", "--resume")) == 2
