@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esdnet.layers import SpikingResidualBlock, concat_channels
-from esdnet.lif import LIF
+from esdnet.losses import FiringLoss
 from esdnet.model import ESDNet
 from esdnet.training import Trainer, draw_batch
 from esdnet.weight_copy import copy_weights
@@ -113,21 +113,3 @@ class DistillationLoss(nn.Module):
             self.teacher(self._image)
         distances = [F.mse_loss(self._ours[name], self._theirs[name]) / self._theirs[name].var() for name in DISTILLED]
         return self.loss(restored, clean) + self.weight * torch.stack(distances).mean()
-
-
-class FiringLoss(nn.Module):
-    """A loss plus `price` times the share of neurons and steps that fired."""
-
-    def __init__(self, loss: nn.Module, student: ESDNet, price: float) -> None:
-        super().__init__()
-        self.loss, self.price = loss, price
-        self._spikes: list[Tensor] = []
-        for module in student.modules():
-            if isinstance(module, LIF):
-                module.register_forward_hook(lambda module, inputs, out: self._spikes.append(out))
-
-    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
-        fired = torch.stack([spikes.sum() for spikes in self._spikes]).sum()
-        share = fired / sum(spikes.numel() for spikes in self._spikes)
-        self._spikes.clear()
-        return self.loss(restored, clean) + self.price * share

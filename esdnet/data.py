@@ -18,8 +18,8 @@ from esdnet.errors import UserError
 from esdnet.images import list_images, load_image
 from esdnet.rain import add_rain, heavy_rain, light_rain
 
-DRY_SHARE = 0.05  # of the crops have no rain, so that dry photos are left as they are
-LIGHT_SHARE = 0.5  # of the others whose rain is drawn; the rest goes from mid to heavy
+DRY_SHARE = 0.05  # of the crops have no rain unless asked otherwise, so that dry photos are left as they are
+LIGHT_SHARE = 0.5  # of the others whose rain is drawn, unless asked otherwise; the rest goes from mid to heavy
 PASTED_SHARE = 0.35  # of the crops take a layer of real benchmark rain, where there are any
 TURNED_SHARE = 0.1  # of the crops are turned by 90 degrees with their rain, as a few benchmark images are
 UNKNOWN_LIMIT = 0.01  # of a pasted layer's pixels may be clipped in all channels, so that their rain is unknown
@@ -66,12 +66,23 @@ class SyntheticRain:
 
     `streaks` is a folder of streak patterns, `pasted` a folder of pairs (input/, target/) whose rain, input minus
     target, is pasted too; both are optional. `held_out` photos, spread evenly over the sorted names, are kept
-    for validation.
+    for validation. `dry_share` of the crops have no rain; of those whose rain is drawn `light_share` have light rain.
+    UserError for a share that is none.
     """
 
     def __init__(
-        self, photos: Path, streaks: Path | None = None, pasted: Path | None = None, held_out: int = 0
+        self,
+        photos: Path,
+        streaks: Path | None = None,
+        pasted: Path | None = None,
+        held_out: int = 0,
+        dry_share: float = DRY_SHARE,
+        light_share: float = LIGHT_SHARE,
     ) -> None:
+        for name, share in (("dry", dry_share), ("light", light_share)):
+            if not 0 <= share <= 1:
+                raise UserError(f"synthetic rain: the share of {name} crops must be from 0 to 1, found {share}")
+        self.dry_share, self.light_share = dry_share, light_share
         paths = list_images(photos)
         kept = _spread(len(paths), held_out, f"{photos}: {len(paths)} photos")
         self._held_out = [path for index, path in enumerate(paths) if index in kept]
@@ -83,7 +94,7 @@ class SyntheticRain:
         """See PairSource. The photo is turned before it rains, the pair mirrored afterwards: most rain falls."""
         path, photo = self._photos[rng.integers(len(self._photos))]
         clean = _turn_randomly(rng, _cut(rng, photo, crop, path).astype(np.float32) / np.float32(255))
-        rainy = clean if rng.random() < DRY_SHARE else add_rain(clean, self._draw_rain(rng, crop, crop))
+        rainy = clean if rng.random() < self.dry_share else add_rain(clean, self._draw_rain(rng, crop, crop))
         mirror, turned = rng.random() < 0.5, rng.random() < TURNED_SHARE
         return _as_planes(rainy, mirror, turned), _as_planes(clean, mirror, turned)
 
@@ -107,7 +118,7 @@ class SyntheticRain:
             layer = _paste(rng, self._pasted, height, width)
             if layer is not None:
                 return layer
-        if rng.random() < LIGHT_SHARE:
+        if rng.random() < self.light_share:
             return light_rain(rng, height, width, self._patterns)
         return heavy_rain(rng, height, width, rng.random(), self._patterns)
 
@@ -165,14 +176,20 @@ class PairedFolder:
 
 
 def open_training_source(
-    spec: str, photos: Path | None, streaks: Path | None, pasted: Path | None, held_out: int
+    spec: str,
+    photos: Path | None,
+    streaks: Path | None,
+    pasted: Path | None,
+    held_out: int,
+    dry_share: float = DRY_SHARE,
+    light_share: float = LIGHT_SHARE,
 ) -> PairSource:
     """'synthetic' (rain over `photos`) or the path of a folder with input/ and target/."""
     if spec != "synthetic":
         return PairedFolder(Path(spec), held_out=held_out)
     if photos is None:
         raise UserError("synthetic rain needs a folder of clean photos")
-    return SyntheticRain(photos, streaks, pasted, held_out)
+    return SyntheticRain(photos, streaks, pasted, held_out, dry_share, light_share)
 
 
 def _spread(count: int, held_out: int, found: str) -> set[int]:

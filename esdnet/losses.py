@@ -1,4 +1,6 @@
-"""Training losses: 1 - SSIM, alone or with a Charbonnier term. Images are (N, 3, H, W), RGB in [0, 1], any float dtype.
+"""Training losses: 1 - SSIM, alone or with a Charbonnier term, and with a price on spikes.
+
+Images are (N, 3, H, W), RGB in [0, 1], any float dtype.
 
 In: the restored and the clean batch. Out: one scalar to minimise, computed in float32.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from esdnet.lif import LIF
 
 WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004
 C1, C2 = 0.01**2, 0.03**2  # of a data range of 1
@@ -68,3 +72,33 @@ class RestorationLoss(nn.Module):
         planes = (luma(restored), luma(clean)) if self.on_luma else (restored, clean)
         loss = 1 - ssim_map(*planes).mean()
         return loss + self.l1_weight * charbonnier(restored, clean) if self.l1_weight else loss
+
+
+class FiringLoss(nn.Module):
+    """`loss` plus `price` times the share of all neurons and steps of `network` that fired in the forward before,
+    each weighed by the channels of its layer.
+
+    In: the restored and the clean batch, as `loss` takes them. Out: a scalar in float32. What a spike-driven network
+    costs is additions, one for every spike and every weight that reads it; those weights grow with the channels.
+    """
+
+    def __init__(self, loss: nn.Module, network: nn.Module, price: float) -> None:
+        super().__init__()
+        self.loss, self.price = loss, price
+        self._fired: list[Tensor] = []
+        self._most = 0
+        for module in network.modules():
+            if isinstance(module, LIF):
+                module.register_forward_hook(self._weigh)
+
+    def _weigh(self, module: nn.Module, inputs: tuple[Tensor], spikes: Tensor) -> None:
+        channels = spikes.shape[2]  # of (T, N, C, H, W)
+        self._fired.append(channels * spikes.sum(dtype=torch.float32))
+        self._most += channels * spikes.numel()
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """The loss of a batch, and of the spikes that it took."""
+        share = torch.stack(self._fired).sum() / self._most
+        self._fired.clear()
+        self._most = 0
+        return self.loss(restored, clean) + self.price * share

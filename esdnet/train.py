@@ -33,6 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", type=Path, help="clean photos for synthetic rain")
     parser.add_argument("--streaks", type=Path, help="streak layers for synthetic rain")
     parser.add_argument("--pasted", type=Path, help="folder of pairs whose rain layers are pasted")
+    parser.add_argument("--dry-share", type=float, default=0.05, help="of synthetic crops: no rain (default: 0.05)")
+    parser.add_argument("--light-share", type=float, default=0.5, help="of drawn rain: light rain (default: 0.5)")
     parser.add_argument("--held-out", type=int, default=16, help="photos kept for validation (default: 16)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument(
@@ -51,6 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--loss", choices=("ssim", "l1_ssim"), default="l1_ssim", help="default: l1_ssim")
     parser.add_argument("--l1-weight", type=float, default=1.0, help="of l1_ssim's Charbonnier term (default: 1)")
     parser.add_argument("--ssim-on", choices=("rgb", "y"), default="rgb", help="planes SSIM is taken on (default: rgb)")
+    parser.add_argument(
+        "--firing-price", type=float, default=0.0, help="added to the loss per share of neurons that fire (default: 0)"
+    )
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: mixed precision")
     parser.add_argument("--freeze-norm", action="store_true", help="train with the batch norms' running statistics")
     parser.add_argument("--seed", type=int, default=0)
@@ -89,7 +94,13 @@ def train(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(config.seed)
     source = open_training_source(
-        arguments.data, arguments.photos, arguments.streaks, arguments.pasted, arguments.held_out
+        arguments.data,
+        arguments.photos,
+        arguments.streaks,
+        arguments.pasted,
+        arguments.held_out,
+        arguments.dry_share,
+        arguments.light_share,
     )
     model = _initial_model(arguments, lambda: draw_batch(source, config, 0, 0)[0])
     check_writable("--out", arguments.out, is_folder=True)

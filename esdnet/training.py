@@ -26,7 +26,7 @@ from esdnet.data import PairSource
 from esdnet.errors import UserError
 from esdnet.layers import TdBatchNorm
 from esdnet.lif import LIF
-from esdnet.losses import RestorationLoss
+from esdnet.losses import FiringLoss, RestorationLoss
 from esdnet.model import ESDNet
 from esdnet.run_log import RunLog, progress_bar
 from esdnet.validation import Validation, validate
@@ -51,6 +51,7 @@ class TrainingConfig:
     ema: float = 0.999
     l1_weight: float = 1.0
     ssim_on_luma: bool = False
+    firing_price: float = 0.0  # loss per share of neurons that fire
     seed: int = 0
     precision: str = "float32"
     freeze_norm: bool = False  # normalise by the running statistics, as inference does; they stay as they are
@@ -65,6 +66,8 @@ class TrainingConfig:
                 raise UserError(f"training: {name} must be at least 1, found {getattr(self, name)}")
         if self.crop < 16 or self.crop % 4:
             raise UserError(f"training: crop must be a multiple of 4 and at least 16, found {self.crop}")
+        if self.firing_price < 0:
+            raise UserError(f"training: firing_price must not be negative, found {self.firing_price}")
         if not 0 < self.final_lr <= self.lr:
             raise UserError(f"training: lr must be positive and at least {self.final_lr}, found {self.lr}")
 
@@ -158,7 +161,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model), lr=config.lr, betas=BETAS, weight_decay=config.weight_decay
         )
-        self.loss = RestorationLoss(config.l1_weight, config.ssim_on_luma)
+        self.loss: nn.Module = RestorationLoss(config.l1_weight, config.ssim_on_luma)
+        if config.firing_price:
+            self.loss = FiringLoss(self.loss, self.model, config.firing_price)
         self.average = AveragedWeights(self.model, config.ema)
         self.step = 0
         self.saved: int | None = None  # the step of last.pt

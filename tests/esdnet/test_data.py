@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from esdnet import data
 from esdnet.data import PairedFolder, PairSource, SyntheticRain, open_training_source
 from esdnet.errors import UserError
 
@@ -222,6 +223,23 @@ def test_a_twentieth_of_the_crops_has_no_rain(photos: Path) -> None:
     rng = np.random.default_rng(0)
     dry = sum(np.array_equal(*source.sample(rng, 16)) for _ in range(600))
     assert 15 <= dry <= 50  # 30 expected; three deviations are 16, and drawn rain may miss so small a crop
+
+
+def test_the_shares_of_dry_and_of_light_crops_can_be_chosen(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    dry = SyntheticRain(photos, dry_share=1.0)
+    assert all(np.array_equal(*dry.sample(rng, 16)) for _ in range(20))
+    monkeypatch.setattr(data, "heavy_rain", lambda *_: np.full((16, 16), 0.5, dtype=np.float32))
+    monkeypatch.setattr(data, "light_rain", lambda *_: np.zeros((16, 16), dtype=np.float32))
+    for share, expected in ((0.0, True), (1.0, False)):
+        source = SyntheticRain(photos, dry_share=0.0, light_share=share)
+        assert all(np.subtract(*source.sample(rng, 16)).any() == expected for _ in range(20))
+
+
+@pytest.mark.parametrize(("share", "found"), [("dry_share", 1.5), ("light_share", -0.1)])
+def test_a_share_that_is_none(photos: Path, share: str, found: float) -> None:
+    with pytest.raises(UserError, match=rf"the share of {share[:-6]} crops must be from 0 to 1, found {found}"):
+        SyntheticRain(photos, **{share: found})
 
 
 def test_held_out_photos_are_never_trained_on(photos: Path) -> None:

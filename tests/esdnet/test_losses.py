@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity
-from torch import Tensor
+from torch import Tensor, nn
 
-from esdnet.losses import RestorationLoss, charbonnier, luma, ssim_map
+from esdnet.lif import LIF
+from esdnet.losses import FiringLoss, RestorationLoss, charbonnier, luma, ssim_map
 from esdnet.metrics import luminance
 
 
@@ -70,3 +71,27 @@ def test_luma_loss_ignores_a_change_of_hue_that_keeps_luma() -> None:
     shifted[:, 1] -= 0.1 * 65.481 / 128.553
     assert float(RestorationLoss(on_luma=True)(shifted, image)) == pytest.approx(0.0, abs=1e-6)
     assert float(RestorationLoss()(shifted, image)) > 1e-3
+
+
+def test_a_price_on_spikes_by_hand() -> None:
+    """Currents far above the threshold of 0.15 fire at every step, others never. The first layer has 2 channels, the
+    second 4: (2 x 3 + 4 x 1) of (2 x 4 + 4 x 4)."""
+    neurons = nn.ModuleList([LIF(), LIF()])
+    loss = FiringLoss(RestorationLoss(), neurons, price=2.0)
+    image = _images()[1].float()
+    for _ in range(2):  # nothing is kept from one batch to the next
+        neurons[0](torch.tensor([5.0, 5.0, 0.0, 5.0]).view(2, 1, 2, 1, 1))
+        neurons[1](torch.tensor([0.0, 5.0, -5.0, 0.0]).view(1, 1, 4, 1, 1))
+        assert float(loss(image, image)) == pytest.approx(2 * (2 * 3 + 4 * 1) / (2 * 4 + 4 * 4), abs=1e-5)
+
+
+def test_a_price_on_spikes_pushes_membranes_down() -> None:
+    """The gradient of the price alone: positive at every current, so that a step against it lowers them."""
+    neurons = nn.ModuleList([LIF()])
+    currents = torch.full((4, 1, 1, 1, 1), 0.2, requires_grad=True)
+    clean = _images()[1].float()
+    loss = FiringLoss(RestorationLoss(), neurons, price=1.0)
+    neurons[0](currents)
+    loss(clean, clean).backward()
+    assert currents.grad is not None
+    assert (currents.grad > 0).all()

@@ -16,10 +16,10 @@ from PIL import Image
 
 from esdnet.checkpoint import load_checkpoint, read_checkpoint
 from esdnet.config import preset
-from esdnet.data import PairedFolder
+from esdnet.data import DRY_SHARE, LIGHT_SHARE, PairedFolder
 from esdnet.errors import UserError
 from esdnet.model import ESDNet
-from esdnet.train import main
+from esdnet.train import build_parser, main
 from esdnet.training import (
     SMALLEST_THRESHOLD,
     AveragedWeights,
@@ -30,6 +30,7 @@ from esdnet.training import (
     learning_rate,
     learnt_thresholds,
 )
+from esdnet.validation import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +75,14 @@ def make_trainer(source, out: Path, steps: int = 6, network: str = "tiny", **opt
         steps=steps, batch=1, crop=16, warmup=2, save_every=2, validate_every=4, validation_images=1, **options
     )
     return Trainer(ESDNet(preset(network)).train(), source, config, out, Worker())
+
+
+def test_the_flags_default_to_what_they_set() -> None:
+    parser = build_parser()
+    for name, field in TrainingConfig.__dataclass_fields__.items():
+        if name not in {"final_lr", "weight_decay", "ssim_on_luma"}:  # no flag, or one of another kind
+            assert parser.get_default(name) == field.default, name
+    assert (parser.get_default("dry_share"), parser.get_default("light_share")) == (DRY_SHARE, LIGHT_SHARE)
 
 
 def test_the_schedule_warms_up_and_ends_at_the_final_rate() -> None:
@@ -207,6 +216,18 @@ def test_frozen_norms_keep_their_statistics_while_weights_move(pairs: Path, tmp_
         assert {"patch_embed.proj.weight", "down1_2.maxpool_conv.2.weight", "output.0.bias"} <= moved
 
 
+def test_priced_spikes_become_fewer(pairs: Path, tmp_path: Path) -> None:
+    """The same start, data and steps, with a price and without one."""
+    rates = []
+    for price in (0.0, 3.0):
+        source = PairedFolder(pairs, held_out=1)
+        trainer = make_trainer(source, tmp_path, steps=8, network="tiny_spike_driven", lr=5e-3, firing_price=price)
+        for step in range(8):
+            trainer.train_step(*draw_batch(trainer.source, trainer.config, 0, step))
+        rates.append(np.mean(list(validate(trainer.model, trainer.pairs, torch.device("cpu")).firing_rates.values())))
+    assert rates[1] < 0.8 * rates[0]
+
+
 def test_learnt_thresholds_are_a_group_of_their_own(pairs: Path, tmp_path: Path) -> None:
     trainer = make_trainer(PairedFolder(pairs, held_out=1), tmp_path, network="tiny_spike_driven", weight_decay=0.01)
     weights, thresholds = trainer.optimizer.param_groups
@@ -251,6 +272,7 @@ MISTAKES = {
     "crop": (["--crop", "18"], "crop must be a multiple of 4 and at least 16, found 18"),
     "steps": (["--steps", "0"], "steps must be at least 1, found 0"),
     "lr": (["--lr", "-1"], "lr must be positive"),
+    "firing price": (["--firing-price", "-1"], "firing_price must not be negative, found -1.0"),
     "held out": (["--held-out", "5"], "5 pairs, cannot hold out 5 and train on the rest"),
     "resume": (["--resume"], "nothing to resume from; leave out --resume"),
     "init": (["--init", "no.pt"], "no.pt: expected a checkpoint file, found nothing"),
@@ -340,7 +362,7 @@ def test_help_needs_no_torch() -> None:
 TWO_PROCESSES = """
 import hashlib, sys
 from pathlib import Path
-from esdnet.train import main
+from esdnet.train import build_parser, main
 from esdnet import training
 
 class Watched(training.Trainer):
