@@ -150,26 +150,17 @@ def decoded_shares(model: ESDNet, image: np.ndarray) -> dict[str, float]:
     import torch
 
     from esdnet.layers import SpikingResidualBlock
+    from esdnet.watching import watching
 
     shares: dict[str, float] = {}
 
-    def watch(name: str, values: torch.Tensor, spikes: torch.Tensor) -> None:
-        x, counts = values[:, 0].sum(0).flatten(1).double(), spikes[:, 0].sum(0).flatten(1).double()
+    def decode(name: str, inputs: tuple[torch.Tensor], spikes: torch.Tensor) -> None:
+        x, counts = (values[:, 0].sum(0).flatten(1).double() for values in (inputs[0], spikes))
         shares[name] = decoded_share(x.numpy(), counts.reshape(-1, *x.shape).numpy())
 
     blocks = {name: block for name, block in model.named_modules() if isinstance(block, SpikingResidualBlock)}
-    hooks = [
-        block.residual[0].register_forward_hook(
-            lambda module, inputs, output, name=name: watch(name, inputs[0], output)
-        )
-        for name, block in blocks.items()
-    ]
-    try:
-        with torch.inference_mode():
-            model(torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.inference_mode(), watching({name: block.residual[0] for name, block in blocks.items()}, decode):
+        model(torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0))
     return shares
 
 

@@ -59,7 +59,10 @@ class Aids:
 
 
 def anneal_shortcuts(trainer: Trainer) -> None:
-    """Let each shortcut read relu(X) and relu(-X), scaled to the spikes' mean, and fade that into the spikes."""
+    """Let each shortcut read relu(X) and relu(-X), scaled to the spikes' mean, and fade that into the spikes.
+
+    X is (T, N, C, H, W), what the shortcut reads (T, N, 2C, H, W). ValueError where a block has no shortcut.
+    """
 
     def real_share() -> float:
         return max(0.0, 1 - trainer.step / (ANNEALED_SHARE * trainer.config.steps))
@@ -89,7 +92,11 @@ def _anneal(block: SpikingResidualBlock, real_share: Callable[[], float]) -> Non
 
 class DistillationLoss(nn.Module):
     """A loss plus `weight` times the mean squared distance of the decoder's features, averaged over the steps, from
-    the teacher's for the same images, in units of the teacher's variance."""
+    the teacher's for the same images, in units of the teacher's variance.
+
+    In: restored and clean batch (N, 3, H, W) as `loss` takes them; features (T, N, C, h, w) are seen while the student
+    runs. Out: a scalar.
+    """
 
     def __init__(self, loss: nn.Module, student: ESDNet, teacher: ESDNet, weight: float) -> None:
         super().__init__()

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from esdnet.lif import LIF
 from esdnet.metrics import psnr_y, ssim_y
 from esdnet.model import ESDNet
+from esdnet.watching import watching
 
 Pair = tuple[str, np.ndarray, np.ndarray]  # name, rainy, clean: float32 (H, W, 3) in [0, 1]
 PICTURES, PICTURE_SIDE = 4, 192
@@ -51,21 +51,10 @@ def validate(model: ESDNet, pairs: list[Pair], device: torch.device) -> Validati
 @contextmanager
 def _count_spikes(model: ESDNet) -> Iterator[dict[str, list[float]]]:
     """The share of ones in each LIF's output, one number per call, collected while it is open."""
-    rates: dict[str, list[float]] = {name: [] for name, module in model.named_modules() if isinstance(module, LIF)}
-
-    def record(name: str, spikes: Tensor) -> None:
-        rates[name].append(float(spikes.mean()))
-
-    modules = dict(model.named_modules())
-    hooks = [
-        modules[name].register_forward_hook(lambda module, inputs, output, name=name: record(name, output))
-        for name in rates
-    ]
-    try:
+    neurons = {name: module for name, module in model.named_modules() if isinstance(module, LIF)}
+    rates: dict[str, list[float]] = {name: [] for name in neurons}
+    with watching(neurons, lambda name, inputs, spikes: rates[name].append(float(spikes.mean()))):
         yield rates
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _middle(image: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from esdnet.config import spike_driven
 from esdnet.errors import UserError
 from esdnet.layers import MixedAttention
 from esdnet.model import ESDNet
+from esdnet.watching import watching
 
 
 def copy_weights(released: ESDNet, network: ESDNet, rainy: Tensor) -> None:
@@ -44,17 +45,11 @@ def mean_attention(network: ESDNet, rainy: Tensor) -> dict[str, Tensor]:
         added, passed = (value.sum((1, 3, 4), keepdim=True) for value in (out - skip, torch.relu(x)))
         gains[name] = added / passed.clamp(min=1e-6)
 
-    attentions = [(name, module) for name, module in network.named_modules() if isinstance(module, MixedAttention)]
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, out, name=name: keep(name, inputs, out))
-        for name, module in attentions
-    ]
+    attentions = {name: module for name, module in network.named_modules() if isinstance(module, MixedAttention)}
     was_training = network.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), watching(attentions, keep):
             network.eval()(rainy)
     finally:
         network.train(was_training)
-        for hook in hooks:
-            hook.remove()
     return gains
