@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from esdnet.model import ESDNet
-    from esdnet.training import Worker
+    from esdnet.training import TrainingConfig, Worker
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -79,15 +79,9 @@ def train(arguments: argparse.Namespace) -> int:
 
     from esdnet.data import open_training_source
     from esdnet.memory import keep_freed_memory
-    from esdnet.training import Trainer, TrainingConfig, draw_batch
+    from esdnet.training import Trainer, draw_batch
 
-    config = TrainingConfig(
-        **{name: getattr(arguments, name) for name in TrainingConfig.__dataclass_fields__ if hasattr(arguments, name)}
-        | {
-            "l1_weight": arguments.l1_weight if arguments.loss == "l1_ssim" else 0.0,
-            "ssim_on_luma": arguments.ssim_on == "y",
-        }
-    )
+    config = _training_config(arguments)
     _check_run(arguments.out, arguments.resume)
     keep_freed_memory()
     if arguments.threads:
@@ -118,6 +112,18 @@ def train(arguments: argparse.Namespace) -> int:
     if not finished:
         print(f"{arguments.out}: stopped at step {trainer.step}; --resume continues", file=sys.stderr)
     return 0 if finished else 1
+
+
+def _training_config(arguments: argparse.Namespace) -> TrainingConfig:
+    from esdnet.training import TrainingConfig
+
+    return TrainingConfig(
+        **{name: getattr(arguments, name) for name in TrainingConfig.__dataclass_fields__ if hasattr(arguments, name)}
+        | {
+            "l1_weight": arguments.l1_weight if arguments.loss == "l1_ssim" else 0.0,
+            "ssim_on_luma": arguments.ssim_on == "y",
+        }
+    )
 
 
 def _check_run(out: Path, resume: bool) -> None:
