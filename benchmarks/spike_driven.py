@@ -58,6 +58,7 @@ VARIANTS = {
     "ON/OFF, static gains, copied weights": Variant(SPIKE_DRIVEN, {"copies_weights": True}),
     "ON/OFF, static gains, distilled": Variant(SPIKE_DRIVEN, {"distillation": 0.1}),
     "ON/OFF, static gains, priced spikes": Variant(SPIKE_DRIVEN, {"firing_price": 0.3}),
+    "ON/OFF, static gains, dearly priced spikes": Variant(SPIKE_DRIVEN, {"firing_price": 1.0}),
     "ON/OFF, static gains, output reads spikes": Variant(replace(SPIKE_DRIVEN, readout="spikes")),
 }
 TEACHER_SEED = 100  # none of the variants' seeds: it has drawn other rain
