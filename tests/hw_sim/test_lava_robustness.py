@@ -117,7 +117,8 @@ def test_a_session_that_nobody_closes_ends_with_its_last_reference():
 
 
 HOST = """
-import sys, numpy as np
+import signal, sys, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background with it ignored
 from hw_sim.lava_backend import LavaSession
 from tests.hw_sim.lava_networks import Sleeping, image, relay
 session = LavaSession(relay(Sleeping(name="late", inputs=("image",))), (8, 8))
