@@ -117,6 +117,7 @@ def train(
     arguments: argparse.Namespace,
     seed: int,
     prepare: Callable[[Trainer], None] = lambda trainer: None,
+    firing_price: float = 0.0,
 ) -> Trainer:
     """Train a network to the end in a folder of its own, or go on there. `prepare` is called with what is to train."""
     import torch
@@ -128,6 +129,7 @@ def train(
     config = TrainingConfig(
         steps=arguments.steps, batch=arguments.batch, lr=arguments.lr, seed=seed,
         warmup=min(50, arguments.steps), validate_every=arguments.steps, validation_images=arguments.held_out,
+        firing_price=firing_price,
     )  # fmt: skip
     torch.manual_seed(seed)
     trainer = Trainer(ESDNet(network).train(), source, config, folder, Worker())

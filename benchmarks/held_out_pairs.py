@@ -46,10 +46,10 @@ def write_pairs(arguments: argparse.Namespace) -> int:
 
     if not 1 <= arguments.limit <= arguments.held_out:
         raise UserError(f"--limit {arguments.limit}: expected 1 to --held-out {arguments.held_out}")
+    source = SyntheticRain(arguments.photos, held_out=arguments.held_out)
     check_writable("--out", arguments.out, is_folder=True)
     if any(arguments.out.glob("*")):
         raise UserError(f"{arguments.out}: not empty; pairs of two runs in one folder could not be told apart")
-    source = SyntheticRain(arguments.photos, held_out=arguments.held_out)
     pairs = source.validation_pairs(arguments.seed)[: arguments.limit]
     for folder in ("input", "target"):
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)

@@ -40,10 +40,12 @@ FIRST_SPIKES = replace(SPIKE_DRIVEN, polarity="on", learn_thresholds=False, atte
 
 @dataclass(frozen=True)
 class Variant:
-    """A network and how it is trained. `aids`: keywords of benchmarks.training_aids.Aids (which imports torch)."""
+    """A network and how it is trained. `aids`: keywords of benchmarks.training_aids.Aids (which imports torch);
+    `firing_price`: that of esdnet.training.TrainingConfig."""
 
     config: ESDNetConfig
     aids: dict[str, bool | float] = field(default_factory=dict)
+    firing_price: float = 0.0
 
 
 VARIANTS = {
@@ -57,8 +59,8 @@ VARIANTS = {
     "ON/OFF, static gains, annealed shortcuts": Variant(SPIKE_DRIVEN, {"anneals_shortcuts": True}),
     "ON/OFF, static gains, copied weights": Variant(SPIKE_DRIVEN, {"copies_weights": True}),
     "ON/OFF, static gains, distilled": Variant(SPIKE_DRIVEN, {"distillation": 0.1}),
-    "ON/OFF, static gains, priced spikes": Variant(SPIKE_DRIVEN, {"firing_price": 0.3}),
-    "ON/OFF, static gains, dearly priced spikes": Variant(SPIKE_DRIVEN, {"firing_price": 1.0}),
+    "ON/OFF, static gains, priced spikes": Variant(SPIKE_DRIVEN, firing_price=0.3),
+    "ON/OFF, static gains, dearly priced spikes": Variant(SPIKE_DRIVEN, firing_price=1.0),
     "ON/OFF, static gains, output reads spikes": Variant(replace(SPIKE_DRIVEN, readout="spikes")),
 }
 TEACHER_SEED = 100  # none of the variants' seeds: it has drawn other rain
@@ -127,11 +129,13 @@ def train_and_measure(
 
     folder = arguments.out / f"{re.sub(r'[^a-z]+', '_', name.lower())}_{seed}"
     aids = Aids(**variant.aids)
-    trainer = train(variant.config, folder, source, arguments, seed, lambda it: aids.prepare(it, teacher))
+    trainer = train(
+        variant.config, folder, source, arguments, seed, lambda it: aids.prepare(it, teacher), variant.firing_price
+    )
     network = trainer.average.model
     validation = validate(network, trainer.pairs, torch.device("cpu"))
     rainy = [pair[1] for pair in trainer.pairs[: arguments.counted]]
-    loss = None if aids.add_to_loss else final_loss(folder / "log.csv")
+    loss = None if aids.distillation or variant.firing_price else final_loss(folder / "log.csv")
     r2 = float(np.mean(list(decoded_shares(network, rainy[0]).values())))
     rate, *operations = count_operations(network, name, rainy, arguments.prices)
     return Found(loss, validation.psnr, validation.ssim, r2, rate, *operations)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esdnet.layers import SpikingResidualBlock, concat_channels
-from esdnet.losses import FiringLoss
 from esdnet.model import ESDNet
 from esdnet.training import Trainer, draw_batch
 from esdnet.weight_copy import copy_weights
@@ -26,20 +25,15 @@ ANNEALED_SHARE = 1 / 3  # of the steps, after which shortcuts read nothing but s
 
 @dataclass(frozen=True)
 class Aids:
-    """Which aids a run has; none by default. `distillation` and `firing_price` are factors of a term of the loss."""
+    """Which aids a run has; none by default. `distillation` is the factor of a term of the loss."""
 
     copies_weights: bool = False
     anneals_shortcuts: bool = False
     distillation: float = 0.0
-    firing_price: float = 0.0
 
     @property
     def need_teacher(self) -> bool:
         return self.copies_weights or self.distillation > 0
-
-    @property
-    def add_to_loss(self) -> bool:
-        return self.distillation > 0 or self.firing_price > 0
 
     def prepare(self, trainer: Trainer, teacher: ESDNet | None) -> None:
         """Give them to a trainer that has not begun. ValueError without the teacher that they need."""
@@ -54,8 +48,6 @@ class Aids:
                 trainer.loss = DistillationLoss(trainer.loss, trainer.model, teacher, self.distillation)
         if self.anneals_shortcuts:
             anneal_shortcuts(trainer)
-        if self.firing_price:
-            trainer.loss = FiringLoss(trainer.loss, trainer.model, self.firing_price)
 
 
 def anneal_shortcuts(trainer: Trainer) -> None:

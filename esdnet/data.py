@@ -186,6 +186,11 @@ def open_training_source(
 ) -> PairSource:
     """'synthetic' (rain over `photos`) or the path of a folder with input/ and target/."""
     if spec != "synthetic":
+        if photos or streaks or pasted or (dry_share, light_share) != (DRY_SHARE, LIGHT_SHARE):
+            raise UserError(
+                f"--data {spec}: its pairs have their rain; --photos, --streaks, --pasted, --dry-share and "
+                "--light-share are for --data synthetic"
+            )
         return PairedFolder(Path(spec), held_out=held_out)
     if photos is None:
         raise UserError("synthetic rain needs a folder of clean photos")

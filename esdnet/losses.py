@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esdnet.errors import UserError
 from esdnet.lif import LIF
 
 WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004
@@ -80,6 +81,7 @@ class FiringLoss(nn.Module):
 
     In: the restored and the clean batch, as `loss` takes them. Out: a scalar in float32. What a spike-driven network
     costs is additions, one for every spike and every weight that reads it; those weights grow with the channels.
+    UserError for a network without LIF neurons.
     """
 
     def __init__(self, loss: nn.Module, network: nn.Module, price: float) -> None:
@@ -87,9 +89,11 @@ class FiringLoss(nn.Module):
         self.loss, self.price = loss, price
         self._fired: list[Tensor] = []
         self._most = 0
-        for module in network.modules():
-            if isinstance(module, LIF):
-                module.register_forward_hook(self._weigh)
+        neurons = [module for module in network.modules() if isinstance(module, LIF)]
+        if not neurons:
+            raise UserError("a price on spikes needs a network with LIF neurons, found one without")
+        for neuron in neurons:
+            neuron.register_forward_hook(self._weigh)
 
     def _weigh(self, module: nn.Module, inputs: tuple[Tensor], spikes: Tensor) -> None:
         channels = spikes.shape[2]  # of (T, N, C, H, W)

@@ -66,7 +66,7 @@ class TrainingConfig:
                 raise UserError(f"training: {name} must be at least 1, found {getattr(self, name)}")
         if self.crop < 16 or self.crop % 4:
             raise UserError(f"training: crop must be a multiple of 4 and at least 16, found {self.crop}")
-        if self.firing_price < 0:
+        if not self.firing_price >= 0:
             raise UserError(f"training: firing_price must not be negative, found {self.firing_price}")
         if not 0 < self.final_lr <= self.lr:
             raise UserError(f"training: lr must be positive and at least {self.final_lr}, found {self.lr}")

@@ -65,17 +65,16 @@ def torch_reference(model: Any, image: Array) -> tuple[Array, dict[str, NDArray[
     import torch
 
     from esdnet.lif import LIF
+    from esdnet.watching import watching
 
     double = copy.deepcopy(model).double().eval()
     spikes: dict[str, NDArray[np.uint8]] = {}
 
-    def record(name: str) -> Any:
-        return lambda module, inputs, output: spikes.update({name: np.packbits((output[:, 0] > 0.5).numpy())})
+    def record(name: str, inputs: Any, output: Any) -> None:
+        spikes[name] = np.packbits((output[:, 0] > 0.5).numpy())
 
-    for name, module in double.named_modules():
-        if isinstance(module, LIF):
-            module.register_forward_hook(record(name))
-    with torch.inference_mode():
+    neurons = {name: module for name, module in double.named_modules() if isinstance(module, LIF)}
+    with torch.inference_mode(), watching(neurons, record):
         output = double(torch.from_numpy(image)[None])[0].numpy()
     return output, spikes
 

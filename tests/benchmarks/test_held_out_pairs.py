@@ -53,3 +53,9 @@ def test_pairs_of_two_runs_are_not_mixed(photos: Path, tmp_path: Path, capsys: p
     assert run(photos, tmp_path / "pairs") == 0
     assert run(photos, tmp_path / "pairs") == 2
     assert "not empty; pairs of two runs in one folder" in capsys.readouterr().err
+
+
+def test_no_photos_leave_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(tmp_path / "none", tmp_path / "pairs") == 2
+    assert "none: no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "pairs").exists()

@@ -48,7 +48,7 @@ def test_the_table_is_written_and_a_second_call_trains_nothing_again(pairs, tmp_
     variants = {
         "released": Variant(RELEASED),
         "first spikes, MAU": Variant(FIRST_SPIKES),
-        "distilled": Variant(SPIKE_DRIVEN, {"distillation": 0.1}),
+        "distilled": Variant(SPIKE_DRIVEN, {"distillation": 0.1}, firing_price=0.3),
     }
     monkeypatch.setattr(spike_driven, "VARIANTS", variants)
     out = tmp_path / "out"

@@ -10,7 +10,6 @@ import torch
 from benchmarks.training_aids import Aids, anneal_shortcuts
 from esdnet.config import preset
 from esdnet.data import open_training_source
-from esdnet.lif import LIF
 from esdnet.model import ESDNet
 from esdnet.training import Trainer, TrainingConfig, Worker, draw_batch
 
@@ -79,28 +78,9 @@ def test_the_distance_from_itself_is_nothing_and_from_another_something(trainer,
     assert all(parameter.requires_grad for parameter in teacher.parameters())  # the caller's is left as it is
 
 
-def test_the_price_is_that_of_the_share_of_neurons_that_fired_weighed_by_channels(trainer):
-    plain = trainer.loss
-    fired: list[torch.Tensor] = []
-    for module in trainer.model.modules():
-        if isinstance(module, LIF):
-            module.register_forward_hook(lambda module, inputs, out: fired.append(out.detach()))
-    Aids(firing_price=2.0).prepare(trainer, None)
-    rainy, clean = draw_batch(trainer.source, trainer.config, 0, 0)
-    restored = trainer.model(rainy)
-    loss = trainer.loss(restored, clean)
-    weighed, most = (
-        sum(float(count(spikes)) * spikes.shape[2] for spikes in fired) for count in (torch.sum, torch.numel)
-    )
-    expected = float(plain(restored, clean).detach()) + 2 * weighed / most
-    assert float(loss.detach()) == pytest.approx(expected)
-    loss.backward()
-    assert trainer.model.encoder_level1[0].residual[0].on.threshold.grad is not None
-
-
 @pytest.mark.parametrize(
     "aids",
-    [Aids(anneals_shortcuts=True), Aids(copies_weights=True), Aids(distillation=0.1), Aids(firing_price=0.1)],
+    [Aids(anneals_shortcuts=True), Aids(copies_weights=True), Aids(distillation=0.1)],
 )
 def test_every_aid_trains(aids, trainer, teacher):
     aids.prepare(trainer, teacher)

@@ -300,3 +300,6 @@ def test_opening_a_source(photos: Path, tmp_path: Path) -> None:
     assert isinstance(open_training_source(str(tmp_path), None, None, None, 1), PairedFolder)
     with pytest.raises(UserError, match="synthetic rain needs a folder of clean photos"):
         open_training_source("synthetic", None, None, None, 2)
+    for ignored in ({"photos": photos}, {"photos": None, "dry_share": 0.2}):
+        with pytest.raises(UserError, match=r"its pairs have their rain; --photos, .* are for --data synthetic"):
+            open_training_source(str(tmp_path), streaks=None, pasted=None, held_out=1, **ignored)

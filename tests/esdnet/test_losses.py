@@ -10,6 +10,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
+from esdnet.errors import UserError
 from esdnet.lif import LIF
 from esdnet.losses import FiringLoss, RestorationLoss, charbonnier, luma, ssim_map
 from esdnet.metrics import luminance
@@ -95,3 +96,8 @@ def test_a_price_on_spikes_pushes_membranes_down() -> None:
     loss(clean, clean).backward()
     assert currents.grad is not None
     assert (currents.grad > 0).all()
+
+
+def test_a_price_on_spikes_needs_neurons() -> None:
+    with pytest.raises(UserError, match="needs a network with LIF neurons, found one without"):
+        FiringLoss(RestorationLoss(), nn.ReLU(), price=1.0)
