@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import spike_driven
 from benchmarks.spike_driven import FIRST_SPIKES, RELEASED, SPIKE_DRIVEN, Variant, decoded_share, decoded_shares, main
+from esdnet.checkpoint import read_checkpoint
 
 
 def test_values_linear_in_the_counts_are_kept_whole():
@@ -67,6 +68,9 @@ def test_the_table_is_written_and_a_second_call_trains_nothing_again(pairs, tmp_
     assert both["loss"] is None  # it minimised something else
     assert rows[3][1:3] == ["-", "-"]
     assert dict(zip(rows[0], rows[3], strict=True))["energy (uJ)"] == f"{both['energy_uj']:.0f}"
+    prices = {folder: read_checkpoint(out / folder / "last.pt")["extra"]["training"]["firing_price"]
+              for folder in ("released_0", "distilled_0")}  # fmt: skip
+    assert prices == {"released_0": 0.0, "distilled_0": 0.3}
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/last.pt")}
     assert len(before) == 4  # the teacher's is one
     assert main([*flags, "--steps", "1", "--teacher-steps", "1", "--seeds", "0"]) == 0
