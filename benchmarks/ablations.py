@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from esdnet.data import PairSource
+    from esdnet.model import ESDNet
     from esdnet.training import Trainer
 
 COUNTED_SIDE = 256  # the size that the paper counts at
@@ -71,6 +72,7 @@ def budget_parser(program: str, description: str, steps: int) -> argparse.Argume
     parser.add_argument("--steps", type=int, default=steps, help=f"optimizer steps of every network (default: {steps})")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: mixed precision")
     parser.add_argument("--prices", default="paper", help="a list of hw_sim/prices (default: paper)")
     return parser
 
@@ -117,9 +119,11 @@ def train(
     arguments: argparse.Namespace,
     seed: int,
     prepare: Callable[[Trainer], None] = lambda trainer: None,
-    firing_price: float = 0.0,
+    teacher: ESDNet | None = None,
+    **terms: float,
 ) -> Trainer:
-    """Train a network to the end in a folder of its own, or go on there. `prepare` is called with what is to train."""
+    """Train a network to the end in a folder of its own, or go on there. `prepare` is called with what is to train;
+    `terms` are those of TrainingConfig that add to the loss."""
     import torch
 
     from esdnet.model import ESDNet
@@ -129,10 +133,10 @@ def train(
     config = TrainingConfig(
         steps=arguments.steps, batch=arguments.batch, lr=arguments.lr, seed=seed,
         warmup=min(50, arguments.steps), validate_every=arguments.steps, validation_images=arguments.held_out,
-        firing_price=firing_price,
+        precision=arguments.precision, **terms,
     )  # fmt: skip
     torch.manual_seed(seed)
-    trainer = Trainer(ESDNet(network).train(), source, config, folder, Worker())
+    trainer = Trainer(ESDNet(network).train(), source, config, folder, Worker(), teacher)
     prepare(trainer)
     if trainer.last.exists():
         trainer.resume()

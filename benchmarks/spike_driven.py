@@ -2,7 +2,8 @@
 
     python benchmarks/spike_driven.py --photos DIR [--streaks DIR] [--pasted DIR] --out runs/search [--steps 400]
 
-In: training data as esdnet.train takes it. A released network is trained first, the teacher of some variants.
+In: training data as esdnet.train takes it. A released network is trained first, the teacher of some variants; or it is
+given, and decides the size of all.
 Out: <out>/search.md and .json: the training loss at the end, PSNR on held-out images, what the first neurons of each
 block keep of their input (R2), firing rate, exact counts and energy, as means over the seeds; loss and PSNR with their
 spread. Run again, it goes on where it stopped.
@@ -14,9 +15,9 @@ import argparse
 import csv
 import re
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -25,7 +26,7 @@ import numpy as np
 
 from benchmarks.ablations import budget_parser, count_operations, open_source, train
 from esdnet.config import ESDNetConfig, preset
-from esdnet.errors import report_user_errors
+from esdnet.errors import UserError, report_user_errors
 from esdnet.writing import write_json, write_text
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from esdnet.data import PairSource
     from esdnet.model import ESDNet
+    from esdnet.training import Trainer
 
 RELEASED, SPIKE_DRIVEN = preset("tiny"), preset("tiny_spike_driven")
 FIRST_SPIKES = replace(SPIKE_DRIVEN, polarity="on", learn_thresholds=False, attention="mixed")
@@ -40,11 +42,13 @@ FIRST_SPIKES = replace(SPIKE_DRIVEN, polarity="on", learn_thresholds=False, atte
 
 @dataclass(frozen=True)
 class Variant:
-    """A network and how it is trained. `aids`: keywords of benchmarks.training_aids.Aids (which imports torch);
-    `firing_price`: that of esdnet.training.TrainingConfig."""
+    """A network and how it is trained: with the aids of benchmarks.training_aids, and what
+    esdnet.training.TrainingConfig adds to the loss."""
 
     config: ESDNetConfig
-    aids: dict[str, bool | float] = field(default_factory=dict)
+    copies_weights: bool = False
+    anneals_shortcuts: bool = False
+    distillation: float = 0.0
     firing_price: float = 0.0
 
 
@@ -56,9 +60,13 @@ VARIANTS = {
     "ON/OFF, static gains, fixed thresholds": Variant(replace(SPIKE_DRIVEN, learn_thresholds=False)),
     "ON/OFF, no gains, learnt thresholds": Variant(replace(SPIKE_DRIVEN, attention="none")),
     "ON/OFF, MAU, learnt thresholds": Variant(replace(SPIKE_DRIVEN, attention="mixed")),
-    "ON/OFF, static gains, annealed shortcuts": Variant(SPIKE_DRIVEN, {"anneals_shortcuts": True}),
-    "ON/OFF, static gains, copied weights": Variant(SPIKE_DRIVEN, {"copies_weights": True}),
-    "ON/OFF, static gains, distilled": Variant(SPIKE_DRIVEN, {"distillation": 0.1}),
+    "ON/OFF, static gains, annealed shortcuts": Variant(SPIKE_DRIVEN, anneals_shortcuts=True),
+    "ON/OFF, static gains, copied weights": Variant(SPIKE_DRIVEN, copies_weights=True),
+    "ON/OFF, static gains, distilled": Variant(SPIKE_DRIVEN, distillation=0.1),
+    "ON/OFF, static gains, copied weights, annealed": Variant(
+        SPIKE_DRIVEN, copies_weights=True, anneals_shortcuts=True
+    ),
+    "ON/OFF, static gains, copied weights, distilled": Variant(SPIKE_DRIVEN, copies_weights=True, distillation=0.1),
     "ON/OFF, static gains, priced spikes": Variant(SPIKE_DRIVEN, firing_price=0.3),
     "ON/OFF, static gains, dearly priced spikes": Variant(SPIKE_DRIVEN, firing_price=1.0),
     "ON/OFF, static gains, output reads spikes": Variant(replace(SPIKE_DRIVEN, readout="spikes")),
@@ -85,8 +93,18 @@ class Found:
 def build_parser() -> argparse.ArgumentParser:
     parser = budget_parser("spike_driven.py", "The search for a spike-driven ESDNet.", steps=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
+    teacher = parser.add_mutually_exclusive_group()
+    teacher.add_argument(
         "--teacher-steps", type=int, default=2000, help="optimizer steps of the teacher (default: 2000)"
+    )
+    teacher.add_argument("--teacher", type=Path, help="a trained released checkpoint in its place; all are of its size")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        metavar="NAME",
+        default=list(VARIANTS),
+        help="rows of the table, the others compared to the first (default: all)",
     )
     return parser
 
@@ -98,17 +116,32 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     source = open_source(arguments)
-    teacher = train_teacher(source, arguments)
-    found: dict[str, list[Found]] = {name: [] for name in VARIANTS}
+    teacher = open_teacher(arguments.teacher) if arguments.teacher else train_teacher(source, arguments)
+    found: dict[str, list[Found]] = {name: [] for name in arguments.variants}
     for seed in arguments.seeds:
-        for name, variant in VARIANTS.items():
+        for name in arguments.variants:
             print(f"seed {seed}: {name}", file=sys.stderr)
-            found[name].append(train_and_measure(name, variant, seed, source, teacher, arguments))
+            found[name].append(train_and_measure(name, seed, source, teacher, arguments))
             write_json(arguments.out / "search.json", {n: [asdict(each) for each in f] for n, f in found.items()})
-    text = as_markdown(found, arguments)
+    text = as_markdown(found, teacher.config, arguments)
     write_text(arguments.out / "search.md", text)
     print(text)
     return 0
+
+
+def open_teacher(path: Path) -> ESDNet:
+    """A trained network from a checkpoint. UserError unless it is a released one: others have no counterpart."""
+    from esdnet.checkpoint import load_checkpoint
+
+    teacher = load_checkpoint(path)
+    if replace(RELEASED, **_size(teacher.config)) != teacher.config:
+        raise UserError(f"{path}: a teacher is a released network, found {teacher.config}")
+    return teacher
+
+
+def _size(config: ESDNetConfig) -> dict[str, Any]:
+    """What makes one network of an architecture larger than another."""
+    return {name: getattr(config, name) for name in ("dim", "encoder_blocks", "decoder_blocks")}
 
 
 def train_teacher(source: PairSource, arguments: argparse.Namespace) -> ESDNet:
@@ -119,23 +152,32 @@ def train_teacher(source: PairSource, arguments: argparse.Namespace) -> ESDNet:
 
 
 def train_and_measure(
-    name: str, variant: Variant, seed: int, source: PairSource, teacher: ESDNet, arguments: argparse.Namespace
+    name: str, seed: int, source: PairSource, teacher: ESDNet, arguments: argparse.Namespace
 ) -> Found:
     """Train one variant with one seed in a folder of its own (or go on there), then score and count it."""
     import torch
 
-    from benchmarks.training_aids import Aids
+    from benchmarks.training_aids import anneal_shortcuts, start_from
     from esdnet.validation import validate
 
+    variant = VARIANTS[name]
+
+    def prepare(trainer: Trainer) -> None:
+        if variant.copies_weights:
+            start_from(teacher, trainer)
+        if variant.anneals_shortcuts:
+            anneal_shortcuts(trainer)
+
     folder = arguments.out / f"{re.sub(r'[^a-z]+', '_', name.lower())}_{seed}"
-    aids = Aids(**variant.aids)
     trainer = train(
-        variant.config, folder, source, arguments, seed, lambda it: aids.prepare(it, teacher), variant.firing_price
-    )
+        replace(variant.config, **_size(teacher.config)), folder, source, arguments, seed, prepare,
+        teacher if variant.distillation else None,
+        distillation=variant.distillation, firing_price=variant.firing_price,
+    )  # fmt: skip
     network = trainer.average.model
     validation = validate(network, trainer.pairs, torch.device("cpu"))
     rainy = [pair[1] for pair in trainer.pairs[: arguments.counted]]
-    loss = None if aids.distillation or variant.firing_price else final_loss(folder / "log.csv")
+    loss = None if variant.distillation or variant.firing_price else final_loss(folder / "log.csv")
     r2 = float(np.mean(list(decoded_shares(network, rainy[0]).values())))
     rate, *operations = count_operations(network, name, rainy, arguments.prices)
     return Found(loss, validation.psnr, validation.ssim, r2, rate, *operations)
@@ -180,17 +222,21 @@ def decoded_share(x: np.ndarray, counts: np.ndarray) -> float:
     return 1.0 - left / total if total else 1.0
 
 
-def as_markdown(found: dict[str, list[Found]], arguments: argparse.Namespace) -> str:
+def as_markdown(found: dict[str, list[Found]], size: ESDNetConfig, arguments: argparse.Namespace) -> str:
     """One line per variant: means over the seeds. A seed decides the data too, so that variants are compared within it:
     loss and PSNR less those of the first variant with the same seed, with the largest distance from their mean."""
     first = next(iter(found))
+    blocks = "+".join(map(str, size.encoder_blocks + size.decoder_blocks))
+    teacher = (
+        arguments.teacher.name if arguments.teacher else f"the first variant after {arguments.teacher_steps} steps"
+    )
     lines = [
-        f"Every network: dim {RELEASED.dim}, one block a level, {arguments.steps} steps of {arguments.batch} crops of "
+        f"Every network: dim {size.dim}, {blocks} blocks, {arguments.steps} steps of {arguments.batch} crops of "
         f"64x64, peak learning rate {arguments.lr:g}, seeds {', '.join(map(str, arguments.seeds))}. Loss: mean of the "
         f"last {LAST_LOSSES} steps. PSNR on Y of {arguments.held_out} held-out images. Differences are from the first "
         f"row with the same seed, which decides the data too: mean, and the largest distance from it. Operations and "
         f"energy (prices `{arguments.prices}`, exact counts) at 256x256. Copied weights and distillation take from a "
-        f"teacher, the first variant after {arguments.teacher_steps} steps. A loss with a further term is not shown.",
+        f"teacher, {teacher}. A loss with a further term is not shown.",
         "",
         "| variant | loss | difference | PSNR | difference | R2 of X | firing rate | GMAC | GAC | energy (uJ) |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -56,6 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--firing-price", type=float, default=0.0, help="added to the loss per share of neurons that fire (default: 0)"
     )
+    parser.add_argument("--teacher", type=Path, help="checkpoint whose decoder features the network learns from too")
+    parser.add_argument(
+        "--distillation", type=float, default=0.0, help="added to the loss per distance from --teacher (default: 0)"
+    )
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: mixed precision")
     parser.add_argument("--freeze-norm", action="store_true", help="train with the batch norms' running statistics")
     parser.add_argument("--seed", type=int, default=0)
@@ -77,6 +81,7 @@ def train(arguments: argparse.Namespace) -> int:
     """Build everything that the flags name and train to the end."""
     import torch
 
+    from esdnet.checkpoint import load_checkpoint
     from esdnet.data import open_training_source
     from esdnet.memory import keep_freed_memory
     from esdnet.training import Trainer, draw_batch
@@ -97,10 +102,11 @@ def train(arguments: argparse.Namespace) -> int:
         arguments.light_share,
     )
     model = _initial_model(arguments, lambda: draw_batch(source, config, 0, 0)[0])
-    check_writable("--out", arguments.out, is_folder=True)
+    teacher = load_checkpoint(arguments.teacher) if arguments.teacher else None
     worker = _join_workers(arguments.device)
     try:
-        trainer = Trainer(model, source, config, arguments.out, worker)
+        trainer = Trainer(model, source, config, arguments.out, worker, teacher)
+        check_writable("--out", arguments.out, is_folder=True)
         if arguments.resume:
             trainer.resume()
         if worker.rank == 0:

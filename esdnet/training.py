@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from esdnet.checkpoint import read_checkpoint, save_checkpoint
 from esdnet.data import PairSource
+from esdnet.distillation import DistillationLoss
 from esdnet.errors import UserError
 from esdnet.layers import TdBatchNorm
 from esdnet.lif import LIF
@@ -52,6 +53,7 @@ class TrainingConfig:
     l1_weight: float = 1.0
     ssim_on_luma: bool = False
     firing_price: float = 0.0  # loss per share of neurons that fire
+    distillation: float = 0.0  # loss per distance from a teacher's features, in units of their variance
     seed: int = 0
     precision: str = "float32"
     freeze_norm: bool = False  # normalise by the running statistics, as inference does; they stay as they are
@@ -66,8 +68,9 @@ class TrainingConfig:
                 raise UserError(f"training: {name} must be at least 1, found {getattr(self, name)}")
         if self.crop < 16 or self.crop % 4:
             raise UserError(f"training: crop must be a multiple of 4 and at least 16, found {self.crop}")
-        if not self.firing_price >= 0:
-            raise UserError(f"training: firing_price must not be negative, found {self.firing_price}")
+        for name in ("firing_price", "distillation"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"training: {name} must not be negative, found {getattr(self, name)}")
         if not 0 < self.final_lr <= self.lr:
             raise UserError(f"training: lr must be positive and at least {self.final_lr}, found {self.lr}")
 
@@ -148,7 +151,15 @@ class AveragedWeights:
 class Trainer:
     """One run in one folder. `run` trains from the step reached so far to the end, or until a signal asks to stop."""
 
-    def __init__(self, model: ESDNet, source: PairSource, config: TrainingConfig, out: Path, worker: Worker) -> None:
+    def __init__(
+        self,
+        model: ESDNet,
+        source: PairSource,
+        config: TrainingConfig,
+        out: Path,
+        worker: Worker,
+        teacher: ESDNet | None = None,
+    ) -> None:
         self.model = model.to(worker.device)
         self.source, self.config, self.out, self.worker = source, config, out, worker
         self.network: nn.Module = self.model
@@ -164,6 +175,13 @@ class Trainer:
         self.loss: nn.Module = RestorationLoss(config.l1_weight, config.ssim_on_luma)
         if config.firing_price:
             self.loss = FiringLoss(self.loss, self.model, config.firing_price)
+        if bool(config.distillation) != (teacher is not None):
+            found = "no teacher" if teacher is None else "a teacher"
+            raise UserError(
+                f"training: a teacher and distillation go together, found {found} and {config.distillation}"
+            )
+        if teacher is not None:
+            self.loss = DistillationLoss(self.loss, self.model, teacher, config.distillation)
         self.average = AveragedWeights(self.model, config.ema)
         self.step = 0
         self.saved: int | None = None  # the step of last.pt

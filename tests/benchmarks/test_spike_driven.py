@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import spike_driven
 from benchmarks.spike_driven import FIRST_SPIKES, RELEASED, SPIKE_DRIVEN, Variant, decoded_share, decoded_shares, main
-from esdnet.checkpoint import read_checkpoint
+from esdnet.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from esdnet.model import ESDNet
+
+DATA = ["--held-out", "1", "--counted", "1", "--batch", "1", "--data"]
 
 
 def test_values_linear_in_the_counts_are_kept_whole():
@@ -49,11 +54,11 @@ def test_the_table_is_written_and_a_second_call_trains_nothing_again(pairs, tmp_
     variants = {
         "released": Variant(RELEASED),
         "first spikes, MAU": Variant(FIRST_SPIKES),
-        "distilled": Variant(SPIKE_DRIVEN, {"distillation": 0.1}, firing_price=0.3),
+        "distilled": Variant(SPIKE_DRIVEN, copies_weights=True, distillation=0.1, firing_price=0.3),
     }
     monkeypatch.setattr(spike_driven, "VARIANTS", variants)
     out = tmp_path / "out"
-    flags = ["--data", str(pairs), "--out", str(out), "--held-out", "1", "--counted", "1", "--batch", "1"]
+    flags = [*DATA, str(pairs), "--out", str(out)]
     assert main([*flags, "--steps", "1", "--teacher-steps", "1", "--seeds", "0"]) == 0
     text = (out / "search.md").read_text()
     assert text in capsys.readouterr().out
@@ -68,14 +73,41 @@ def test_the_table_is_written_and_a_second_call_trains_nothing_again(pairs, tmp_
     assert both["loss"] is None  # it minimised something else
     assert rows[3][1:3] == ["-", "-"]
     assert dict(zip(rows[0], rows[3], strict=True))["energy (uJ)"] == f"{both['energy_uj']:.0f}"
-    prices = {folder: read_checkpoint(out / folder / "last.pt")["extra"]["training"]["firing_price"]
-              for folder in ("released_0", "distilled_0")}  # fmt: skip
-    assert prices == {"released_0": 0.0, "distilled_0": 0.3}
+    terms = {folder: [read_checkpoint(out / folder / "last.pt")["extra"]["training"][name]
+                      for name in ("distillation", "firing_price")]
+             for folder in ("released_0", "distilled_0")}  # fmt: skip
+    assert terms == {"released_0": [0.0, 0.0], "distilled_0": [0.1, 0.3]}
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/last.pt")}
     assert len(before) == 4  # the teacher's is one
     assert main([*flags, "--steps", "1", "--teacher-steps", "1", "--seeds", "0"]) == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/last.pt")} == before
     assert json.loads((out / "search.json").read_text()) == found
+
+
+def test_a_given_teacher_decides_the_size_and_where_copies_start(pairs, tmp_path, capsys, monkeypatch) -> None:
+    """At a learning rate of almost nothing a copy stays where it started."""
+    torch.manual_seed(0)
+    teacher = ESDNet(replace(RELEASED, dim=4, encoder_blocks=(1, 2, 1))).eval()
+    path, out = tmp_path / "teacher.pt", tmp_path / "out"
+    save_checkpoint(path, teacher)
+    flags = [*DATA, str(pairs), "--out", str(out), "--teacher", str(path), "--steps", "1", "--seeds", "0"]
+    name = "ON/OFF, static gains, copied weights"
+    assert main([*flags, "--variants", name, "--lr", "1e-7"]) == 0
+    text = capsys.readouterr().out
+    assert "dim 4, 1+2+1+1+1+1 blocks" in text
+    assert "a teacher, teacher.pt." in text
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ON")] == [name]
+    copied = load_checkpoint(out / "on_off_static_gains_copied_weights_0" / "last.pt")
+    weights = [network.encoder_level2[1].residual[4].weight for network in (copied, teacher)]
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+    assert not (out / "teacher").exists()
+
+
+def test_a_teacher_that_is_not_a_released_network_is_refused(spike_driven_model, pairs, tmp_path, capsys) -> None:
+    save_checkpoint(tmp_path / "t.pt", spike_driven_model)
+    flags = [*DATA, str(pairs), "--out", str(tmp_path / "out"), "--teacher", str(tmp_path / "t.pt")]
+    assert main(flags) == 2
+    assert "t.pt: a teacher is a released network, found ESDNetConfig(" in capsys.readouterr().err
 
 
 def test_without_photos_it_is_one_line(tmp_path: Path, capsys) -> None:

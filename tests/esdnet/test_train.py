@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from esdnet.checkpoint import load_checkpoint, read_checkpoint
+from esdnet.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from esdnet.config import preset
 from esdnet.data import DRY_SHARE, LIGHT_SHARE
 from esdnet.model import ESDNet
@@ -78,6 +79,9 @@ MISTAKES = {
     "steps": (["--steps", "0"], "steps must be at least 1, found 0"),
     "lr": (["--lr", "-1"], "lr must be positive"),
     "firing price": (["--firing-price", "-1"], "firing_price must not be negative, found -1.0"),
+    "distillation": (["--distillation", "-1"], "distillation must not be negative, found -1.0"),
+    "no teacher": (["--distillation", "0.1"], "a teacher and distillation go together, found no teacher and 0.1"),
+    "no teacher there": (["--teacher", "no.pt"], "no.pt: expected a checkpoint file, found nothing"),
     "held out": (["--held-out", "5"], "5 pairs, cannot hold out 5 and train on the rest"),
     "resume": (["--resume"], "nothing to resume from; leave out --resume"),
     "init": (["--init", "no.pt"], "no.pt: expected a checkpoint file, found nothing"),
@@ -93,6 +97,35 @@ def test_mistakes_are_one_line(mistake: str, pairs: Path, tmp_path: Path, capsys
     assert len(lines) == 1
     assert message in lines[0]
     assert "Traceback" not in error
+
+
+TEACHERS = {
+    "not used": (preset("tiny"), [], "a teacher and distillation go together, found a teacher and 0.0"),
+    "narrow": (replace(preset("tiny"), dim=4), ["--distillation", "1"], "dim 8 needs a teacher of the same, found 4"),
+}
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_a_teacher_of_no_use_is_refused(teacher: str, pairs: Path, tmp_path: Path, capsys) -> None:
+    config, flags, message = TEACHERS[teacher]
+    save_checkpoint(tmp_path / "teacher.pt", ESDNet(config))
+    flags = ["--steps", "1", "--teacher", str(tmp_path / "teacher.pt"), *flags]
+    assert main(command(pairs, tmp_path / "run", *flags)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_is_part_of_the_loss(pairs: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    save_checkpoint(tmp_path / "teacher.pt", ESDNet(preset("tiny")))
+    losses = {}
+    for run, more in {
+        "alone": [],
+        "taught": ["--teacher", str(tmp_path / "teacher.pt"), "--distillation", "2"],
+    }.items():
+        assert main(command(pairs, tmp_path / run, "--steps", "1", *more)) == 0
+        losses[run] = float((tmp_path / run / "log.csv").read_text().splitlines()[1].split(",")[1])
+    assert losses["taught"] > losses["alone"] + 0.1
 
 
 def test_a_folder_with_a_run_is_not_overwritten(pairs: Path, tmp_path: Path, capsys) -> None:
