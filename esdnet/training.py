@@ -35,6 +35,7 @@ from esdnet.validation import Validation, validate
 BETAS = (0.9, 0.999)
 THRESHOLD_LR_SCALE = 0.1
 SMALLEST_THRESHOLD = 0.01
+CHANGEABLE = {"save_every", "validate_every", "validation_images"}  # of a run that is resumed: what it trains stays
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class Trainer:
         return self.out / "last.pt"
 
     def resume(self) -> None:
-        """Take weights, averages, optimizer state and step from last.pt."""
+        """Take weights, averages, optimizer state and step from last.pt. UserError if the settings were others."""
         content = read_checkpoint(self.last)
         extra = content.get("extra", {})
         if not {"step", "ema", "optimizer", "best_psnr"} <= extra.keys():
@@ -203,11 +204,22 @@ class Trainer:
             )
         if not all("lr_scale" in group for group in extra["optimizer"]["param_groups"]):
             raise UserError(f"{self.last}: written by an earlier version, cannot be resumed; start from it with --init")
+        self._check_settings(extra.get("training", {}))
         self.model.load_state_dict(content["state_dict"])
         self.average.model.load_state_dict(extra["ema"])
         self.optimizer.load_state_dict(extra["optimizer"])
         self.step = self.saved = extra["step"]
         self.best_psnr = extra["best_psnr"]
+
+    def _check_settings(self, begun: dict[str, Any]) -> None:
+        """UserError if a run that began with other settings would go on with these."""
+        ours = asdict(self.config)
+        for name in ours:
+            if name not in CHANGEABLE and ours[name] != begun.get(name, ours[name]):
+                raise UserError(
+                    f"{self.last}: the run began with {name} {begun[name]}, found {ours[name]}; resume it with the "
+                    "former, or start another from its weights with --init"
+                )
 
     def save(self) -> None:
         """Write last.pt so that a crash leaves the previous one."""

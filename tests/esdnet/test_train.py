@@ -179,6 +179,21 @@ def test_resuming_a_run_of_an_earlier_version_is_refused(pairs: Path, tmp_path: 
     assert "last.pt: written by an earlier version, cannot be resumed" in capsys.readouterr().err
 
 
+def test_resuming_with_other_settings_is_refused_and_a_run_of_before_a_setting_goes_on(
+    pairs: Path, tmp_path: Path, capsys
+) -> None:
+    assert main(command(pairs, tmp_path, "--steps", "1")) == 0
+    before = (tmp_path / "last.pt").read_bytes()
+    for flag, name, begun in [("--steps", "steps", "1"), ("--seed", "seed", "0"), ("--lr", "lr", "0.001")]:
+        assert main(command(pairs, tmp_path, "--steps", "1", flag, "2", "--resume")) == 2
+        assert f"last.pt: the run began with {name} {begun}, found 2" in capsys.readouterr().err
+    assert (tmp_path / "last.pt").read_bytes() == before
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    del content["extra"]["training"]["distillation"]
+    torch.save(content, tmp_path / "last.pt")
+    assert main(command(pairs, tmp_path, "--steps", "1", "--save-every", "7", "--resume")) == 0
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 @pytest.mark.parametrize("name", ["log.csv", "last.pt"])
 def test_a_full_disk_is_one_line(name: str, pairs: Path, tmp_path: Path, capsys) -> None:
