@@ -31,8 +31,7 @@ class DistillationLoss(nn.Module):
                 f"found {teacher.config.dim}"
             )
         self.loss, self.weight = loss, weight
-        self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)  # the caller's stays as it is
-        self.teacher.to(next(student.parameters()).device)
+        self.teacher = copy.deepcopy(teacher).eval().to(next(student.parameters()).device)  # the caller's stays
         self._ours: dict[str, Tensor] = {}
         self._theirs: dict[str, Tensor] = {}
         student.register_forward_pre_hook(self._run_teacher)
