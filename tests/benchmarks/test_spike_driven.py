@@ -92,15 +92,30 @@ def test_a_given_teacher_decides_the_size_and_where_copies_start(pairs, tmp_path
     save_checkpoint(path, teacher)
     flags = [*DATA, str(pairs), "--out", str(out), "--teacher", str(path), "--steps", "1", "--seeds", "0"]
     name = "ON/OFF, static gains, copied weights"
-    assert main([*flags, "--variants", name, "--lr", "1e-7"]) == 0
+    assert main([*flags, "--variants", name, "--lr", "1e-7", "--precision", "bf16"]) == 0
     text = capsys.readouterr().out
     assert "dim 4, 1+2+1+1+1+1 blocks" in text
     assert "a teacher, teacher.pt." in text
     assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ON")] == [name]
-    copied = load_checkpoint(out / "on_off_static_gains_copied_weights_0" / "last.pt")
+    last = out / "on_off_static_gains_copied_weights_0" / "last.pt"
+    assert read_checkpoint(last)["extra"]["training"]["precision"] == "bf16"
+    copied = load_checkpoint(last)
     weights = [network.encoder_level2[1].residual[4].weight for network in (copied, teacher)]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
     assert not (out / "teacher").exists()
+
+
+def test_annealed_shortcuts_change_what_is_trained(pairs, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(
+        spike_driven,
+        "VARIANTS",
+        {"plain": Variant(SPIKE_DRIVEN), "annealed": Variant(SPIKE_DRIVEN, anneals_shortcuts=True)},
+    )
+    flags = [*DATA, str(pairs), "--out", str(tmp_path / "out"), "--teacher-steps", "1", "--steps", "3", "--seeds", "0"]
+    assert main([*flags, "--variants", "plain", "annealed"]) == 0
+    plain, annealed = (load_checkpoint(tmp_path / "out" / f"{name}_0" / "last.pt") for name in ("plain", "annealed"))
+    weights = [network.encoder_level1[0].shortcut[0].weight for network in (plain, annealed)]
+    assert not torch.equal(*weights)
 
 
 def test_a_teacher_that_is_not_a_released_network_is_refused(spike_driven_model, pairs, tmp_path, capsys) -> None:

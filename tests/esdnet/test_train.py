@@ -118,14 +118,13 @@ def test_a_teacher_of_no_use_is_refused(teacher: str, pairs: Path, tmp_path: Pat
 def test_a_teacher_is_part_of_the_loss(pairs: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     save_checkpoint(tmp_path / "teacher.pt", ESDNet(preset("tiny")))
-    losses = {}
-    for run, more in {
-        "alone": [],
-        "taught": ["--teacher", str(tmp_path / "teacher.pt"), "--distillation", "2"],
-    }.items():
-        assert main(command(pairs, tmp_path / run, "--steps", "1", *more)) == 0
-        losses[run] = float((tmp_path / run / "log.csv").read_text().splitlines()[1].split(",")[1])
-    assert losses["taught"] > losses["alone"] + 0.1
+    losses = []
+    for weight in (0, 1, 2):
+        more = ["--teacher", str(tmp_path / "teacher.pt"), "--distillation", str(weight)] if weight else []
+        assert main(command(pairs, tmp_path / str(weight), "--steps", "1", *more)) == 0
+        losses.append(float((tmp_path / str(weight) / "log.csv").read_text().splitlines()[1].split(",")[1]))
+    assert losses[1] > losses[0] + 0.1
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-5)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(pairs: Path, tmp_path: Path, capsys) -> None:
