@@ -260,7 +260,8 @@ def as_markdown(found: dict[str, list[Found]], size: ESDNetConfig, arguments: ar
 
 def _with_spread(values: list[float]) -> str:
     middle = float(np.mean(values))
-    return f"{middle:+.3f} ± {max(abs(value - middle) for value in values):.3f}"
+    spread = f" ± {max(abs(value - middle) for value in values):.3f}" if len(values) > 1 else ""
+    return f"{middle:+.3f}{spread}"
 
 
 if __name__ == "__main__":
