@@ -19,8 +19,8 @@ class DistillationLoss(nn.Module):
     the teacher's for the same images, in units of the teacher's variance.
 
     In: restored and clean batch (N, 3, H, W) as `loss` takes them; features (T, N, C, h, w) are seen while the student
-    runs, and the teacher runs just before it, in its precision. Out: a scalar in float32. UserError if the widths or
-    levels of the two differ.
+    runs, and the teacher runs just before it, in its precision. Out: a scalar in float32. UserError if the widths of
+    the two differ.
     """
 
     def __init__(self, loss: nn.Module, student: ESDNet, teacher: ESDNet, weight: float) -> None:

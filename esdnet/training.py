@@ -198,13 +198,15 @@ class Trainer:
         """Take weights, averages, optimizer state and step from last.pt. UserError if the settings were others."""
         content = read_checkpoint(self.last)
         extra = content.get("extra", {})
-        if not {"step", "ema", "optimizer", "best_psnr"} <= extra.keys():
+        if not {"step", "ema", "optimizer", "best_psnr", "training"} <= extra.keys():
             raise UserError(
                 f"{self.last}: not a run's last.pt, it has no optimizer state; use --init for weights alone"
             )
         if not all("lr_scale" in group for group in extra["optimizer"]["param_groups"]):
             raise UserError(f"{self.last}: written by an earlier version, cannot be resumed; start from it with --init")
-        self._check_settings(extra.get("training", {}))
+        self._check_settings(
+            asdict(TrainingConfig()) | extra["training"]
+        )  # one that it did not know yet was the default
         self.model.load_state_dict(content["state_dict"])
         self.average.model.load_state_dict(extra["ema"])
         self.optimizer.load_state_dict(extra["optimizer"])
@@ -215,7 +217,7 @@ class Trainer:
         """UserError if a run that began with other settings would go on with these."""
         ours = asdict(self.config)
         for name in ours:
-            if name not in CHANGEABLE and ours[name] != begun.get(name, ours[name]):
+            if name not in CHANGEABLE and ours[name] != begun[name]:
                 raise UserError(
                     f"{self.last}: the run began with {name} {begun[name]}, found {ours[name]}; resume it with the "
                     "former, or start another from its weights with --init"

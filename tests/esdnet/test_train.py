@@ -190,6 +190,9 @@ def test_resuming_with_other_settings_is_refused_and_a_run_of_before_a_setting_g
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     del content["extra"]["training"]["distillation"]
     torch.save(content, tmp_path / "last.pt")
+    taught = ["--teacher", str(tmp_path / "ema.pt"), "--distillation", "0.5"]
+    assert main(command(pairs, tmp_path, "--steps", "1", *taught, "--resume")) == 2
+    assert "the run began with distillation 0.0, found 0.5" in capsys.readouterr().err
     assert main(command(pairs, tmp_path, "--steps", "1", "--save-every", "7", "--resume")) == 0
 
 
