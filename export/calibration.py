@@ -1,6 +1,6 @@
 """Calibration: ranges and means of a network's values on images, measured in wide integers, equal on every machine.
 
-In: a Network and images (by default the rainy photo that ships with the documentation). Out: the integer network.
+In: a Network and images (by default the rainy photo that ships). Out: the integer network.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import esdnet
 from esdnet.errors import UserError
 from esdnet.images import list_images, load_image
 from export.bias_correction import correct_biases
@@ -24,7 +25,7 @@ from export.lava_dl_rules import check_loihi_limits
 from export.network import Array, Network
 from export.quantize import quantize
 
-DEFAULT_IMAGE = Path(__file__).resolve().parents[1] / "docs" / "sample" / "rainy.png"
+DEFAULT_IMAGE = Path(esdnet.__file__).parent / "sample" / "rainy.png"
 
 
 def load_pixels(path: Path, multiple: int) -> NDArray[np.uint8]:
