@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esdnet.command_line import program_name
 from esdnet.device import DEVICES, choose_device
 from esdnet.errors import UserError, report_user_errors
 from esdnet.images import from_tensor, list_images, load_image, save_image, to_tensor
@@ -25,7 +26,7 @@ OVERLAP = 8  # of neighbouring tiles, in pixels, as in the authors' evaluation
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags of the command."""
-    parser = argparse.ArgumentParser(prog="python -m esdnet.derain", description="Take the rain out of images.")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Take the rain out of images.")
     parser.add_argument("input", type=Path, help="an image, or a folder of images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="a .png file, or a folder")
     add_network_flags(parser)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from esdnet.command_line import program_name
 from esdnet.data import LAYOUTS, Pair, PairedFolder
 from esdnet.derain import add_network_flags, derain, open_network
 from esdnet.errors import UserError, report_user_errors
@@ -33,7 +34,7 @@ METAQA_NOTE = "MetaQA, the paper's other score without targets, is not run: it n
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags of the command."""
-    parser = argparse.ArgumentParser(prog="python -m esdnet.evaluate", description="Score a checkpoint on a data set.")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Score a checkpoint on a data set.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--layout", choices=LAYOUTS, default="paired", help="default: paired (input/ and target/)")
     add_network_flags(parser)

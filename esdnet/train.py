@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esdnet.command_line import program_name, require_extra
 from esdnet.config import PRESETS, preset, spike_driven
 from esdnet.device import DEVICES, choose_device
 from esdnet.errors import UserError, report_user_errors
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags; the defaults are those of TrainingConfig."""
-    parser = argparse.ArgumentParser(prog="python -m esdnet.train", description="Train an ESDNet.")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Train an ESDNet.")
     parser.add_argument("--preset", help=f"the architecture: {', '.join(PRESETS)} (default: that of --init)")
     parser.add_argument("--data", default="synthetic", help="'synthetic', or a folder of pairs (default: synthetic)")
     parser.add_argument("--photos", type=Path, help="clean photos for synthetic rain")
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Build everything that the flags name and train to the end."""
+    require_extra("train", "training")
     import torch
 
     from esdnet.checkpoint import load_checkpoint

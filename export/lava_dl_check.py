@@ -22,7 +22,8 @@ if __name__ == "__main__":  # run as a script by `check_segments`: the repositor
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet.errors import UserError
+from esdnet.command_line import require_extra
+from esdnet.errors import NotInstalled, UserError
 
 Spikes = NDArray[np.bool_]
 
@@ -38,10 +39,19 @@ class Comparison:
     first: str = ""
 
 
+def check_available() -> None:
+    """NotInstalled, in one line, where netx cannot run: on another Python, or without Lava-DL."""
+    if sys.version_info[:2] != (3, 10):
+        found = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise NotInstalled(
+            f"netx runs on Python 3.10 only, found {found}; to_lava_dl --no-check writes the files without running them"
+        )
+    require_extra("lava", "netx")
+
+
 def check_segments(recorded: Mapping[Path, tuple[Spikes, Spikes]]) -> dict[Path, Comparison]:
     """Run each netx file on the spikes recorded before it, bool (T, C, H, W), and compare with those after it."""
-    if sys.version_info[:2] != (3, 10):
-        raise UserError("netx runs on Python 3.10 only; add --no-check to write the files without running them")
+    check_available()
     with tempfile.TemporaryDirectory(prefix="esdnet-netx-") as folder:
         job, report = Path(folder) / "job.npz", Path(folder) / "report.json"
         arrays = {}

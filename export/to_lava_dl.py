@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.command_line import program_name
 from esdnet.errors import CheckFailed, report_user_errors
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="to_lava_dl.py", description="Export a trained ESDNet to Lava-DL's netx.")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to Lava-DL's netx.")
     parser.add_argument("checkpoint", type=Path, help="checkpoint to export (.pt)")
     parser.add_argument("-o", "--output", type=Path, help="default: <stem of the checkpoint>_lava_dl/")
     parser.add_argument(
@@ -50,6 +51,7 @@ def _export(args: argparse.Namespace) -> int:
     from esdnet.checkpoint import load_checkpoint
     from esdnet.writing import check_replaceable, written_beside
     from export.calibration import centre_pixels
+    from export.lava_dl_check import check_available
     from export.lava_dl_folder import is_export
     from export.loihi_fit import fit_table, load_limits
     from export.lower import lower
@@ -58,6 +60,8 @@ def _export(args: argparse.Namespace) -> int:
     target = args.output or Path(f"{args.checkpoint.stem}_lava_dl")
     check_replaceable(target, "a Lava-DL export", is_export)
     limits = load_limits(args.target) if args.target else None
+    if not args.no_check:
+        check_available()
     network = lower(load_checkpoint(args.checkpoint), args.checkpoint.stem)
     height, width = args.input_size
     infer_shapes(network, height, width)  # a size that the network cannot take is found at once

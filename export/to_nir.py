@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.command_line import program_name
 from esdnet.errors import CheckFailed, UserError, report_user_errors
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="to_nir.py", description="Export a trained ESDNet to NIR and check it.")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to NIR and check it.")
     parser.add_argument("checkpoint", type=Path, help="checkpoint to export (.pt)")
     parser.add_argument(
         "-o", "--output", type=Path, help="default: <stem of the checkpoint>_nir/, or .nir with --single-file"

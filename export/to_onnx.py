@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.command_line import program_name, require_extra
 from esdnet.errors import CheckFailed, report_user_errors
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ CHECK_SIZES = ((32, 48), (45, 30), (64, 64))  # height, width; one that the netw
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="to_onnx.py", description="Export a trained ESDNet to ONNX and check it.")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to ONNX and check it.")
     parser.add_argument("checkpoint", type=Path, help="checkpoint to export (.pt)")
     parser.add_argument("-o", "--output", type=Path, help="default: <stem of the checkpoint>.onnx")
     parser.add_argument(
@@ -40,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 def _export(args: argparse.Namespace) -> int:
     from esdnet.writing import check_writable, written_beside
 
+    require_extra("onnx", "the ONNX export")
     target = args.output or Path(f"{args.checkpoint.stem}.onnx")
     check_writable("-o", target)
     from esdnet.checkpoint import load_checkpoint

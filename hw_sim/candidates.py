@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from esdnet.command_line import require_extra
 from esdnet.lif import LIF
 from esdnet.model import ESDNet
 from export.agreement import Values, on_given_inputs
@@ -88,6 +89,7 @@ def _run_nir(subject: Subject) -> Result:
 
 def _onnx(precision: FloatPrecision) -> Candidate:
     def run(subject: Subject) -> Result:
+        require_extra("onnx", "ONNX Runtime")
         from export.onnx_format import to_model
         from export.onnx_run import run_image
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.command_line import program_name, require_extra
 from esdnet.device import DEVICES
 from esdnet.errors import UserError, report_user_errors
 
@@ -32,7 +33,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options. By default: bundled checkpoint, simulator, float32, whole image, prices 'paper'."""
-    parser = argparse.ArgumentParser(prog="energy.py", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog=program_name(), description="Derain an image on a simulated chip, count every operation, price it."
+    )
     parser.add_argument("--image", type=Path, required=True, help="an image, or a folder of images")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", type=Path, help="default: the checkpoint that ships, small_released.pt")
@@ -142,6 +145,8 @@ def _check_outputs(args: argparse.Namespace, folder: bool) -> None:
 
     if folder and (args.html or args.plots):
         raise UserError("--html and --plots show one image; give --image a file, or use --json for a folder")
+    if args.html or args.plots:
+        require_extra("report", "--html or --plots")
     for option, path, is_folder in (
         ("--json", args.json, False),
         ("--html", args.html, False),

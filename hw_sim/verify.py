@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.command_line import program_name
 from esdnet.device import DEVICES
 from esdnet.errors import UserError, report_user_errors
 
@@ -38,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options. By default: the checkpoint that ships, the middle 64x64 pixels, torch on a GPU if any."""
-    parser = argparse.ArgumentParser(prog="verify.py", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog=program_name(), description="Hold every backend against torch, spike for spike."
+    )
     parser.add_argument("--image", type=Path, required=True, help="an image; its middle is run")
     parser.add_argument("--checkpoint", type=Path, help="default: the checkpoint that ships, small_released.pt")
     parser.add_argument("--crop", type=int, default=64, help="side of that middle, a multiple of 4; 0: the whole image")
