@@ -44,7 +44,7 @@ def test_help_names_the_installed_command_and_imports_nothing_heavy(script, tmp_
 
 
 @pytest.mark.parametrize(
-    "called", ["-m esdnet.train", "-m esdnet.derain", "-m esdnet.evaluate", "-m hw_sim.energy", "-m export.to_nir",
+    "called", ["-m esdnet.train", "-m esdnet.derain", "-m esdnet.evaluate", "-m hw_sim.energy",
                "hw_sim/energy.py", "hw_sim/verify.py", "export/to_nir.py", "export/to_onnx.py", "export/to_lava_dl.py"]
 )  # fmt: skip
 def test_help_names_the_command_as_it_was_called_in_a_checkout(called):

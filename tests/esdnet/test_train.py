@@ -209,11 +209,6 @@ def test_a_full_disk_is_one_line(name: str, pairs: Path, tmp_path: Path, capsys)
     assert "Traceback" not in error
 
 
-def test_help_needs_no_torch() -> None:
-    program = "import sys, esdnet.train as t; t.build_parser().format_help(); sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=ROOT)
-
-
 TWO_PROCESSES = """
 import hashlib, sys
 from pathlib import Path

@@ -150,13 +150,6 @@ def test_the_pricing_command_takes_an_export(checkpoint, network, tmp_path, sing
         assert reports[0][key] == reports[1][key]
 
 
-def test_help_imports_no_torch():
-    code = "import sys; sys.argv=['to_nir.py','--help']; import export.to_nir as t\ntry: t.main(['--help'])\n"
-    code += "except SystemExit: pass\nprint('torch' in sys.modules, 'nir' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False False"
-
-
 # --- mistakes of the user: one line, status 2, nothing left -----------------------------------------------------------
 
 

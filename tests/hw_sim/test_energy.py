@@ -233,14 +233,3 @@ def test_the_command_runs_as_a_script_from_anywhere(files):
     done = subprocess.run(command, cwd=files, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "Layer by layer" in done.stdout
-
-
-def test_help_answers_without_loading_torch(files):
-    code = (
-        "import sys; from hw_sim.energy import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.rstrip().endswith("False")
