@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from esdnet.errors import NotInstalled
+from esdnet.errors import UserError
 
 PACKAGE = "esdnet-deploy"
 EXTRAS = {  # extra of pyproject.toml -> the modules that it brings
@@ -30,12 +30,10 @@ def program_name() -> str:
 
 
 def require_extra(extra: str, what: str) -> None:
-    """NotInstalled, with the command that installs it, unless all modules of an extra are there; imports none."""
+    """UserError, with the command that installs it, unless all modules of an extra are there; imports none."""
     missing = [name for name in EXTRAS[extra] if not _is_installed(name)]
     if missing:
-        raise NotInstalled(
-            f"{what} needs {' and '.join(missing)}, not installed here: pip install '{PACKAGE}[{extra}]'"
-        )
+        raise UserError(f"{what} needs {' and '.join(missing)}, not installed here: pip install '{PACKAGE}[{extra}]'")
 
 
 def _is_installed(module: str) -> bool:

@@ -14,10 +14,6 @@ class UserError(Exception):
     """A mistake in what the user gave: the message is one line that says what was found, expected, and what to do."""
 
 
-class NotInstalled(UserError):
-    """Software that what the user asked for needs is not there: the message says how to install it."""
-
-
 def report_user_errors(run: Callable[[], int]) -> int:
     """Run a command body and return its exit status.
 

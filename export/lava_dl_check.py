@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet.command_line import require_extra
-from esdnet.errors import NotInstalled, UserError
+from esdnet.errors import UserError
 
 Spikes = NDArray[np.bool_]
 
@@ -40,10 +40,10 @@ class Comparison:
 
 
 def check_available() -> None:
-    """NotInstalled, in one line, where netx cannot run: on another Python, or without Lava-DL."""
+    """UserError, in one line, where netx cannot run: on another Python, or without Lava-DL."""
     if sys.version_info[:2] != (3, 10):
         found = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise NotInstalled(
+        raise UserError(
             f"netx runs on Python 3.10 only, found {found}; to_lava_dl --no-check writes the files without running them"
         )
     require_extra("lava", "netx")

@@ -12,7 +12,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import IO, Any
 
-from esdnet.errors import NotInstalled, UserError
+from esdnet.errors import UserError
 
 END_S = 5.0  # how long the engine may take to end its processes before it is killed itself
 POLL_S = 0.2  # how often a waiting host looks whether the engine is still there
@@ -23,17 +23,17 @@ class LavaError(RuntimeError):
 
 
 def check_available() -> None:
-    """NotInstalled, in one line, if this Python cannot run Lava."""
+    """UserError in one line if this Python cannot run Lava."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     if sys.platform != "linux":
-        raise NotInstalled(f"Lava: this backend runs on Linux, found {sys.platform}; use --backend simulator")
+        raise UserError(f"Lava: this backend runs on Linux, found {sys.platform}; use --backend simulator")
     if sys.version_info >= (3, 11):
-        raise NotInstalled(
+        raise UserError(
             f"Lava: lava-nc 0.10.0 runs on Python 3.10, found {version}; make an environment with"
             " Python 3.10 and `pip install 'esdnet-deploy[lava]'` there, or use --backend simulator"
         )
     if find_spec("lava") is None:
-        raise NotInstalled(
+        raise UserError(
             "Lava: lava-nc is not installed; `pip install 'esdnet-deploy[lava]'`, or use --backend simulator"
         )
 

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from esdnet.checkpoint import save_checkpoint
 from esdnet.command_line import EXTRAS, PACKAGE, require_extra
-from esdnet.errors import NotInstalled
+from esdnet.errors import UserError
 from esdnet.images import save_image
 from tests.distribution.conftest import ROOT
 from tests.distribution.test_wheel import PROJECT
@@ -86,7 +86,7 @@ def test_an_extra_is_missed_module_by_module(extra, monkeypatch):
         with monkeypatch.context() as changed:
             changed.setitem(sys.modules, name, None)  # as Python sees a module that is not installed
             expected = rf"^it needs .*{re.escape(name)}.*, not installed here: pip install 'esdnet-deploy\[{extra}\]'$"
-            with pytest.raises(NotInstalled, match=expected):
+            with pytest.raises(UserError, match=expected):
                 require_extra(extra, "it")
 
 
