@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.frames import output_of
 from export.integer_convolution import convolve
 from export.integer_network import (
     CURRENT_LIMIT,
@@ -53,7 +54,7 @@ Observe = Callable[[Operation, Sequence[Tensor], Tensor], None]
 def run_integer(
     network: IntegerNetwork, pixels: NDArray[np.uint8], observe: Observe | None = None, device: str = "cpu"
 ) -> NDArray[np.uint8]:
-    """The derained image of pixels uint8 (C, H, W), whose sides `size_multiple` divides.
+    """The derained image of pixels uint8 (C, H, W), whose sides `size_multiple` divides; (T, C, H, W) if it is several.
 
     `observe` is called for every node with its operation, its input values and its value.
     """
@@ -74,7 +75,7 @@ def run_integer(
                 readers[name] -= 1
                 if not readers[name]:
                     del values[name]
-        return values[network.network.output.name][0].to("cpu", torch.uint8).numpy()
+        return output_of(values[network.network.output.name]).to("cpu", torch.uint8).numpy()
 
 
 def _check_pixels(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
