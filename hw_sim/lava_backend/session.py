@@ -87,8 +87,11 @@ class LavaSession:
             self._ask(("flush", None))
             yield from map(self._result, finished)
             yield from map(self._result, self._work())
-        except BaseException:  # a bad image, or a caller who wants no more: the network must be empty for the next
+        except (Exception, GeneratorExit):  # a bad image, or a caller who wants no more: it must be empty for the next
             self._drain()
+            raise
+        except KeyboardInterrupt:
+            self.close()
             raise
 
     def membrane(self, neuron: str) -> NDArray[np.floating[Any]]:
