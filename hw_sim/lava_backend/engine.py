@@ -93,6 +93,8 @@ class Engine:
                     name, actor = sentinels[sentinel]
                     if trace := _trace(actor):
                         self.fail(name, trace)
+        except BaseException:
+            traceback.print_exc()  # the session shows what was printed
         finally:
             os._exit(0)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esdnet.errors import UserError
+from esdnet.errors import UserError, report_user_errors
 from export.network import Affine
 from hw_sim import simulator
 from hw_sim.lava_backend import LavaError, LavaSession
+from hw_sim.lava_backend.host import ProcessOutput
 from hw_sim.result import compare
 from tests.hw_sim.lava_networks import Dying, Raising, Sleeping, every_kind, image, relay
 
@@ -81,6 +82,14 @@ def test_two_runs_at_once_and_the_failure_of_one():
         assert compare(expected, healthy.run(pixels)).equal_spikes
         assert not named_segments(engine_of(healthy))
     assert not processes(engine_of(healthy))
+
+
+def test_a_failure_inside_lava_is_one_line_of_a_command(capsys):
+    def fail() -> int:
+        raise LavaError("Lava process broken failed: ValueError: the cause") from ProcessOutput("Traceback\n ...")
+
+    assert report_user_errors(fail) == 1
+    assert capsys.readouterr().err == "error: Lava process broken failed: ValueError: the cause\n"
 
 
 @pytest.mark.slow
