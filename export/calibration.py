@@ -40,7 +40,7 @@ def calibration_images(folder: Path | None, multiple: int) -> list[NDArray[np.ui
     if folder is None:
         return [load_pixels(DEFAULT_IMAGE, multiple)]
     if not folder.is_dir():
-        raise UserError(f"--calibration {folder}: expected a folder of rainy images")
+        raise UserError(f"--calibration {folder}: expected a folder of rainy images; without it one that ships is used")
     return [load_pixels(path, multiple) for path in list_images(folder)]
 
 
@@ -73,7 +73,7 @@ def measure(network: Network, images: Sequence[NDArray[np.uint8]]) -> Calibratio
     Measured on the network with quantised weights and 28-bit values, so that they are the same on every machine.
     """
     if not images:
-        raise UserError(f"{network.name}: no calibration images")
+        raise UserError(f"{network.name}: no calibration images; give at least one")
     wide = quantize(network, None)
     ranges = {operation.name: 0.0 for operation in wide.operations}
     sums: dict[str, NDArray[np.int64]] = {}

@@ -22,6 +22,7 @@ from nir.serialization import hdf2dict
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.frames import check_image, output_of
 from export.network import (
     AXES,
     Activation,
@@ -57,7 +58,9 @@ class _Run:
 
 
 def run_export(export: Export, network: Network, image: Array, see: See) -> Array:
-    """The output (3, H, W) for one image of the export's size; `see` gets each LIF's name and spikes (T, C, H, W).
+    """The output, (C, H, W) or all frames (T, C, H, W), for one image of the export's size, floats in [0, 1].
+
+    `see` gets each LIF's name and spikes (T, C, H, W).
 
     `network` is the one that the export holds: host operations are its nodes, convolutions and neurons come from the
     graphs.
@@ -65,11 +68,12 @@ def run_export(export: Export, network: Network, image: Array, see: See) -> Arra
     expected = tuple(export.manifest["input_shape"][1:])
     if image.shape != expected:
         raise NetworkError(f"{export.path}: image of shape {image.shape}, the export is for {expected}")
+    check_image(network, image)
     run = _Run(export.manifest["dt"], network.steps, see)
     given = {network.input.name: torch.from_numpy(np.ascontiguousarray(image, np.float64)).unsqueeze(0)}
     with torch.inference_mode():
         execute = _run_file if export.single_file else _run_folder
-        return np.asarray(execute(run, export, network, given)[0].numpy())
+        return np.asarray(output_of(execute(run, export, network, given)).numpy())
 
 
 def run_graph(graph: nir.NIRGraph, stream: Tensor, dt_s: float, see: See) -> Tensor:

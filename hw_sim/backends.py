@@ -66,8 +66,8 @@ def load_source(checkpoint: Path | None, network: Path | None) -> Source:
 
         if is_export(network):
             integer = read_integer(network)
-            return Source(str(network), integer.network, None, integer)
-        return Source(str(network), read_network(network), None)
+            return _giving_an_image(Source(str(network), integer.network, None, integer))
+        return _giving_an_image(Source(str(network), read_network(network), None))
     from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
     from export.lower import lower
 
@@ -75,6 +75,22 @@ def load_source(checkpoint: Path | None, network: Path | None) -> Source:
     model = load_checkpoint(path)
     label = f"{path.name} (the checkpoint that ships)" if checkpoint is None else str(path)
     return Source(label, lower(model, path.stem), model)
+
+
+def _giving_an_image(source: Source) -> Source:
+    """UserError for a network whose output is not one image like its input: there is nothing to save or to tile."""
+    from export.network import infer_shapes
+
+    network = source.network
+    side = 8 * network.size_multiple
+    shapes = infer_shapes(network, side, side)
+    taken, given = shapes[network.input.name], shapes[network.output.name]
+    if given != taken:
+        raise UserError(
+            f"{source.label}: makes {given} (frames, channels, height, width) of an image {taken}, expected an image of"
+            " the same size; run it in Python with hw_sim.simulator"
+        )
+    return source
 
 
 class Backend:
