@@ -2,6 +2,7 @@
 
 In: an export and an image (3, H, W). Out: the output image and, one neuron at a time, the spikes of every LIF. It reads
 files only, and shares no code with the torch model or the simulator: what it computes is what the files say.
+Where every LIF has one set of parameters per channel, images of other sizes than the export's run as well.
 """
 
 from __future__ import annotations
@@ -39,33 +40,36 @@ from export.network import (
     Reduce,
     Repeat,
     Resize,
+    infer_shapes,
 )
 from export.nir_format import Export
 from export.nir_graph import EXTENSION, input_is_stream
 
 Values = dict[str, Tensor]
-See = Callable[[str, NDArray[np.bool_]], object]
+See = Callable[[str, NDArray[np.bool_]], NDArray[np.bool_] | None]
 
 
 @dataclass
 class _Run:
-    """One image on its way: seconds per step, number of steps, and who sees the spikes."""
+    """One image on its way: seconds per step, number of steps, who sees the spikes; see `run_export` for the rest."""
 
     dt_s: float
     steps: int
     see: See
+    other_form: Counter[str] | None = None
 
 
-def run_export(export: Export, network: Network, image: Array, see: See) -> Array:
-    """The output (3, H, W) for one image of the export's size; `see` gets each LIF's name and spikes (T, C, H, W).
+def run_export(
+    export: Export, network: Network, image: Array, see: See, other_form: Counter[str] | None = None
+) -> Array:
+    """The output (3, H, W) for one image; `see` gets each LIF's name and spikes, bool (T, C, H, W).
 
-    `network` is the one that the export holds: host operations are its nodes, convolutions and neurons come from the
-    graphs.
+    Spikes that `see` returns, if it does, are handed on in the place of the LIF's own. `network` is the one that the
+    export holds: host operations are its nodes, convolutions and neurons come from the graphs. `other_form` counts, by
+    LIF, the spikes that `relaxed` fires otherwise from the same currents.
     """
-    expected = tuple(export.manifest["input_shape"][1:])
-    if image.shape != expected:
-        raise NetworkError(f"{export.path}: image of shape {image.shape}, the export is for {expected}")
-    run = _Run(export.manifest["dt"], network.steps, see)
+    infer_shapes(network, *image.shape[1:])  # a size that the network cannot take
+    run = _Run(export.manifest["dt"], network.steps, see, other_form)
     given = {network.input.name: torch.from_numpy(np.ascontiguousarray(image, np.float64)).unsqueeze(0)}
     with torch.inference_mode():
         execute = _run_file if export.single_file else _run_folder
@@ -175,19 +179,36 @@ def _(node: nir.Conv2d, inputs: Sequence[Tensor], run: _Run, name: str) -> Tenso
 
 @run_node.register
 def _(node: nir.LIF, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    """Forward Euler: v = (1 - dt/tau) v + (dt/tau) (v_leak + r x); a spike where v > v_threshold, which resets v."""
-    leak = run.dt_s / torch.from_numpy(node.tau)
-    decay, gain, rest = 1 - leak, leak * torch.from_numpy(node.r), leak * torch.from_numpy(node.v_leak)
+    """A spike where v > v_threshold, which resets v."""
     threshold, reset = torch.from_numpy(node.v_threshold), torch.from_numpy(node.v_reset)
-    membrane = torch.zeros_like(inputs[0][0])
-    spikes = torch.empty(inputs[0].shape, dtype=torch.bool)
-    for step in range(len(spikes)):
+    if threshold.shape[1:] not in ((1, 1), inputs[0].shape[2:]):
+        found = "x".join(map(str, inputs[0].shape[2:]))
+        raise NetworkError(f"NIR: {name}: its parameters vary over frames of {tuple(threshold.shape)}, found {found}")
+    forms = [decayed] if run.other_form is None else [decayed, relaxed]
+    membranes = [torch.zeros_like(inputs[0][0])] * len(forms)
+    spikes = torch.empty((len(forms), *inputs[0].shape), dtype=torch.bool)
+    for step in range(len(inputs[0])):
         current = sum_of([stream[step] for stream in inputs])
-        membrane.mul_(decay).add_(rest).add_(gain * current)
-        torch.gt(membrane, threshold, out=spikes[step])
-        membrane = torch.where(spikes[step], reset, membrane)
-    run.see(name, spikes.numpy())
-    return spikes.double()
+        for index, form in enumerate(forms):
+            v = form(node, membranes[index], current, run.dt_s)
+            torch.gt(v, threshold, out=spikes[index, step])
+            membranes[index] = torch.where(spikes[index, step], reset, v)
+    if run.other_form is not None:
+        run.other_form[name] += int((spikes[0] != spikes[1]).sum())
+    handed_on = run.see(name, spikes[0].numpy())
+    return (spikes[0] if handed_on is None else torch.from_numpy(handed_on)).double()
+
+
+def decayed(node: nir.LIF, v: Tensor, x: Tensor, dt_s: float) -> Tensor:
+    """A forward Euler step as it decays: v = (1 - dt/tau) v + (dt/tau) (v_leak + r x)."""
+    leak = dt_s / torch.from_numpy(node.tau)
+    return v.mul(1 - leak).add_(leak * torch.from_numpy(node.v_leak)).add_(leak * torch.from_numpy(node.r) * x)
+
+
+def relaxed(node: nir.LIF, v: Tensor, x: Tensor, dt_s: float) -> Tensor:
+    """The same step as it relaxes: v = v + (dt/tau) (v_leak + r x - v). Other roundings, so perhaps other last bits."""
+    leak, rest, gain = dt_s / torch.from_numpy(node.tau), torch.from_numpy(node.v_leak), torch.from_numpy(node.r)
+    return gain.mul(x).add_(rest).sub_(v).mul_(leak).add_(v)
 
 
 def compact(node: object) -> None:
