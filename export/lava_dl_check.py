@@ -39,7 +39,7 @@ class Comparison:
 
 
 def check_segments(recorded: Mapping[Path, tuple[Spikes, Spikes]]) -> dict[Path, Comparison]:
-    """Run each netx file on the spikes recorded before it, bool (images, T, C, H, W), and compare with those after it."""
+    """Run each netx file on the spikes recorded before it, (images, T, C, H, W), and compare with those after it."""
     if sys.version_info[:2] != (3, 10):
         raise UserError("netx runs on Python 3.10 only; add --no-check to write the files without running them")
     with tempfile.TemporaryDirectory(prefix="esdnet-netx-") as folder:

@@ -100,7 +100,9 @@ class _Comparison:
     """An export against what torch found, image by image, layer by layer on the spikes that torch fired."""
 
     def __init__(self, export: Export, network: Network, expected: Any) -> None:
-        self.export, self.network, self.expected, self.label = export, network, expected, ""
+        from export.nir_run import OpenedExport  # torch: only for an export that can be read
+
+        self.opened, self.network, self.expected, self.label = OpenedExport(export, network), network, expected, ""
         self.spikes, self.mismatches, self.at_ties, self.other_form = (Counter[str]() for _ in range(4))
         self.failures: list[str] = []
         self.largest = 0.0
@@ -108,7 +110,6 @@ class _Comparison:
     def run(self, label: str) -> None:
         """One image through the whole export."""
         from export.agreement import FLOAT64_OUTPUT, output_within
-        from export.nir_run import run_export  # torch: only for an export that can be read
 
         self.label, prefix = label, f"{label}/spikes/"
         names = {node.name for node in self.network.neurons}
@@ -117,7 +118,7 @@ class _Comparison:
             self.failures.append(f"{label}: {odd[0]}: a neuron of one side only ({len(odd)} such)")
             return
         wanted = self.expected[f"{label}/output"]
-        output = run_export(self.export, self.network, self.expected[f"{label}/image"], self.see, self.other_form)
+        output = self.opened.run(self.expected[f"{label}/image"], self.see, self.other_form)
         difference = float(np.abs(output - wanted).max())
         self.largest = float(np.fmax(self.largest, difference))
         if not output_within(wanted, output):

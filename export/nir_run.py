@@ -51,7 +51,7 @@ See = Callable[[str, NDArray[np.bool_]], NDArray[np.bool_] | None]
 
 @dataclass
 class _Run:
-    """One image on its way: seconds per step, number of steps, who sees the spikes; see `run_export` for the rest."""
+    """One image on its way: seconds per step, number of steps, and what `OpenedExport.run` is given."""
 
     dt_s: float
     steps: int
@@ -59,74 +59,93 @@ class _Run:
     other_form: Counter[str] | None = None
 
 
-def run_export(
-    export: Export, network: Network, image: Array, see: See, other_form: Counter[str] | None = None
-) -> Array:
-    """The output (3, H, W) for one image; `see` gets each LIF's name and spikes, bool (T, C, H, W).
+def run_export(export: Export, network: Network, image: Array, see: See) -> Array:
+    """One image through an export; see `OpenedExport.run`."""
+    return OpenedExport(export, network).run(image, see)
 
-    Spikes that `see` returns, if it does, are handed on in the place of the LIF's own. `network` is the one that the
-    export holds: host operations are its nodes, convolutions and neurons come from the graphs. `other_form` counts, by
-    LIF, the spikes that `relaxed` fires otherwise from the same currents.
-    """
-    infer_shapes(network, *image.shape[1:])  # a size that the network cannot take
-    run = _Run(export.manifest["dt"], network.steps, see, other_form)
-    given = {network.input.name: torch.from_numpy(np.ascontiguousarray(image, np.float64)).unsqueeze(0)}
-    with torch.inference_mode():
-        execute = _run_file if export.single_file else _run_folder
-        return np.asarray(execute(run, export, network, given)[0].numpy())
+
+class OpenedExport:
+    """An export read once, to run images. `network` is the one that it holds: host operations are its nodes,
+    convolutions and neurons come from the graphs."""
+
+    def __init__(self, export: Export, network: Network) -> None:
+        self.manifest, self.network = export.manifest, network
+        self.graphs: dict[str, nir.NIRGraph] = {}
+        self.nodes: dict[str, nir.NIRNode | Node] = {}
+        self.sources: dict[str, list[str]] = {}
+        if export.single_file:
+            self._read_file(export)
+        for segment in export.segments:
+            self.graphs[segment] = nir.read(export.path / segment)
+            for node in self.graphs[segment].nodes.values():
+                compact(node)
+
+    def _read_file(self, export: Export) -> None:
+        with h5py.File(export.path, "r") as file:
+            for name, group in file["node/nodes"].items():
+                kind = group["type"][()].decode()
+                self.sources[name] = [source.decode() for source in group["inputs"][()]] if "inputs" in group else []
+                extension = kind.startswith(EXTENSION)
+                self.nodes[name] = self.network[name] if extension else nir.dict2NIRNode(hdf2dict(group))
+                compact(self.nodes[name])
+            for source, reader in file["node/edges"][()]:
+                if not isinstance(self.nodes[reader.decode()], Node):
+                    self.sources[reader.decode()].append(source.decode())
+
+    def run(self, image: Array, see: See, other_form: Counter[str] | None = None) -> Array:
+        """The output (3, H, W) for one image; `see` gets each LIF's name and spikes, bool (T, C, H, W).
+
+        Spikes that `see` returns, if it does, are handed on in the place of the LIF's own. `other_form` counts, by LIF,
+        the spikes that `relaxed` fires otherwise from the same currents.
+        """
+        infer_shapes(self.network, *image.shape[1:])  # NetworkError for a size that the network cannot take
+        run = _Run(self.manifest["dt"], self.network.steps, see, other_form)
+        given = {self.network.input.name: torch.from_numpy(np.ascontiguousarray(image, np.float64)).unsqueeze(0)}
+        with torch.inference_mode():
+            execute = self._run_file if self.nodes else self._run_folder
+            return np.asarray(execute(run, given)[0].numpy())
+
+    def _run_folder(self, run: _Run, given: Values) -> Tensor:
+        network, values, steps = self.network, dict(given), self.manifest["steps"]
+        uses = Counter(name for step in steps for name in step["inputs"])
+        for step in steps:
+            uses.subtract(step["inputs"])
+            taken = {name: values[name] if uses[name] else values.pop(name) for name in step["inputs"]}
+            if "segment" in step:
+                stream = torch.cat([taken.pop(name) for name in step["inputs"]], dim=1)
+                joined = _run_graph(run, self.graphs[step["segment"]], stream)
+                channels = [self.manifest["shapes"][name][1] for name in step["outputs"]]
+                parts = torch.split(joined, channels, dim=1)  # copied, so that each can go when its last reader has it
+                values.update((name, part.clone()) for name, part in zip(step["outputs"], parts, strict=True))
+                del stream, joined, parts
+            else:
+                nodes = {name: network[name] for name in step["nodes"]}
+                sources = {name: node.inputs for name, node in nodes.items()}
+                wanted = [*step["outputs"], *(nodes.keys() & {network.output.name})]
+                taken.update((name, values[name]) for name in nodes.keys() & values.keys())
+                values.update(_evaluate(run, nodes, sources, taken, wanted))
+        return values[network.output.name]
+
+    def _run_file(self, run: _Run, given: Values) -> Tensor:
+        if input_is_stream(self.network):
+            given = {name: frame.expand(run.steps, -1, -1, -1) for name, frame in given.items()}
+        end = self.network.output.name
+        return _evaluate(run, self.nodes, self.sources, given, [end])[end]
 
 
 def run_graph(graph: nir.NIRGraph, stream: Tensor, dt_s: float, see: See) -> Tensor:
     """A stock graph with one Input and one Output on a stream (T, C, H, W): its output stream."""
-    run = _Run(dt_s, len(stream), see)
-    (start,), (end,) = graph.inputs, graph.outputs
     for node in graph.nodes.values():
         compact(node)
+    return _run_graph(_Run(dt_s, len(stream), see), graph, stream)
+
+
+def _run_graph(run: _Run, graph: nir.NIRGraph, stream: Tensor) -> Tensor:
+    (start,), (end,) = graph.inputs, graph.outputs
     sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, reader in graph.edges:
         sources[reader].append(source)
     return _evaluate(run, graph.nodes, sources, {start: stream}, [end])[end]
-
-
-def _run_folder(run: _Run, export: Export, network: Network, given: Values) -> Tensor:
-    values = dict(given)
-    steps = export.manifest["steps"]
-    uses = Counter(name for step in steps for name in step["inputs"])
-    for step in steps:
-        uses.subtract(step["inputs"])
-        taken = {name: values[name] if uses[name] else values.pop(name) for name in step["inputs"]}
-        if "segment" in step:
-            stream = torch.cat([taken.pop(name) for name in step["inputs"]], dim=1)
-            joined = run_graph(nir.read(export.path / step["segment"]), stream, run.dt_s, run.see)
-            channels = [export.manifest["shapes"][name][1] for name in step["outputs"]]
-            parts = torch.split(joined, channels, dim=1)  # copied, so that each can go when its last reader has it
-            values.update((name, part.clone()) for name, part in zip(step["outputs"], parts, strict=True))
-            del stream, joined, parts
-        else:
-            nodes = {name: network[name] for name in step["nodes"]}
-            sources = {name: node.inputs for name, node in nodes.items()}
-            wanted = [*step["outputs"], *(nodes.keys() & {network.output.name})]
-            taken.update((name, values[name]) for name in nodes.keys() & values.keys())
-            values.update(_evaluate(run, nodes, sources, taken, wanted))
-    return values[network.output.name]
-
-
-def _run_file(run: _Run, export: Export, network: Network, given: Values) -> Tensor:
-    nodes: dict[str, nir.NIRNode | Node] = {}
-    sources: dict[str, list[str]] = {}
-    with h5py.File(export.path, "r") as file:
-        for name, group in file["node/nodes"].items():
-            kind = group["type"][()].decode()
-            sources[name] = [source.decode() for source in group["inputs"][()]] if "inputs" in group else []
-            nodes[name] = network[name] if kind.startswith(EXTENSION) else nir.dict2NIRNode(hdf2dict(group))
-            compact(nodes[name])
-        for source, reader in file["node/edges"][()]:
-            if not isinstance(nodes[reader.decode()], Node):
-                sources[reader.decode()].append(source.decode())
-    if input_is_stream(network):
-        given = {name: frame.expand(run.steps, -1, -1, -1) for name, frame in given.items()}
-    end = network.output.name
-    return _evaluate(run, nodes, sources, given, [end])[end]
 
 
 def _evaluate(
