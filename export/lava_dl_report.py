@@ -60,6 +60,18 @@ def record(network: Network, integer: IntegerNetwork, pixels: NDArray[np.uint8])
     return Recording(spikes, acs, layer_losses(network, integer, pixels), inside)
 
 
+def spikes_of(integer: IntegerNetwork, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
+    """The spikes (T, C, H, W) of every value that carries spikes, for one image."""
+    found: dict[str, NDArray[np.bool_]] = {}
+
+    def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
+        if value.dtype is torch.bool:
+            found[operation.name] = value.numpy()
+
+    run_integer(integer, pixels, observe)
+    return found
+
+
 def _accumulations(operation: IntegerConv | IntegerLinear, spikes: Tensor) -> int:
     """Every input spike times the weights that it meets: the sums of the same layer with all weights 1."""
     return int(layer_sums(operation.node, spikes.double(), np.ones(operation.weight.shape)).sum())

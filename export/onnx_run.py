@@ -12,10 +12,10 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from export.agreement import Values
 from export.frames import check_image, output_of
 from export.network import Network
 from export.onnx_format import GIVEN, exposed, opened
+from export.witness import Values
 
 Floats = NDArray[np.floating[Any]]
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from export.integer_network import IntegerNetwork
     from export.lava_dl_format import Segment
     from export.lava_dl_report import Recording
     from export.network import Network
@@ -97,21 +98,32 @@ def _write_and_check(
     segments = write_folder(folder, integer, height, width, noted)
     if integer_digest(read_integer(folder)) != integer_digest(integer):
         return recording, "the network read back is not the one written"
-    failure = "" if args.no_check else _run_segments(folder, segments, recording)
+    failure = "" if args.no_check else _run_segments(folder, segments, recording, integer, (height, width))
     print(acs_line(recording))
     print(headroom_line(integer))
     print(loss_table(recording))
     return recording, failure
 
 
-def _run_segments(folder: Path, segments: dict[str, Segment], recording: Recording) -> str:
-    """Print how every netx file fared on Lava; returns what failed."""
-    from export.lava_dl_check import check_segments
-    from export.lava_dl_report import check_table
+def _run_segments(
+    folder: Path, segments: dict[str, Segment], recording: Recording, integer: IntegerNetwork, size: tuple[int, int]
+) -> str:
+    """Print how every netx file fared on Lava, with the image that was recorded and then plain ones and noise, of
+    (height, width); returns what failed."""
+    import numpy as np
 
-    print(f"running {len(segments)} netx files on Lava ...", file=sys.stderr)
-    spikes = recording.spikes
-    given = {folder / name: (spikes[segment.source], spikes[segment.target]) for name, segment in segments.items()}
+    from export.check_images import plain_images
+    from export.integer_run import to_pixels
+    from export.lava_dl_check import check_segments
+    from export.lava_dl_report import check_table, spikes_of
+
+    runs = [recording.spikes, *(spikes_of(integer, to_pixels(image)) for image in plain_images(*size).values())]
+    print(f"running {len(segments)} netx files on Lava, {len(runs)} images ...", file=sys.stderr)
+
+    def fired(name: str) -> NDArray[np.bool_]:
+        return np.stack([spikes[name] for spikes in runs])
+
+    given = {folder / name: (fired(segment.source), fired(segment.target)) for name, segment in segments.items()}
     rows = {path.name: found for path, found in check_segments(given).items()}
     print(check_table(segments, rows))
     wrong = [(name, row) for name, row in rows.items() if row.mismatches]

@@ -44,6 +44,7 @@ def _export(args: argparse.Namespace) -> int:
     from esdnet.checkpoint import load_checkpoint
     from esdnet.writing import check_replaceable, written_beside
     from export.nir_format import is_export
+    from export.nir_report import warnings
 
     stem = args.checkpoint.stem
     target = args.output or Path(f"{stem}.nir" if args.single_file else f"{stem}_nir")
@@ -51,9 +52,11 @@ def _export(args: argparse.Namespace) -> int:
     model = load_checkpoint(args.checkpoint)
     network = checked_network(model, *args.input_size)
     with written_beside(target) as beside:
-        failures = _write_and_check(model, network, args, beside)
-        if failures:
-            raise CheckFailed(f"{failures[0]} ({len(failures)} failures)")
+        report = _write_and_check(model, network, args, beside)
+        if report.failures:
+            raise CheckFailed(f"{report.failures[0]} ({len(report.failures)} failures)")
+        for line in warnings(network, report):
+            print(f"note: {line}", file=sys.stderr)
     print(f"wrote {target} ({_size(target) / 1e6:.1f} MB), for images of {args.input_size[0]}x{args.input_size[1]}")
     return 0
 
@@ -73,18 +76,20 @@ def checked_network(model: Any, height: int, width: int) -> Network:
     return network
 
 
-def _write_and_check(model: Any, network: Network, args: argparse.Namespace, path: Path) -> list[str]:
-    from export.nir_check import check_export, sample_image
+def _write_and_check(model: Any, network: Network, args: argparse.Namespace, path: Path) -> CheckReport:
+    from export.check_images import sample_image, small_images
+    from export.nir_check import check_export
     from export.nir_report import table
     from export.nir_write import write_file, write_folder
 
     height, width = args.input_size
     print(f"writing {len(network.nodes)} operations for {height}x{width} ...", file=sys.stderr)
     manifest = (write_file if args.single_file else write_folder)(network, height, width, path)
-    print(f"checking: {network.steps} steps in a fresh interpreter, float64 ...", file=sys.stderr)
-    report: CheckReport = check_export(path, model, network, sample_image(height, width))
+    images = {"sample": sample_image(height, width), **small_images(network)}
+    print(f"checking: {len(images)} images in a fresh interpreter, float64 ...", file=sys.stderr)
+    report = check_export(path, model, network, images)
     print(table(model, network, manifest, report))
-    return report.failures
+    return report
 
 
 def _size(path: Path) -> int:
