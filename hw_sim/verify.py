@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's options. By default: the checkpoint that ships, the middle 64x64 pixels, torch on a GPU if any."""
     parser = argparse.ArgumentParser(prog="verify.py", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--image", type=Path, required=True, help="an image; its middle is run")
-    parser.add_argument("--checkpoint", type=Path, help="default: the checkpoint that ships, small_released.pt")
+    parser.add_argument("--checkpoint", metavar="FILE|NAME", help="default: the bundled small_released")
     parser.add_argument("--crop", type=int, default=64, help="side of that middle, a multiple of 4; 0: the whole image")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where torch runs, and the simulator too")
     record = parser.add_mutually_exclusive_group()
