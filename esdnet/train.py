@@ -118,10 +118,11 @@ def _settings(arguments: argparse.Namespace) -> tuple[TrainingConfig, DataConfig
     if extra.get("data"):
         check_unchanged(last, extra["data"], data)
     if config.steps > begun["steps"] and not int(os.environ.get("RANK", 0)):
-        rates = (learning_rate(extra["step"], each) for each in (TrainingConfig(**begun), config))
+        step = extra["step"]
+        before, now = learning_rate(step - 1, TrainingConfig(**begun)), learning_rate(step, config)
         print(
-            f"{arguments.out}: {config.steps} steps instead of {begun['steps']}: the learning rate falls until the new"
-            " end, at step {} it was {:.2e} and is {:.2e}".format(extra["step"], *rates),
+            f"{arguments.out}: {config.steps} steps instead of {begun['steps']}: the learning rate goes on at"
+            f" {now:.2e}, after {before:.2e}, and falls until the new end",
             file=sys.stderr,
         )
     return config, data

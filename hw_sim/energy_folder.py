@@ -65,9 +65,7 @@ def take_over(
     for name, value in made_with.items():
         found = earlier["settings"].get(name)
         if found != value:
-            raise UserError(
-                f"--skip-existing: {path} was made with {name} {found}, now it is {value}; give another --json"
-            )
+            raise UserError(f"--skip-existing: {path} was made with {name} {found}, found {value}; give another --json")
     wanted = {str(image) for image in images if image not in pngs or pngs[image].exists()}
     runs = {run["image"]: run for run in earlier["runs"] if run["image"] in wanted}
     print(f"{len(runs)} of {len(images)} images are in {path} already and skipped", file=sys.stderr)

@@ -119,7 +119,7 @@ def test_html_and_plots_are_whole(files):
     placed = dict(re.findall(r"<td>([^<]*)</td><td>\w+</td><td>(host and neurocore|host|neurocore)</td>", text))
     assert placed["encoder_level1.0: attention and sums (30)"] == "host and neurocore"
     assert placed["encoder_level1.0.residual.1"] == "neurocore"
-    assert placed["refinement: the rest (9)"] == "host"
+    assert [place for name, place in placed.items() if name.startswith("refinement: the rest")] == ["host"]
     for name in ("energy_by_block.png", "firing_rates.png"):
         with Image.open(files / "plots" / name) as picture:
             assert picture.width > 500
