@@ -1,7 +1,8 @@
 """Export a trained ESDNet to NIR: python export/to_nir.py ckpt.pt [-o OUT] [--input-size H W] [--single-file].
 
-In: a checkpoint. Out: a folder of stock NIR graphs with a manifest, or one file; read back and compared with the torch
-model before it appears under its name. Exit status 0 done, 1 the check failed (nothing is left behind), 2 a mistake.
+In: a checkpoint (a file, or a bundled one by name). Out: a folder of stock NIR graphs with a manifest, or one file;
+read back and compared with the torch model before it appears under its name. Exit status 0 done, 1 the check failed
+(nothing is left behind), 2 a mistake.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.bundled import find_checkpoint
 from esdnet.command_line import program_name
 from esdnet.errors import CheckFailed, UserError, report_user_errors
+from esdnet.writing import say_target
 
 if TYPE_CHECKING:
     from export.network import Network
@@ -25,9 +28,9 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
     parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to NIR and check it.")
-    parser.add_argument("checkpoint", type=Path, help="checkpoint to export (.pt)")
+    parser.add_argument("checkpoint", type=Path, metavar="FILE|NAME", help="checkpoint to export")
     parser.add_argument(
-        "-o", "--output", type=Path, help="default: <stem of the checkpoint>_nir/, or .nir with --single-file"
+        "-o", "--out", type=Path, help="default: <stem of the checkpoint>_nir/, or .nir with --single-file"
     )
     parser.add_argument(
         "--input-size", type=int, nargs=2, default=(64, 64), metavar=("H", "W"),
@@ -41,15 +44,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from esdnet.checkpoint import load_checkpoint
     from esdnet.writing import check_replaceable, written_beside
     from export.nir_format import is_export
     from export.nir_report import warnings
 
+    checkpoint = find_checkpoint(args.checkpoint)
     stem = args.checkpoint.stem
-    target = args.output or Path(f"{stem}.nir" if args.single_file else f"{stem}_nir")
+    target = args.out or Path(f"{stem}.nir" if args.single_file else f"{stem}_nir")
     check_replaceable(target, "a NIR export", is_export)
-    model = load_checkpoint(args.checkpoint)
+    say_target(checkpoint, target)
+    from esdnet.checkpoint import load_checkpoint
+
+    model = load_checkpoint(checkpoint)
     network = checked_network(model, *args.input_size)
     with written_beside(target) as beside:
         report = _write_and_check(model, network, args, beside)

@@ -1,7 +1,8 @@
 """Export a trained ESDNet to ONNX: python export/to_onnx.py ckpt.pt [-o OUT] [--precision float32|float64].
 
-In: a checkpoint. Out: one .onnx file for images of any size; run by ONNX Runtime and compared with the torch model
-before it appears under its name. Exit status 0 done, 1 the check failed (nothing is left behind), 2 a mistake.
+In: a checkpoint (a file, or a bundled one by name). Out: one .onnx file for images of any size; run by ONNX Runtime and
+compared with the torch model before it appears under its name. Exit status 0 done, 1 the check failed (nothing is left
+behind), 2 a mistake.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.bundled import find_checkpoint
 from esdnet.command_line import program_name, require_extra
 from esdnet.errors import CheckFailed, report_user_errors
+from esdnet.writing import check_outputs, say_target, written_beside
 
 if TYPE_CHECKING:
     import onnx
@@ -29,8 +32,8 @@ CHECK_SIZES = ((32, 48), (45, 30), (64, 64))  # height, width; one that the netw
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
     parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to ONNX and check it.")
-    parser.add_argument("checkpoint", type=Path, help="checkpoint to export (.pt)")
-    parser.add_argument("-o", "--output", type=Path, help="default: <stem of the checkpoint>.onnx")
+    parser.add_argument("checkpoint", type=Path, metavar="FILE|NAME", help="checkpoint to export")
+    parser.add_argument("-o", "--out", type=Path, help="default: <stem of the checkpoint>.onnx")
     parser.add_argument(
         "--precision", choices=("float32", "float64"), default="float32",
         help="float64 is for exact comparison: slower, no spike differs from torch (default: float32)",
@@ -40,15 +43,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from esdnet.writing import check_writable, written_beside
-
     require_extra("onnx", "the ONNX export")
-    target = args.output or Path(f"{args.checkpoint.stem}.onnx")
-    check_writable("-o", target)
+    checkpoint = find_checkpoint(args.checkpoint)
+    target = args.out or Path(f"{args.checkpoint.stem}.onnx")
+    check_outputs({"-o": target}, [checkpoint])
+    say_target(checkpoint, target)
     from esdnet.checkpoint import load_checkpoint
     from export.lower import lower
 
-    model = load_checkpoint(args.checkpoint)
+    model = load_checkpoint(checkpoint)
     network = lower(model, args.checkpoint.stem)
     with written_beside(target) as beside:
         lines = _write_and_check(model, network, args.precision, beside)

@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog=program_name(), description="Hold every backend against torch, spike for spike."
     )
     parser.add_argument("--image", type=Path, required=True, help="an image; its middle is run")
-    parser.add_argument("--checkpoint", type=Path, help="default: the checkpoint that ships, small_released.pt")
+    parser.add_argument("--checkpoint", metavar="FILE|NAME", help="default: the bundled small_released")
     parser.add_argument(
         "--crop", type=int, metavar="N",
         help=f"side of that middle, a multiple of 4; 0: the whole image (default: {CROP}, or all of a smaller image)",

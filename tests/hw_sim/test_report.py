@@ -12,7 +12,7 @@ from hw_sim.counts import Operands, count_node
 from hw_sim.prices import load_prices
 from hw_sim.report import Run, assumptions, build_report, dense_ann_macs, price_table, text_rule_energy_j
 
-RUN = Run("x.png", "net", "simulator", "float64", 4, 0, 1, (64, 64), 0.1)
+RUN = Run("x.png", "net", "simulator", "float64", 4, 0, 8, 1, (64, 64), 0.1)
 
 
 @pytest.fixture(scope="module")
