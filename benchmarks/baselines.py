@@ -6,28 +6,28 @@ In: a trained ESDNet. Out: a torch module of the same function, in eval mode.
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
 
 import torch
 from torch import nn
 
 from esdnet.lif import LIF
 from esdnet.model import ESDNet
-from export.lower import fold_batch_norm
+from export.lower import lower
+from export.network import Conv
 
 
 def folded(model: ESDNet) -> ESDNet:
     """A copy without batch norms: each is folded into the convolution before it, in float64, as the graph has it."""
     bare = copy.deepcopy(model).eval()
-    for parent in list(bare.modules()):
-        if not isinstance(parent, nn.Sequential):
-            continue
-        for (key, conv), (norm_key, norm) in pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                weight, bias = (torch.from_numpy(array).to(conv.weight) for array in fold_batch_norm(conv, norm))
-                parent[int(key)].weight.data = weight
-                parent[int(key)].bias = nn.Parameter(bias)
-                parent[int(norm_key)] = nn.Identity()
+    modules = dict(bare.named_modules())
+    for node in lower(model).nodes:
+        if isinstance(node, Conv) and len(node.modules) == 2 and node.bias is not None:
+            conv, norm = node.modules
+            modules[conv].weight.data, bias = (
+                torch.from_numpy(array).to(modules[conv].weight) for array in (node.weight, node.bias)
+            )
+            modules[conv].bias = nn.Parameter(bias)
+            bare.set_submodule(norm, nn.Identity())
     return bare
 
 

@@ -1,6 +1,6 @@
 """What a NIR export weighs, and the memory that writing, reading and checking it take.
 
-    python benchmarks/nir_export.py --preset released --size 256 256 [--check] [--single-file]
+    python benchmarks/nir_export.py --preset released --size 256 256 [--check]
 
 In: a preset (random weights: neither files nor memory depend on them) and a size. Out: one line per stage with the
 seconds and the peak resident memory of a process of its own; the first line is a process that only imports.
@@ -21,14 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
-def write(path: Path, preset_name: str, height: int, width: int, single_file: bool) -> None:
+def write(path: Path, preset_name: str, height: int, width: int) -> None:
     """Lower a network of that preset and write it."""
     from esdnet.config import preset
     from esdnet.model import ESDNet
     from export.lower import lower
-    from export.nir_write import write_file, write_folder
+    from export.nir_write import write_folder
 
-    (write_file if single_file else write_folder)(lower(ESDNet(preset(preset_name)).eval()), height, width, path)
+    write_folder(lower(ESDNet(preset(preset_name)).eval()), height, width, path)
 
 
 def read_network(path: Path) -> None:
@@ -70,13 +70,12 @@ def main() -> int:
     parser.add_argument("--preset", default="small_released")
     parser.add_argument("--size", type=int, nargs=2, default=(64, 64), metavar=("H", "W"))
     parser.add_argument("--check", action="store_true", help="also run the export")
-    parser.add_argument("--single-file", action="store_true")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     stages = {
         "imports": imports,
-        "write": lambda: write(args.path, args.preset, *args.size, args.single_file),
+        "write": lambda: write(args.path, args.preset, *args.size),
         "read_network": lambda: read_network(args.path),
         "nir.read": lambda: read_stock(args.path),
         "run": lambda: run(args.path),
@@ -90,7 +89,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp())
     path = folder / "export"
     wanted = ["imports", "write", "read_network"]
-    wanted += [] if args.single_file else ["nir.read"]
+    wanted += ["nir.read"]
     wanted += ["run"] if args.check else []
     try:
         for stage in wanted:

@@ -41,7 +41,7 @@ from export.network import (
 
 def lower(model: ESDNet, name: str = "ESDNet") -> Network:
     """The layer graph of a trained network as it runs at inference (running statistics of the batch norms)."""
-    graph = GraphBuilder()
+    graph = GraphBuilder(model)
     lower_module(model, graph, "", graph.add(Input, "input", []))
     return Network(
         name=name,
@@ -53,10 +53,11 @@ def lower(model: ESDNet, name: str = "ESDNet") -> Network:
 
 
 class GraphBuilder:
-    """Collects nodes; knows the block and placement in force, and which parameters have been counted."""
+    """Collects the nodes of a model; knows the block and placement in force, and which parameters have been counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.nodes: list[Node] = []
+        self._names = {id(module): name for name, module in model.named_modules()}
         self._block = ""
         self._placement: Placement = "neurocore"
         self._counted: set[int] = set()
@@ -84,6 +85,7 @@ class GraphBuilder:
                 block=self._block,
                 placement=self._placement,
                 source_parameters=sum(parameter.numel() for parameter in parameters),
+                modules=tuple(self._names[id(module)] for module in modules or []),
                 **fields,
             )
         )

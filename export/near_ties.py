@@ -12,23 +12,20 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from export.network import Array, Neuron
+from export.neuron import NeuronState
 
 
 def membranes(neuron: Neuron, current: NDArray[np.floating[Any]], spikes: NDArray[Any]) -> Array:
     """H before the reset, (T, C, H, W) float64, of a neuron that reads `current` and was reset by these `spikes`."""
-    found = np.empty(current.shape)
-    synapse = kept = np.zeros(current.shape[1:])
-    for step, x in enumerate(np.asarray(current, np.float64)):
-        synapse = neuron.current_decay * synapse + x
-        found[step] = neuron.membrane_decay * kept + neuron.gain * synapse + neuron.bias
-        fired = np.asarray(spikes[step], bool)
-        if neuron.reset == "to":
-            kept = np.where(fired, neuron.reset_value, found[step])
-        else:
-            kept = found[step] - neuron.reset_value * fired
+    frames = torch.from_numpy(np.asarray(current, np.float64))
+    state, found = NeuronState(neuron, frames[0]), np.empty(current.shape)
+    for step, frame in enumerate(frames):
+        found[step] = state.integrate(frame).numpy()
+        state.reset(torch.from_numpy(np.asarray(spikes[step], np.float64)))
     return found
 
 

@@ -39,13 +39,15 @@ Placement = Literal["neurocore", "host"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Node:
-    """One primitive. `source_parameters`: trainable numbers of the model in it, batch norm included."""
+    """One primitive. `modules`: those of the model that it holds, in the order they run, a folded batch norm last.
+    `source_parameters`: the trainable numbers in them."""
 
     name: str
     inputs: tuple[str, ...] = ()
     block: str = ""
     placement: Placement = "neurocore"
     source_parameters: int = 0
+    modules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for value in vars(self).values():

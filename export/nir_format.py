@@ -1,6 +1,6 @@
 """The files of a NIR export: what the manifest holds, how its contents are protected, and the way back to a Network.
 
-In: the path of an export, a folder or a single file. Out: its manifest, or the Network that it was written from, number
+In: the path of an export, a folder. Out: its manifest, or the Network that it was written from, number
 for number; a UserError in one line for anything that is missing, foreign, damaged, edited or of a newer format.
 """
 
@@ -19,14 +19,12 @@ import numpy as np
 
 from esdnet.errors import UserError
 from export.network import Array, Network, NetworkError, Node
-from export.nir_structure import check_graph, check_manifest, file_spec, segment_spec
+from export.nir_structure import check_graph, check_manifest, segment_spec
 
 FORMAT = "esdnet-nir"
 VERSION = 1
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.npz"
-HEADER_BYTES = 512  # user block of a single file: format, version and hash of what follows
-MANIFEST_KEY = "esdnet_manifest"  # metadata entry of a single file's graph
 AGAIN = "write it again with export/to_nir.py"
 
 Record = dict[str, Any]
@@ -102,21 +100,15 @@ class Export:
     manifest: Record
 
     @property
-    def single_file(self) -> bool:
-        """True for one file with extension nodes, False for a folder of stock graphs."""
-        return self.path.is_file()
-
-    @property
     def segments(self) -> dict[str, tuple[str, ...]]:
         """File name -> names of the nodes in it, for the graphs of a folder."""
         return {step["segment"]: tuple(step["nodes"]) for step in self.manifest["steps"] if "segment" in step}
 
 
-def file_digest(path: Path, skip: int = 0) -> str:
-    """SHA-256 of a file from byte `skip` on, read in pieces."""
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        file.seek(skip)
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
@@ -130,28 +122,24 @@ def manifest_digest(manifest: Record) -> str:
 
 def is_export(path: Path) -> bool:
     """True if something of this format is there, in whatever state: what an export may replace."""
-    if path.is_dir():
-        try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(manifest, dict) and manifest.get("format") == FORMAT
-    with path.open("rb") as file:
-        return file.read(len(FORMAT)) == FORMAT.encode()
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
 
 def open_export(path: str | Path) -> Export:
-    """Read the manifest of a folder or single file and check every hash."""
+    """Read the manifest of a folder and check every hash."""
     path = Path(path)
     try:
         if path.is_dir():
             return _open_folder(path)
-        if path.is_file():
-            return _open_file(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as an ESDNet NIR export: {reason}; {AGAIN}") from error
-    raise UserError(f"{path}: nothing there; expected a NIR export (a folder or a file written by export/to_nir.py)")
+    found = "a file" if path.is_file() else "nothing there"
+    raise UserError(f"{path}: {found}; expected the folder that export/to_nir.py writes")
 
 
 def _check_version(path: Path, version: int) -> None:
@@ -177,26 +165,6 @@ def _open_folder(path: Path) -> Export:
     return Export(path, manifest)
 
 
-def _open_file(path: Path) -> Export:
-    with path.open("rb") as file:
-        words = file.read(HEADER_BYTES).rstrip(b"\0").decode("ascii", "replace").split()
-    if len(words) != 4 or words[0] != FORMAT:
-        raise UserError(
-            f"{path}: not an ESDNet NIR export: expected the folder, or a file written with --single-file "
-            "(nir.read opens stock .nir files)"
-        )
-    _check_version(path, int(words[1]))
-    if file_digest(path, HEADER_BYTES) != words[3]:
-        raise UserError(f"{path}: was changed or cut short after it was written (its hash differs); {AGAIN}")
-    with h5py.File(path, "r") as file:
-        return Export(path, json.loads(file["node/metadata"][MANIFEST_KEY][()]))
-
-
-def header(digest: str) -> bytes:
-    """The user block of a single file, HEADER_BYTES long."""
-    return f"{FORMAT} {VERSION} sha256 {digest}\n".encode().ljust(HEADER_BYTES, b"\0")
-
-
 # --- back to a Network ------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +179,7 @@ def read_network(path: str | Path) -> Network:
 def decode_network(export: Export) -> Network:
     """The Network of an opened export."""
     try:
-        nodes = _nodes_of_file(export) if export.single_file else _nodes_of_folder(export)
+        nodes = _nodes(export)
         ordered = tuple(nodes[record["name"]] for record in export.manifest["nodes"])
         network = Network(nodes=ordered, **export.manifest["network"])
         _check_structure(export, network)
@@ -223,15 +191,7 @@ def decode_network(export: Export) -> Network:
         raise UserError(f"{export.path}: the export contradicts itself: {reason}; {AGAIN}") from error
 
 
-def _nodes_of_file(export: Export) -> dict[str, Node]:
-    with h5py.File(export.path, "r") as file:
-        groups = file["node/nodes"]
-        return {
-            record["name"]: _node(record, groups.get(record["name"], {}), None) for record in export.manifest["nodes"]
-        }
-
-
-def _nodes_of_folder(export: Export) -> dict[str, Node]:
+def _nodes(export: Export) -> dict[str, Node]:
     records = {record["name"]: record for record in export.manifest["nodes"]}
     nodes: dict[str, Node] = {}
     with np.load(export.path / ARRAYS, allow_pickle=False) as arrays:
@@ -247,14 +207,12 @@ def _nodes_of_folder(export: Export) -> dict[str, Node]:
 
 
 def _node(record: Record, group: Any, arrays: Any) -> Node:
-    """One node, its arrays taken from the graph where that has them, else from the array file or the metadata."""
+    """One node, its arrays taken from the graph where that has them, else from the array file."""
 
     def load(key: str) -> Array:
         if key in group:
             return np.asarray(group[key][()], np.float64)
-        if arrays is not None:
-            return np.asarray(arrays[f"{record['name']}/{key}"], np.float64)
-        return np.asarray(group["metadata"][key][()], np.float64)
+        return np.asarray(arrays[f"{record['name']}/{key}"], np.float64)
 
     return decode_node(record, load)
 
@@ -262,11 +220,7 @@ def _node(record: Record, group: Any, arrays: Any) -> Node:
 def _check_structure(export: Export, network: Network) -> None:
     """Every graph must be the one that the manifest states."""
     check_manifest(network, export.manifest)
-    if export.single_file:
-        specs = {export.path: file_spec(network, export.manifest)}
-    else:
-        steps = [step for step in export.manifest["steps"] if "segment" in step]
-        specs = {export.path / step["segment"]: segment_spec(network, export.manifest, step) for step in steps}
-    for path, spec in specs.items():
-        with h5py.File(path, "r") as file:
-            check_graph(file["node"], spec)
+    for step in export.manifest["steps"]:
+        if "segment" in step:
+            with h5py.File(export.path / step["segment"], "r") as file:
+                check_graph(file["node"], segment_spec(network, export.manifest, step))

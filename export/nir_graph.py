@@ -22,20 +22,16 @@ from export.network import (
     Array,
     Concat,
     Conv,
-    Input,
     Network,
     NetworkError,
     Neuron,
     Node,
-    Output,
-    Repeat,
     Shape,
 )
-from export.nir_segments import Step, is_stock
+from export.nir_segments import Step
 
 DT_S = 1e-4  # seconds per step: what snnTorch and spikingjelly assume when they import
 DRIVE = ".drive"  # the convolution before a LIF that holds its gain and bias
-EXTENSION = "esdnet."  # prefix of node types that are not NIR's
 
 
 @dataclass(frozen=True)
@@ -127,34 +123,6 @@ def segment_graph(network: Network, step: Step, shapes: dict[str, Shape]) -> NIR
         source = builder.merge("output.joined", shape, builder.join("output", step.outputs))
     builder.spec.add("output", SpecNode("Output", {"shape": np.array(shape, np.int64)}), [source])
     return builder.spec
-
-
-def whole_graph(network: Network, shapes: dict[str, Shape]) -> NIRSpec:
-    """The whole network as one graph; what NIR has no primitive for becomes an extension node, `esdnet.<kind>`.
-
-    An extension node holds the fields of the Network's node and `inputs`, the nodes that it reads, in order. A network
-    without host operations has none of them: its Input gets the frame at every step.
-    """
-    builder = _Builder(shapes)
-    for node in network.nodes:
-        if isinstance(node, Repeat) and input_is_stream(network):
-            builder.sources[node.name] = builder.sources[node.inputs[0]]
-            continue
-        if is_stock(node, [shapes[name] for name in node.inputs]):
-            builder.sources[node.name] = add_stock(node, builder)
-            continue
-        sources = [builder.single(name) for name in node.inputs]
-        if isinstance(node, (Input, Output)):
-            spec = SpecNode(type(node).__name__, {"shape": np.array(shapes[node.name][1:], np.int64)})
-        else:
-            spec = SpecNode(EXTENSION + type(node).__name__, {"inputs": sources})
-        builder.sources[node.name] = [builder.spec.add(node.name, spec, sources)]
-    return builder.spec
-
-
-def input_is_stream(network: Network) -> bool:
-    """True if everything reads the image repeated over the steps, so that a graph's Input can stand for the stream."""
-    return all(isinstance(network[name], Repeat) for name in network.readers[network.input.name])
 
 
 class _Builder:

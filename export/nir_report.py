@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import singledispatch
-from itertools import groupby, pairwise
+from itertools import groupby
 from math import frexp
-from typing import Any
 
 import numpy as np
 
@@ -19,18 +18,14 @@ from export.network import (
     Affine,
     Concat,
     Conv,
-    Input,
     Network,
     NetworkError,
     Neuron,
     Node,
-    Output,
-    Repeat,
     infer_shapes,
 )
 from export.nir_check import CheckReport
 from export.nir_format import Record
-from export.nir_graph import EXTENSION, input_is_stream
 from export.nir_segments import is_stock
 
 HEADINGS = ("operation", "becomes", "spikes", "mismatches", "max difference")
@@ -69,19 +64,18 @@ def _(node: Affine) -> str:
     return "Conv2d 1x1"
 
 
-def table(model: Any, network: Network, manifest: Record, report: CheckReport) -> str:
+def table(network: Network, manifest: Record, report: CheckReport) -> str:
     """One line per operation; neighbouring host operations of one block, and batch norms, share or name their line."""
-    rows = [HEADINGS, *_rows(model, network, manifest, report)]
+    rows = [HEADINGS, *_rows(network, manifest, report)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*lines, "", *_summary(manifest, report)])
 
 
-def _rows(model: Any, network: Network, manifest: Record, report: CheckReport) -> Iterator[Row]:
+def _rows(network: Network, manifest: Record, report: CheckReport) -> Iterator[Row]:
     shapes = infer_shapes(network, *manifest["input_shape"][2:])
     places = {name: step["segment"] for step in manifest["steps"] if "segment" in step for name in step["nodes"]}
-    folded = folded_norms(model)
 
     def owner(node: Node) -> str:
         """Host operations of one block share a row; all others have their own."""
@@ -97,46 +91,20 @@ def _rows(model: Any, network: Network, manifest: Record, report: CheckReport) -
         known = node.name in report.spikes
         spikes = f"{report.spikes[node.name]:,}" if known else ""
         yield (node.name, becomes, spikes, str(report.mismatches[node.name]) if known else "", "")
-        if node.name in folded:
-            yield (folded[node.name], f"folded into {node.name}", "", "", "")
+        for norm in node.modules[1:]:
+            yield (norm, f"folded into {node.name}", "", "", "")
 
 
 def _host_row(nodes: list[Node], network: Network, manifest: Record, report: CheckReport) -> Row:
     label = nodes[0].name if len(nodes) == 1 else f"{nodes[0].block or nodes[0].name}: {len(nodes)} operations"
-    if manifest["steps"]:
-        becomes = f"host ({', '.join(dict.fromkeys(node.kind for node in nodes))})"
-    else:
-        becomes = ", ".join(dict.fromkeys(single_file_form(node, network) for node in nodes))
+    becomes = f"host ({', '.join(dict.fromkeys(node.kind for node in nodes))})"
     difference = f"{report.output_difference:.1e}" if network.output in nodes else ""
     return (label, becomes, "", "", difference)
 
 
-def single_file_form(node: Node, network: Network) -> str:
-    """What a node that is not stock becomes in a single file."""
-    if isinstance(node, (Input, Output)):
-        return type(node).__name__
-    if isinstance(node, Repeat) and input_is_stream(network):
-        return "Input at every step"
-    return EXTENSION + type(node).__name__
-
-
-def folded_norms(model: Any) -> dict[str, str]:
-    """Name of a convolution -> name of the batch norm that was folded into it."""
-    from torch import nn
-
-    folded: dict[str, str] = {}
-    for prefix, module in model.named_modules():
-        if isinstance(module, nn.Sequential):
-            children = list(module.named_children())
-            for (conv_key, conv), (norm_key, norm) in pairwise(children):
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    folded[f"{prefix}.{conv_key}"] = f"{prefix}.{norm_key}"
-    return folded
-
-
 def _summary(manifest: Record, report: CheckReport) -> Iterator[str]:
     segments = sum("segment" in step for step in manifest["steps"])
-    yield f"{segments} stock NIR graphs" if segments else f"one graph; nodes of type {EXTENSION}* are extensions"
+    yield f"{segments} stock NIR graphs"
     if not report.spikes:  # it could not be read back
         return
     total, wrong, at_ties = (sum(part.values()) for part in (report.spikes, report.mismatches, report.at_ties))

@@ -1,7 +1,7 @@
 """Running a NIR export: its graphs by NIR's own semantics, the host operations between them, T steps, float64.
 
 In: an export and an image (3, H, W). Out: the output image and, one neuron at a time, the spikes of every LIF. It reads
-files only, and shares no code with the torch model or the simulator: what it computes is what the files say.
+files only, and shares no code with the torch model; host operations are those of export/execute.py.
 Where every LIF has one set of parameters per channel, images of other sizes than the export's run as well.
 """
 
@@ -14,38 +14,27 @@ from functools import singledispatch
 from graphlib import TopologicalSorter
 from typing import Any
 
-import h5py
 import nir
 import numpy as np
 import torch
 import torch.nn.functional as F
-from nir.serialization import hdf2dict
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.execute import execute_node
 from export.frames import check_image, output_of
 from export.network import (
-    AXES,
-    Activation,
-    Add,
-    Affine,
     Array,
-    Concat,
     Conv,
     Linear,
-    Mul,
     Network,
     NetworkError,
     Neuron,
     Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
     infer_shapes,
 )
 from export.nir_format import Export
-from export.nir_graph import DRIVE, EXTENSION, input_is_stream
+from export.nir_graph import DRIVE
 
 Values = dict[str, Tensor]
 Arrays = Mapping[str, NDArray[np.floating[Any]]]
@@ -97,26 +86,10 @@ class OpenedExport:
     def __init__(self, export: Export, network: Network) -> None:
         self.manifest, self.network = export.manifest, network
         self.graphs: dict[str, nir.NIRGraph] = {}
-        self.nodes: dict[str, nir.NIRNode | Node] = {}
-        self.sources: dict[str, list[str]] = {}
-        if export.single_file:
-            self._read_file(export)
         for segment in export.segments:
             self.graphs[segment] = nir.read(export.path / segment)
             for node in self.graphs[segment].nodes.values():
                 compact(node)
-
-    def _read_file(self, export: Export) -> None:
-        with h5py.File(export.path, "r") as file:
-            for name, group in file["node/nodes"].items():
-                kind = group["type"][()].decode()
-                self.sources[name] = [source.decode() for source in group["inputs"][()]] if "inputs" in group else []
-                extension = kind.startswith(EXTENSION)
-                self.nodes[name] = self.network[name] if extension else nir.dict2NIRNode(hdf2dict(group))
-                compact(self.nodes[name])
-            for source, reader in file["node/edges"][()]:
-                if not isinstance(self.nodes[reader.decode()], Node):
-                    self.sources[reader.decode()].append(source.decode())
 
     def run(self, image: Array, see: See, other_form: Counter[str] | None = None) -> Array:
         """The output, (C, H, W) or all frames (T, C, H, W), for one image of floats in [0, 1].
@@ -141,9 +114,9 @@ class OpenedExport:
     def _execute(self, run: _Run, frame: NDArray[np.floating[Any]]) -> Tensor:
         given = {self.network.input.name: torch.from_numpy(np.ascontiguousarray(frame, np.float64))}
         with torch.inference_mode():
-            return (self._run_file if self.nodes else self._run_folder)(run, given)
+            return self._run_steps(run, given)
 
-    def _run_folder(self, run: _Run, given: Values) -> Tensor:
+    def _run_steps(self, run: _Run, given: Values) -> Tensor:
         network, values, steps = self.network, dict(given), self.manifest["steps"]
         uses = Counter(name for step in steps for name in step["inputs"])
         for step in steps:
@@ -163,12 +136,6 @@ class OpenedExport:
                 taken.update((name, values[name]) for name in nodes.keys() & values.keys())
                 values.update(_evaluate(run, nodes, sources, taken, wanted))
         return values[network.output.name]
-
-    def _run_file(self, run: _Run, given: Values) -> Tensor:
-        if input_is_stream(self.network):
-            given = {name: frame.expand(run.steps, -1, -1, -1) for name, frame in given.items()}
-        end = self.network.output.name
-        return _evaluate(run, self.nodes, self.sources, given, [end])[end]
 
 
 def run_graph(graph: nir.NIRGraph, stream: Tensor, dt_s: float, see: See) -> Tensor:
@@ -213,6 +180,8 @@ def _evaluate(
 @singledispatch
 def run_node(node: object, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
     """One node of a graph, or one operation of the host, over all steps: values (T, C, H, W)."""
+    if isinstance(node, Node):
+        return execute_node(node, inputs, run.steps, torch.float64)
     raise NetworkError(f"NIR: {name} ({type(node).__name__}): no rule to run this kind; add one to export/nir_run.py")
 
 
@@ -291,71 +260,3 @@ def sum_of(inputs: Sequence[Tensor]) -> Tensor:
     for other in inputs[1:]:
         total = total + other
     return total
-
-
-# --- operations of the host -------------------------------------------------------------------------------------------
-
-
-@run_node.register
-def _(node: Output, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    return inputs[0]
-
-
-@run_node.register
-def _(node: Repeat, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    return inputs[0].expand(run.steps, -1, -1, -1)
-
-
-@run_node.register
-def _(node: Conv, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    bias = None if node.bias is None else _constant(node.bias)
-    weight = _constant(node.weight)
-    return F.conv2d(inputs[0], weight, bias, node.stride, node.padding, node.dilation, node.groups)
-
-
-@run_node.register
-def _(node: Linear, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    axis = AXES.index(node.axis)
-    bias = None if node.bias is None else _constant(node.bias)
-    return F.linear(inputs[0].movedim(axis, -1), _constant(node.weight), bias).movedim(-1, axis)
-
-
-@run_node.register
-def _(node: Add, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    return inputs[0] + inputs[1]
-
-
-@run_node.register
-def _(node: Mul, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    return inputs[0] * inputs[1]
-
-
-@run_node.register
-def _(node: Affine, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    return inputs[0] * _constant(node.scale) + _constant(node.offset)
-
-
-@run_node.register
-def _(node: Concat, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    return torch.cat(list(inputs), dim=1)
-
-
-@run_node.register
-def _(node: Reduce, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    axes = [AXES.index(axis) for axis in node.axes]
-    return inputs[0].mean(axes, keepdim=True) if node.function == "mean" else inputs[0].amax(axes, keepdim=True)
-
-
-@run_node.register
-def _(node: Activation, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    return torch.relu(inputs[0]) if node.function == "relu" else torch.sigmoid(inputs[0])
-
-
-@run_node.register
-def _(node: Resize, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    smooth = {"mode": "bilinear", "align_corners": False} if node.mode == "bilinear" else {"mode": "nearest"}
-    return F.interpolate(inputs[0], scale_factor=node.factor, **smooth)
-
-
-def _constant(array: Array) -> Tensor:
-    return torch.tensor(array, dtype=torch.float64)

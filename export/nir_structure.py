@@ -12,7 +12,7 @@ import numpy as np
 
 from esdnet.errors import UserError
 from export.network import Network, infer_shapes
-from export.nir_graph import DT_S, Filled, NIRSpec, segment_graph, whole_graph
+from export.nir_graph import DT_S, Filled, NIRSpec, segment_graph
 from export.nir_segments import Step
 
 
@@ -23,13 +23,8 @@ def segment_spec(network: Network, manifest: dict[str, Any], step: dict[str, Any
     return segment_graph(network, Step(True, nodes, inputs, outputs), shapes)
 
 
-def file_spec(network: Network, manifest: dict[str, Any]) -> NIRSpec:
-    """The graph of a single file."""
-    return whole_graph(network, infer_shapes(network, *manifest["input_shape"][2:]))
-
-
 def check_manifest(network: Network, manifest: dict[str, Any]) -> None:
-    """What the manifest says twice must be the same: time step, shapes, and each node in one step of a folder."""
+    """What the manifest says twice must be the same: time step, shapes, and each node in one step."""
     if manifest["dt"] != DT_S:
         raise UserError(f"manifest: dt {manifest['dt']}, expected {DT_S:g} s")
     shapes = infer_shapes(network, *manifest["input_shape"][2:])
@@ -38,7 +33,7 @@ def check_manifest(network: Network, manifest: dict[str, Any]) -> None:
         found = manifest["shapes"].get(wrong[0])
         raise UserError(f"{wrong[0]}: shape {found} in the manifest, its inputs make {list(shapes[wrong[0]])}")
     placed = sorted(name for step in manifest["steps"] for name in step["nodes"])
-    if manifest["steps"] and placed != sorted(shapes):
+    if placed != sorted(shapes):
         raise UserError("manifest: its steps do not hold every node once")
 
 

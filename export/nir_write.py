@@ -1,4 +1,4 @@
-"""Writing a NIR export: a folder of stock graphs with a manifest, or one file with extension nodes.
+"""Writing a NIR export: a folder of stock graphs with a manifest.
 
 In: a Network, the size of its images, a path that does not exist yet. Out: the files, written graph by graph; the large
 LIF parameters are never expanded in memory, and stored as HDF5 fill values or compressed channels.
@@ -20,18 +20,15 @@ from export.network import Array, Network, Shape, infer_shapes
 from export.nir_format import (
     ARRAYS,
     FORMAT,
-    HEADER_BYTES,
     MANIFEST,
-    MANIFEST_KEY,
     VERSION,
     Record,
     encode_network,
     encode_node,
     file_digest,
-    header,
     manifest_digest,
 )
-from export.nir_graph import DT_S, EXTENSION, Filled, NIRSpec, segment_graph, whole_graph
+from export.nir_graph import DT_S, Filled, NIRSpec, segment_graph
 from export.nir_segments import Step, cut
 
 PACKAGES = ("h5py", "nir", "numpy", "snntorch", "torch")
@@ -69,26 +66,6 @@ def write_folder(network: Network, height: int, width: int, path: Path) -> Recor
     return manifest
 
 
-def write_file(network: Network, height: int, width: int, path: Path) -> Record:
-    """The whole network in one graph; its manifest is an entry of the graph's metadata. Returns the manifest."""
-    shapes = infer_shapes(network, height, width)
-    graph = whole_graph(network, shapes)
-    manifest = _manifest(network, shapes)
-    manifest["steps"] = []
-    for key, value in _arrays(network).items():
-        name, field = key.rsplit("/", 1)
-        node = graph.nodes[name]
-        if node.type.startswith(EXTENSION):
-            node.fields[field] = value
-        elif field not in node.fields:
-            node.fields.setdefault("metadata", {})[field] = value
-    write_graph(path, graph, {"dt": DT_S, MANIFEST_KEY: json.dumps(manifest)}, HEADER_BYTES)
-    digest = file_digest(path, HEADER_BYTES)
-    with path.open("r+b") as file:
-        file.write(header(digest))
-    return manifest
-
-
 def _file_name(network: Network, step: Step, index: int) -> str:
     first = network[step.nodes[0]]
     return f"{index:02d}_{(first.block or first.name).replace('.', '_')}.nir"
@@ -116,9 +93,9 @@ def _manifest(network: Network, shapes: dict[str, Shape]) -> Record:
     }
 
 
-def write_graph(path: Path, graph: NIRSpec, metadata: Record, userblock: int = 0) -> None:
+def write_graph(path: Path, graph: NIRSpec, metadata: Record) -> None:
     """One graph in the layout of nir.write, so that nir.read opens it; large constant arrays cost almost nothing."""
-    with h5py.File(path, "w", userblock_size=userblock) as file:
+    with h5py.File(path, "w") as file:
         file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
         top = file.create_group("node")
         nodes = top.create_group("nodes")

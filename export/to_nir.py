@@ -1,4 +1,4 @@
-"""Export a trained ESDNet to NIR: python export/to_nir.py ckpt.pt [-o OUT] [--input-size H W] [--single-file].
+"""Export a trained ESDNet to NIR: python export/to_nir.py ckpt.pt [-o OUT] [--input-size H W].
 
 In: a checkpoint (a file, or a bundled one by name). Out: a folder of stock NIR graphs with a manifest, or one file;
 read back and compared with the torch model before it appears under its name. Exit status 0 done, 1 the check failed
@@ -29,16 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
     parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to NIR and check it.")
     parser.add_argument("checkpoint", type=Path, metavar="FILE|NAME", help="checkpoint to export")
-    parser.add_argument(
-        "-o", "--out", type=Path, help="default: <stem of the checkpoint>_nir/, or .nir with --single-file"
-    )
+    parser.add_argument("-o", "--out", type=Path, help="default: <stem of the checkpoint>_nir/")
     parser.add_argument(
         "--input-size", type=int, nargs=2, default=(64, 64), metavar=("H", "W"),
         help="size of the images, multiples of 4; NIR fixes it (default: 64 64)",
     )  # fmt: skip
-    parser.add_argument(
-        "--single-file", action="store_true", help="one graph with extension nodes, which only this project reads"
-    )
     args = parser.parse_args(argv)
     return report_user_errors(lambda: _export(args))
 
@@ -49,8 +44,7 @@ def _export(args: argparse.Namespace) -> int:
     from export.nir_report import warnings
 
     checkpoint = find_checkpoint(args.checkpoint)
-    stem = args.checkpoint.stem
-    target = args.out or Path(f"{stem}.nir" if args.single_file else f"{stem}_nir")
+    target = args.out or Path(f"{args.checkpoint.stem}_nir")
     check_replaceable(target, "a NIR export", is_export)
     from esdnet.checkpoint import load_checkpoint
 
@@ -86,15 +80,15 @@ def _write_and_check(model: Any, network: Network, args: argparse.Namespace, pat
     from export.check_images import sample_image, small_images
     from export.nir_check import check_export
     from export.nir_report import table
-    from export.nir_write import write_file, write_folder
+    from export.nir_write import write_folder
 
     height, width = args.input_size
     print(f"writing {len(network.nodes)} operations for {height}x{width} ...", file=sys.stderr)
-    manifest = (write_file if args.single_file else write_folder)(network, height, width, path)
+    manifest = write_folder(network, height, width, path)
     images = {"sample": sample_image(height, width), **small_images(network)}
     print(f"checking: {len(images)} images in a fresh interpreter, float64 ...", file=sys.stderr)
     report = check_export(path, model, network, images)
-    print(table(model, network, manifest, report))
+    print(table(network, manifest, report))
     return report
 
 

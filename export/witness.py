@@ -7,6 +7,7 @@ float64, how far rounding can move each of them, and the near-ties among the mem
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,10 +130,9 @@ def _hooks(
         return lambda module, inputs, output: keep(name, output)
 
     handles = []
-    for node in network.nodes:
-        if isinstance(node, (Conv, Neuron, Linear)) and node.name in modules:
-            handles.append(modules[node.name].register_forward_pre_hook(reads(node.inputs[0])))
-            handles.append(_last_module(modules, node).register_forward_hook(gives(node.name)))
+    for node in _alone(network):
+        handles.append(modules[node.modules[0]].register_forward_pre_hook(reads(node.inputs[0])))
+        handles.append(modules[node.modules[-1]].register_forward_hook(gives(node.name)))
     try:
         yield
     finally:
@@ -140,11 +140,15 @@ def _hooks(
             handle.remove()
 
 
-def _last_module(modules: Mapping[str, nn.Module], node: Node) -> nn.Module:
-    """The module whose output is the node's value: the batch norm where one was folded in."""
-    stem, _, index = node.name.rpartition(".")
-    follower = modules.get(f"{stem}.{int(index) + 1}") if index.isdigit() else None
-    return follower if isinstance(node, Conv) and isinstance(follower, nn.BatchNorm2d) else modules[node.name]
+def _alone(network: Network) -> list[Node]:
+    """Convolutions, matrices and neurons whose modules run for them alone: a module that two nodes share runs twice."""
+    users = Counter(name for node in network.nodes for name in node.modules)
+    kinds = (Conv, Linear, Neuron)
+    return [
+        node
+        for node in network.nodes
+        if isinstance(node, kinds) and node.modules and all(users[name] == 1 for name in node.modules)
+    ]
 
 
 def _bias_terms(model: nn.Module, network: Network) -> dict[str, float]:
@@ -153,13 +157,10 @@ def _bias_terms(model: nn.Module, network: Network) -> dict[str, float]:
     modules: dict[str, Any] = dict(model.named_modules())
     terms = {}
     for node in network.nodes:
-        if not isinstance(node, Conv) or node.name not in modules:
-            continue
-        conv, norm = modules[node.name], _last_module(modules, node)
-        if isinstance(norm, nn.BatchNorm2d):
-            scaled: Any = norm  # its arrays are there: it is affine, and has running statistics
+        if isinstance(node, Conv) and len(node.modules) == 2:
+            conv, norm = (modules[name] for name in node.modules)
             mean, variance, gamma, beta = (
-                value.detach().abs() for value in (scaled.running_mean, scaled.running_var, scaled.weight, scaled.bias)
+                value.detach().abs() for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
             )
             shift = mean if conv.bias is None else mean + conv.bias.detach().abs()
             terms[node.name] = float((beta + shift * gamma / (variance + norm.eps).sqrt()).max())

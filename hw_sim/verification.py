@@ -26,12 +26,12 @@ from export.agreement import (
     check_layers,
     suspects,
 )
+from export.execute import execute_node
 from export.near_ties import astray
 from export.network import Array, Network, NetworkError
 from export.witness import Values, Witness, witness
 from hw_sim import simulator, torch_backend
 from hw_sim.result import Comparison, Result, compare
-from hw_sim.simulator import execute_node
 
 Precision = Literal["float64", "float32", "int8"]
 Status = Literal["reference", "holds", "FAILED", "proves nothing", "not run"]

@@ -6,68 +6,33 @@ without state makes of one frame is computed by the simulator's rule for its kin
 
 from __future__ import annotations
 
-import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.execute import execute_node
 from export.network import Affine, Array, NetworkError, Neuron, Node
+from export.neuron import NeuronState
 from hw_sim.lava_backend.plan import Leaf, needs_all_frames
 from hw_sim.lava_backend.records import Recorder
-from hw_sim.simulator import execute_node
 
 Frame = NDArray[np.generic]
 
 
-class NeuronState:
-    """The membranes (and currents) of one Neuron node, advanced one step at a time.
+class State(Protocol):
+    """The state of a neuron node over the steps of an image."""
 
-    `membrane` and `current`, (C, H, W), live in the arrays given, so that Lava can show them.
-    """
-
-    def __init__(self, node: Neuron, membrane: Frame, current: Frame) -> None:
-        self.node = node
-        self.membrane, self.current = torch.from_numpy(membrane), torch.from_numpy(current)
-        dtype = self.membrane.dtype
-        threshold = torch.tensor(node.threshold, dtype=dtype)
-        if node.fires == ">=":  # H >= threshold is H > the next number below it, in the dtype that computes
-            threshold = torch.nextafter(threshold, torch.full_like(threshold, -math.inf))
-        self.threshold = threshold
-        self.gain = _unless(node.gain, 1.0, dtype)
-        self.bias = _unless(node.bias, 0.0, dtype)
-
-    def reset(self) -> None:
-        """Back to rest: the next step is the first of an image."""
-        self.membrane.zero_()
-        self.current.zero_()
+    def rest(self) -> None:
+        """The next step is the first of an image."""
 
     def step(self, x: Tensor) -> Tensor:
-        """Integrate one frame (1, C, H, W); the spikes as booleans of that shape."""
-        if self.node.current_decay:
-            x = x[0] + self.node.current_decay * self.current
-            self.current.copy_(x)
-        else:
-            x = x[0]
-        if self.gain is not None:
-            x = x * self.gain
-        if self.bias is not None:
-            x = x + self.bias
-        torch.add(x, self.membrane, alpha=self.node.membrane_decay, out=self.membrane)
-        spikes = self.membrane > self.threshold
-        if self.node.reset == "to":
-            self.membrane.masked_fill_(spikes, self.node.reset_value)
-        else:
-            self.membrane.sub_(spikes.to(self.membrane.dtype), alpha=self.node.reset_value)
-        return spikes.unsqueeze(0)
-
-
-def _unless(array: Array, neutral: float, dtype: torch.dtype) -> Tensor | None:
-    """The constant, or None where it changes nothing."""
-    return None if np.all(array == neutral) else torch.tensor(array, dtype=dtype)
+        """The spikes of one frame of currents, (C, H, W)."""
 
 
 def _at_frame(node: Node, frame: int) -> Node:
@@ -82,34 +47,31 @@ def _constant_at(array: Array, frame: int) -> Array:
 
 
 class Dataflow:
-    """Runs the nodes of a leaf: `begin` starts an image, `receive` and `advance` take a step, `emit` is what to send.
+    """Runs the nodes of a leaf: `begin` starts an image, `receive` and `advance` take a step, `emit` what to send."""
 
-    `kept`: membrane and current (C, H, W) of neurons whose state someone else keeps (Lava's variables).
-    """
-
-    def __init__(self, leaf: Leaf, kept: dict[str, tuple[Frame, Frame]] | None = None) -> None:
+    def __init__(self, leaf: Leaf) -> None:
         self.leaf = leaf
         self.dtype: torch.dtype = getattr(torch, leaf.precision)
-        self.states: dict[str, NeuronState] = {}
-        for node in leaf.nodes:
-            if isinstance(node, Neuron):
-                membrane, current = (np.zeros(leaf.shapes[node.name][1:], leaf.precision) for _ in range(2))
-                self.states[node.name] = self.new_state(node, *(kept or {}).get(node.name, (membrane, current)))
+        self.states = {
+            node.name: self.new_state(node, leaf.shapes[node.name][1:])
+            for node in leaf.nodes
+            if isinstance(node, Neuron)
+        }
         self.readers = {name: [node for node in leaf.nodes if name in node.inputs] for name in leaf.shapes}
         self.outbox: dict[str, deque[Frame]] = {outlet.value.name: deque() for outlet in leaf.outlets}
         self.recorder = Recorder(leaf)
         self.begin()
 
-    def new_state(self, node: Neuron, membrane: Frame, current: Frame) -> NeuronState:
-        """The state of a neuron node, in the arrays given."""
-        return NeuronState(node, membrane, current)
+    def new_state(self, node: Neuron, shape: Sequence[int]) -> State:
+        """The state of a neuron node of this shape (C, H, W), at rest."""
+        return NeuronState(node, torch.zeros(*shape, dtype=self.dtype))
 
     def begin(self) -> None:
         """Forget the last image: states at rest, no frames. Frames that are still to be sent stay."""
         self.frames: dict[str, list[Tensor | None]] = {name: [] for name in self.leaf.shapes}
         self.recorder.begin()
         for state in self.states.values():
-            state.reset()
+            state.rest()
 
     def receive(self, name: str, frame: Frame) -> None:
         """The next frame of an input, (C, H, W)."""
@@ -167,7 +129,7 @@ class Dataflow:
     def _execute(self, node: Node, inputs: list[Tensor]) -> Tensor:
         self.recorder.ran(node.name)
         if isinstance(node, Neuron):
-            return self.states[node.name].step(inputs[0].to(self.dtype))
+            return self.states[node.name].step(inputs[0][0].to(self.dtype)).bool().unsqueeze(0)
         return execute_node(_at_frame(node, len(self.frames[node.name])), inputs, 1, self.dtype)
 
     def _used(self, node: Node, name: str) -> int:

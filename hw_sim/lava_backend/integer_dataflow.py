@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,47 +11,52 @@ from torch import Tensor
 from export.integer_network import IntArray, IntegerAffine, IntegerNeuron, Rescale
 from export.integer_run import execute, neuron_step
 from export.network import NetworkError, Neuron, Node
-from hw_sim.lava_backend.dataflow import Dataflow, Frame, NeuronState
+from hw_sim.lava_backend.dataflow import Dataflow
 from hw_sim.lava_backend.plan import Leaf
 
 
-def make_dataflow(leaf: Leaf, kept: dict[str, tuple[Frame, Frame]] | None = None) -> Dataflow:
+def make_dataflow(leaf: Leaf) -> Dataflow:
     """The dataflow of a leaf: in integers where it has integer operations."""
-    return IntegerDataflow(leaf, kept) if leaf.operations else Dataflow(leaf, kept)
+    return IntegerDataflow(leaf) if leaf.operations else Dataflow(leaf)
 
 
-class IntegerState(NeuronState):
-    """Membranes and currents of one neuron in 24-bit integers, (C, H, W) int64, in the arrays given."""
+class IntegerState:
+    """Membranes and currents of one neuron in 24-bit integers, (C, H, W) int64."""
 
-    def __init__(self, operation: IntegerNeuron, membrane: Frame, current: Frame) -> None:
+    def __init__(self, operation: IntegerNeuron, shape: Sequence[int]) -> None:
         self.operation = operation
-        self.membrane, self.current = torch.from_numpy(membrane), torch.from_numpy(current)
+        self.membrane, self.current = (torch.zeros(*shape, dtype=torch.int64) for _ in range(2))
+
+    def rest(self) -> None:
+        """The next step is the first of an image."""
+        self.membrane.zero_()
+        self.current.zero_()
 
     def step(self, x: Tensor) -> Tensor:
-        """Integrate one frame (1, C, H, W); the spikes as booleans of that shape."""
-        spikes = neuron_step(self.operation, x[0], self.current, self.membrane)
+        """The spikes of one frame of currents (C, H, W), boolean."""
+        spikes = neuron_step(self.operation, x, self.current, self.membrane)
         self.membrane.masked_fill_(spikes, 0)
-        return spikes.unsqueeze(0)
+        return spikes
 
 
 class IntegerDataflow(Dataflow):
     """A Dataflow whose nodes compute their integer operations; values are int64, spikes boolean."""
 
-    def __init__(self, leaf: Leaf, kept: dict[str, tuple[Frame, Frame]] | None = None) -> None:
+    def __init__(self, leaf: Leaf) -> None:
         self.operations = {operation.name: operation for operation in leaf.operations}
-        super().__init__(leaf, kept)
+        super().__init__(leaf)
 
-    def new_state(self, node: Neuron, membrane: Frame, current: Frame) -> NeuronState:
+    def new_state(self, node: Neuron, shape: Sequence[int]) -> IntegerState:
         """The integer state of a neuron node."""
         operation = self.operations[node.name]
         if not isinstance(operation, IntegerNeuron):
             raise NetworkError(f"{node.name}: its integer operation is no neuron")
-        return IntegerState(operation, membrane, current)
+        return IntegerState(operation, shape)
 
     def _execute(self, node: Node, inputs: list[Tensor]) -> Tensor:
         self.recorder.ran(node.name)
         if isinstance(node, Neuron):
-            return self.states[node.name].step(inputs[0])
+            return self.states[node.name].step(inputs[0][0]).unsqueeze(0)
         operation = self.operations[node.name]
         if isinstance(operation, IntegerAffine):
             operation = _at_frame(operation, len(self.frames[node.name]))

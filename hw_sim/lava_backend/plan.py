@@ -105,7 +105,6 @@ class Leaf:
     start: int
     steps: int
     precision: str
-    membrane: bool = False  # shows the membrane of its one neuron as a Lava variable
     operations: tuple[Operation, ...] = ()  # what its nodes compute in integers; none: floating point
 
     @property
@@ -337,7 +336,6 @@ class Planner:
             start=start,
             steps=self.network.steps,
             precision=self.precision,
-            membrane=alone and len(nodes) == 1 and isinstance(nodes[0], Neuron),
             operations=tuple(operation for node in nodes if (operation := self.operation(node)) is not None),
         )
 

@@ -72,10 +72,8 @@ class LavaNetwork:
         return sum(self.runtime._messaging_infrastructure.smm.sizes)
 
     def answer(self, request: str, argument: Any) -> Any:
-        """Serve one request: 'run' an image, 'flush', or read the 'membrane' of a neuron."""
-        if request == "run":
-            return self.run(argument)
-        return self.flush() if request == "flush" else self.membrane(argument)
+        """Serve one request: 'run' an image, or 'flush'."""
+        return self.run(argument) if request == "run" else self.flush()
 
     def run(self, image: NDArray[np.floating[Any]]) -> list[Flight]:
         """Feed one image (C, H, W), T steps; returns the images that came out meanwhile."""
@@ -111,10 +109,6 @@ class LavaNetwork:
 
     def _complete(self, flight: Flight) -> bool:
         return len(flight.frames) == self.plan.output.shape[0] and len(flight.records) == len(self.leaves)
-
-    def membrane(self, neuron: str) -> NDArray[np.floating[Any]]:
-        """The Lava variable `v` of a neuron's process: its membranes after the last step (C, H, W)."""
-        return np.asarray(self.groups[neuron].v.get())
 
 
 def _prepare_to_fork() -> None:

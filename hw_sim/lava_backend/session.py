@@ -94,17 +94,6 @@ class LavaSession:
             self.close()
             raise
 
-    def membrane(self, neuron: str) -> NDArray[np.floating[Any]]:
-        """The membranes (C, H, W) of a Neuron node after the last image, as Lava's variable `v` holds them.
-
-        `fine` only, where each neuron is a process with variables. Lava sends one number a message: slow.
-        """
-        if not any(leaf.name == neuron and leaf.membrane for leaf in self.leaves):
-            raise UserError(f"{neuron}: no Lava process of its own shows this neuron's membrane; use model 'fine'")
-        self._ask(("membrane", neuron))
-        membrane: NDArray[np.floating[Any]] = self._work()
-        return membrane.astype(self.precision)
-
     def _frame(self, image: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """What is fed to the network for an image, once it has been checked."""
         if image.shape != self.plan.image.frame_shape:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from export.calibration import quantize_on_images
+from export.execute import execute_node
 from export.integer_formats import Formats
 from export.integer_network import IntegerConv, IntegerNeuron
 from export.integer_run import run_integer, to_pixels
@@ -55,7 +56,7 @@ def test_a_dead_convolution_gives_its_bias_and_nothing_else(tiny_model, photo, g
     unit = integer.by_name[SUMS].output.scale
     found = values_of(integer, pixels, SUMS)[:, channel]
     assert np.unique(found).tolist() == [round(beta / unit)]
-    exact = simulator.execute_node(network[SUMS], [torch.ones(1, 8, 8, 8, dtype=torch.bool)], 4, torch.float64)
+    exact = execute_node(network[SUMS], [torch.ones(1, 8, 8, 8, dtype=torch.bool)], 4, torch.float64)
     assert np.abs(exact[:, channel].numpy() - found[0, 0, 0, 0] * unit).max() <= unit / 2
     operation = integer.by_name[SUMS]
     assert isinstance(operation, IntegerConv)

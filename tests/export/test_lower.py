@@ -103,9 +103,9 @@ def test_in_a_spike_driven_network_only_what_reads_all_steps_is_on_the_host(spik
 
 def test_a_module_without_a_rule_is_refused_by_name():
     with pytest.raises(NetworkError, match=r"deep.pool \(MaxPool2d\): no lowering rule"):
-        lower_module(nn.MaxPool2d(2), GraphBuilder(), "deep.pool", "x")
+        lower_module(nn.MaxPool2d(2), GraphBuilder(nn.Module()), "deep.pool", "x")
 
 
 def test_a_batch_norm_without_its_convolution_is_refused():
     with pytest.raises(NetworkError, match=r"s\.0: batch norm without a convolution before it"):
-        lower_module(nn.Sequential(nn.BatchNorm2d(3)), GraphBuilder(), "s", "x")
+        lower_module(nn.Sequential(nn.BatchNorm2d(3)), GraphBuilder(nn.Module()), "s", "x")

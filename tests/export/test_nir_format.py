@@ -17,11 +17,9 @@ from nir.serialization import read_version
 from esdnet.errors import UserError
 from export.network import Network, NetworkError, Node
 from export.nir_format import (
-    HEADER_BYTES,
     MANIFEST,
     encode_node,
     file_digest,
-    header,
     is_export,
     manifest_digest,
     network_digest,
@@ -30,7 +28,7 @@ from export.nir_format import (
 )
 from export.nir_graph import DT_S, encode_lif
 from export.nir_run import run_export, run_graph
-from export.nir_write import write_file, write_folder
+from export.nir_write import write_folder
 from hw_sim.result import compare
 from hw_sim.simulator import run
 from tests.export.networks import image, mixed_network, neuron, stock_networks
@@ -38,22 +36,16 @@ from tests.export.networks import image, mixed_network, neuron, stock_networks
 SHAPE = (8, 12)
 
 
-def write(found: Network, folder: Path, single_file: bool = False, shape: tuple[int, int] = SHAPE) -> Path:
-    path = folder / ("out.nir" if single_file else "out_nir")
-    (write_file if single_file else write_folder)(found, *shape, path)
-    return path
-
-
-@pytest.fixture(params=[False, True], ids=["folder", "single file"])
-def single_file(request) -> bool:
-    return request.param
+def write(found: Network, folder: Path, shape: tuple[int, int] = SHAPE) -> Path:
+    write_folder(found, *shape, folder / "out_nir")
+    return folder / "out_nir"
 
 
 @pytest.mark.parametrize("name", [*stock_networks(), "mixed", "tiny", "spike driven"])
-def test_the_network_comes_back_to_the_last_bit(name, single_file, tmp_path, tiny_network, spike_driven_network):
+def test_the_network_comes_back_to_the_last_bit(name, tmp_path, tiny_network, spike_driven_network):
     tiny = {"tiny": tiny_network, "spike driven": spike_driven_network}
     found = {**stock_networks(), "mixed": mixed_network(), **tiny}[name]
-    back = read_network(write(found, tmp_path, single_file))
+    back = read_network(write(found, tmp_path))
     assert network_digest(back) == network_digest(found)
     assert [node.name for node in back.nodes] == [node.name for node in found.nodes]
     for node, other in zip(found.nodes, back.nodes, strict=True):
@@ -61,9 +53,9 @@ def test_the_network_comes_back_to_the_last_bit(name, single_file, tmp_path, tin
             assert np.array_equal(value, getattr(other, key))
 
 
-def test_output_spikes_and_counts_are_the_checkpoints(golden, golden_network, single_file, tmp_path):
+def test_output_spikes_and_counts_are_the_checkpoints(golden, golden_network, tmp_path):
     """The authors' network: the Network read back gives the same bits, and their own counts of operations."""
-    back = read_network(write(golden_network, tmp_path, single_file, (32, 32)))
+    back = read_network(write(golden_network, tmp_path, (32, 32)))
     picture = golden.input[0, :, :32, :32]
     expected, found = (run(item, picture, precision="float64") for item in (golden_network, back))
     comparison = compare(expected, found)
@@ -72,8 +64,8 @@ def test_output_spikes_and_counts_are_the_checkpoints(golden, golden_network, si
     assert set(expected.counts) == set(found.counts)
 
 
-def test_the_files_run_as_the_simulator_runs_the_network(golden, golden_network, single_file, tmp_path):
-    path = write(golden_network, tmp_path, single_file, (32, 32))
+def test_the_files_run_as_the_simulator_runs_the_network(golden, golden_network, tmp_path):
+    path = write(golden_network, tmp_path, (32, 32))
     picture = golden.input[0, :, :32, :32]
     expected = run(golden_network, picture, precision="float64", count=False)
     spikes: dict[str, np.ndarray] = {}
@@ -176,32 +168,22 @@ def test_the_manifest_says_what_a_stranger_needs(tmp_path):
     assert set(manifest["files"]) == {"00_embed.nir", "01_down.nir", "02_l3.nir", "arrays.npz"}
 
 
-def test_equal_networks_give_equal_files(tmp_path, single_file):
+def test_equal_networks_give_equal_files(tmp_path):
     paths = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        paths.append(write(mixed_network(), tmp_path / name, single_file))
-    contents = [[file.read_bytes() for file in (sorted(path.iterdir()) if path.is_dir() else [path])] for path in paths]
+        paths.append(write(mixed_network(), tmp_path / name))
+    contents = [[file.read_bytes() for file in sorted(path.iterdir())] for path in paths]
     assert contents[0] == contents[1]
 
 
-def test_nir_read_refuses_a_single_file(tmp_path):
-    """NIR has no registry of node types: an unknown one ends in an empty AssertionError (docs/nir.md says so)."""
-    path = write(mixed_network(), tmp_path, single_file=True)
-    with pytest.raises(AssertionError):
-        nir.read(path)
-    with h5py.File(path) as content:  # any HDF5 reader opens it
-        assert content["node/nodes/up/type"][()] == b"esdnet.Resize"
-        assert [name.decode() for name in content["node/nodes/up/inputs"]] == ["deep"]
-        assert content["node/nodes/l1/type"][()] == b"LIF"
-
-
 @pytest.mark.parametrize("name", stock_networks())
-def test_a_network_without_host_operations_is_one_stock_file(name, tmp_path):
+def test_a_network_without_host_operations_is_one_stock_graph(name, tmp_path):
     """nir.read opens it, and it runs as the simulator runs the network; its Input gets the frame at every step."""
     found = stock_networks()[name]
-    path = write(found, tmp_path, single_file=True)
-    graph = nir.read(path)
+    path = write(found, tmp_path)
+    (segment,) = path.glob("*.nir")
+    graph = nir.read(segment)
     assert {type(node).__name__ for node in graph.nodes.values()} == {"Input", "Output", "Conv2d", "LIF"}
     expected = run(found, image(), precision="float64", count=False)
     spikes: dict[str, np.ndarray] = {}
@@ -231,7 +213,7 @@ def refused(path: Path, match: str) -> None:
 
 
 def test_nothing_there(tmp_path):
-    refused(tmp_path / "none", "nothing there; expected a NIR export")
+    refused(tmp_path / "none", "nothing there; expected the folder that")
 
 
 def test_a_foreign_folder(tmp_path):
@@ -245,22 +227,14 @@ def test_a_foreign_folder(tmp_path):
 def test_a_foreign_file(tmp_path):
     path = write(stock_networks()["chain"], tmp_path)
     stock = next(path.glob("*.nir"))
-    refused(stock, "expected the folder, or a file written with --single-file")
-    (tmp_path / "x.nir").write_bytes(b"")
-    refused(tmp_path / "x.nir", "not an ESDNet NIR export")
+    refused(stock, r"00_a_conv\.nir: a file; expected the folder that export/to_nir.py writes")
 
 
-def test_a_truncated_export(tmp_path, single_file):
-    path = write(mixed_network(), tmp_path, single_file)
-    victim = path if single_file else path / "01_down.nir"
+def test_a_truncated_export(tmp_path):
+    path = write(mixed_network(), tmp_path)
+    victim = path / "01_down.nir"
     victim.write_bytes(victim.read_bytes()[:-100])
-    refused(victim if single_file else path, r"changed or cut short after it was written \(its hash differs\)")
-
-
-def test_a_file_cut_inside_its_header(tmp_path):
-    path = write(mixed_network(), tmp_path, True)
-    path.write_bytes(path.read_bytes()[:20])
-    refused(path, "not an ESDNet NIR export")
+    refused(path, r"changed or cut short after it was written \(its hash differs\)")
 
 
 def test_a_missing_segment(tmp_path):
@@ -269,9 +243,9 @@ def test_a_missing_segment(tmp_path):
     refused(path, r"01_down.nir: missing, the export is incomplete")
 
 
-def test_a_hand_edited_weight(tmp_path, single_file):
-    path = write(mixed_network(), tmp_path, single_file)
-    victim = path if single_file else path / "01_down.nir"
+def test_a_hand_edited_weight(tmp_path):
+    path = write(mixed_network(), tmp_path)
+    victim = path / "01_down.nir"
     with h5py.File(victim, "r+") as content:
         content["node/nodes/down/weight"][0, 0, 0, 0] += 1.0
     refused(path, "changed or cut short")
@@ -283,14 +257,9 @@ def test_a_hand_edited_manifest(tmp_path):
     refused(path, "was changed after it was written")
 
 
-def test_a_newer_export(tmp_path, single_file):
-    path = write(mixed_network(), tmp_path, single_file)
-    if single_file:
-        content = path.read_bytes()
-        path.write_bytes(content.replace(b"esdnet-nir 1 ", b"esdnet-nir 2 ", 1)[: len(content)])
-        assert len(content) > HEADER_BYTES
-    else:
-        edit_manifest(path, lambda manifest: manifest.update(version=2), seal=True)
+def test_a_newer_export(tmp_path):
+    path = write(mixed_network(), tmp_path)
+    edit_manifest(path, lambda manifest: manifest.update(version=2), seal=True)
     refused(path, r"format 2 of esdnet-nir, this program reads up to 1; update the program")
 
 
@@ -321,8 +290,6 @@ def forge(path: Path, change, file: str = "01_down.nir") -> None:
         edit_manifest(path, lambda manifest: manifest["files"].update({file: file_digest(victim)}), seal=True)
     else:
         content = victim.read_bytes()
-        digest = file_digest(victim, HEADER_BYTES)
-        victim.write_bytes(header(digest) + content[HEADER_BYTES:])
 
 
 def rewrite(group, key: str, value) -> None:
@@ -364,10 +331,10 @@ FORGED = {
 
 
 @pytest.mark.parametrize("what", FORGED)
-def test_a_graph_with_forged_hashes_is_compared_with_the_manifest(tmp_path, single_file, what):
+def test_a_graph_with_forged_hashes_is_compared_with_the_manifest(tmp_path, what):
     """Every hash is right: what is compared is what a reader of the graph would run."""
     change, match = FORGED[what]
-    path = write(mixed_network(), tmp_path, single_file)
+    path = write(mixed_network(), tmp_path)
     forge(path, change)
     refused(path, match)
 
@@ -401,8 +368,8 @@ def test_a_manifest_that_contradicts_itself(tmp_path, change, match):
     refused(path, match)
 
 
-def test_only_exports_count_as_exports(tmp_path, single_file):
-    assert is_export(write(mixed_network(), tmp_path, single_file))
+def test_only_exports_count_as_exports(tmp_path):
+    assert is_export(write(mixed_network(), tmp_path))
     (tmp_path / "text").write_text("hello")
     assert not is_export(tmp_path / "text")
     assert not is_export(tmp_path)
@@ -417,9 +384,9 @@ def test_fields_that_cannot_be_stored_are_refused():
         encode_node(Odd(name="odd"))
 
 
-def test_an_image_of_another_size_runs_where_parameters_are_per_channel(tmp_path, single_file):
+def test_an_image_of_another_size_runs_where_parameters_are_per_channel(tmp_path):
     found = mixed_network()
-    path = write(found, tmp_path, single_file)
+    path = write(found, tmp_path)
     spikes: dict[str, np.ndarray] = {}
     output = run_export(open_export(path), read_network(path), image(3, 4, 6), spikes.__setitem__)
     expected = run(found, image(3, 4, 6), precision="float64", count=False)
@@ -429,19 +396,19 @@ def test_an_image_of_another_size_runs_where_parameters_are_per_channel(tmp_path
         run_export(open_export(path), read_network(path), image(3, 3, 6), print)
 
 
-def test_an_image_of_another_size_is_refused_where_a_threshold_is_per_pixel(tmp_path, single_file):
+def test_an_image_of_another_size_is_refused_where_a_threshold_is_per_pixel(tmp_path):
     found = stock_networks()["chain"]
     threshold = np.full((4, 8, 8), 0.15)
     threshold[0, 0, 0] = 0.4
     nodes = tuple(replace(n, threshold=threshold) if n.name == "a.lif" else n for n in found.nodes)
-    path = write(replace(found, nodes=nodes), tmp_path, single_file, (8, 8))
+    path = write(replace(found, nodes=nodes), tmp_path, (8, 8))
     run_export(open_export(path), read_network(path), image(3, 8, 8), lambda name, spikes: None)
     with pytest.raises(NetworkError, match=r"a\.lif \(neuron\): constants .* do not fit a value \(4, 4, 8, 12\)"):
         run_export(open_export(path), read_network(path), image(3, 8, 12), lambda name, spikes: None)
 
 
-def test_single_numbers_keep_every_bit(tmp_path, single_file):
+def test_single_numbers_keep_every_bit(tmp_path):
     found = stock_networks()["chain"]
     nodes = tuple(replace(n, threshold=np.array(0.1 + 0.2)) if n.kind == "neuron" else n for n in found.nodes)
-    back = read_network(write(replace(found, nodes=nodes), tmp_path, single_file))
+    back = read_network(write(replace(found, nodes=nodes), tmp_path))
     assert {float(node.threshold) for node in back.neurons} == {0.1 + 0.2}

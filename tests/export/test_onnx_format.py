@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 
+from export.execute import execute_node
 from export.network import (
     FAN_IN,
     Activation,
@@ -116,7 +117,7 @@ def x_of(network: Network, image: np.ndarray, precision: str) -> np.ndarray:
     dtype = getattr(torch, precision)
     values = {"image": torch.from_numpy(image).to(dtype)[None]}
     for node in network.nodes[1:-1]:
-        values[node.name] = simulator.execute_node(node, [values[name] for name in node.inputs], STEPS, dtype)
+        values[node.name] = execute_node(node, [values[name] for name in node.inputs], STEPS, dtype)
     return values["x"].to(dtype).numpy()
 
 

@@ -9,6 +9,7 @@ import torch
 from esdnet.errors import UserError
 from export.bias_correction import correct_biases
 from export.calibration import calibration_images, centre_pixels, measure, quantize_on_images
+from export.execute import execute_node
 from export.integer_file import integer_digest
 from export.integer_formats import Formats, QuantizationError
 from export.integer_network import (
@@ -99,8 +100,8 @@ def test_dyadic_weights_are_kept_and_the_layer_equals_float64(fires, exact_steps
     assert isinstance(second, IntegerNeuron)
     assert int(second.threshold) == (93 if fires == ">" else 92)
     spikes = torch.from_numpy(np.random.default_rng(0).random((4, 3, 9, 8)) < 0.3)
-    sums = simulator.execute_node(network["conv"], [spikes], 4, torch.float64)
-    expected = simulator.execute_node(network["second"], [sums], 4, torch.float64)
+    sums = execute_node(network["conv"], [spikes], 4, torch.float64)
+    expected = execute_node(network["second"], [sums], 4, torch.float64)
     found = execute(second, [execute(layer, [spikes], 4)], 4)
     assert 0.05 < expected.float().mean() < 0.6
     assert torch.equal(found[:exact_steps], expected[:exact_steps])
@@ -171,9 +172,9 @@ def test_corrected_biases_keep_the_mean_of_the_sums(groups):
     integer = quantize(network, None)
     corrected = correct_biases(network, integer, {"b": means})["b"]
     x = torch.from_numpy(means)[None, :, None, None]
-    expected = simulator.execute_node(network["b"], [x], 1, torch.float64)
+    expected = execute_node(network["b"], [x], 1, torch.float64)
     rounded = dataclasses.replace(corrected, weight=integer.by_name["b"].node.weight)
-    assert torch.allclose(simulator.execute_node(rounded, [x], 1, torch.float64), expected, rtol=0, atol=1e-12)
+    assert torch.allclose(execute_node(rounded, [x], 1, torch.float64), expected, rtol=0, atol=1e-12)
     assert np.abs(corrected.bias - bias).max() > 1e-5
 
 
@@ -284,9 +285,7 @@ def integer_equal(one, other) -> bool:
 def test_ranges_are_those_of_the_float_network(tiny_network, photo):
     pixels = to_pixels(photo)
     ranges = measure(tiny_network, [pixels]).ranges
-    stream = simulator.execute_node(
-        tiny_network["patch_embed.proj"], [torch.from_numpy(pixels / 255.0)[None]], 4, torch.float64
-    )
+    stream = execute_node(tiny_network["patch_embed.proj"], [torch.from_numpy(pixels / 255.0)[None]], 4, torch.float64)
     assert ranges["patch_embed.proj"] == pytest.approx(float(stream.abs().max()), rel=0.02)
 
 

@@ -89,7 +89,7 @@ def test_every_operation_of_the_model_is_in_the_table(checkpoint, network, tmp_p
     model = load_checkpoint(checkpoint)
     manifest = nir_write.write_folder(network, 16, 16, tmp_path / "nir")
     spikes = {node.name: 1 for node in network.neurons}
-    text = table(model, network, manifest, CheckReport((), spikes, dict.fromkeys(spikes, 0), output_difference=0.0))
+    text = table(network, manifest, CheckReport((), spikes, dict.fromkeys(spikes, 0), output_difference=0.0))
     first = [line.split("  ")[0] for line in text.splitlines()[2:]]
     for name, module in model.named_modules():
         if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.Conv2d, torch.nn.Conv3d)):
@@ -106,32 +106,28 @@ def parents(name: str) -> list[str]:
     return [".".join(pieces[:count]) for count in range(1, len(pieces))]
 
 
-def test_a_single_file_from_a_script_without_installation(tmp_path, tiny_model, tiny_network):
+def test_an_export_by_a_script_without_installation(tmp_path, tiny_model, tiny_network):
     """From another folder, with nothing but the interpreter: the root is found, the export is checked."""
     save_checkpoint(tmp_path / "tiny.pt", tiny_model)
     command = [
         sys.executable,
         str(ROOT / "export" / "to_nir.py"),
         "tiny.pt",
-        "--single-file",
         "--input-size",
         "16",
         "16",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "one graph; nodes of type esdnet.* are extensions" in done.stdout
-    assert "esdnet.Resize" in done.stdout
     assert " 0 differ (promise: 0)" in done.stdout
-    back = read_network(tmp_path / "tiny.nir")
+    back = read_network(tmp_path / "tiny_nir")
     assert network_digest(replace(back, name="tiny")) == network_digest(tiny_network)
 
 
-@pytest.mark.parametrize("single_file", [False, True], ids=["folder", "single file"])
-def test_the_pricing_command_takes_an_export(checkpoint, network, tmp_path, single_file, capsys):
+def test_the_pricing_command_takes_an_export(checkpoint, network, tmp_path, capsys):
     """Every count and every joule as from the checkpoint, for an image of another size than the export's."""
-    path = tmp_path / ("x.nir" if single_file else "x_nir")
-    (nir_write.write_file if single_file else nir_write.write_folder)(network, 16, 16, path)
+    path = tmp_path / "x_nir"
+    nir_write.write_folder(network, 16, 16, path)
     save_image(tmp_path / "rainy.png", sample_image(24, 32).transpose(1, 2, 0))
     reports = []
     for source in (["--checkpoint", str(checkpoint)], ["--network", str(path)]):

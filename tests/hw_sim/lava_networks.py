@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from export.execute import execute_node
 from export.network import (
     Activation,
     Add,
@@ -29,7 +30,6 @@ from export.network import (
     Repeat,
     Resize,
 )
-from hw_sim.simulator import execute_node
 
 STEPS = 3
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +28,7 @@ from export.network import (
     Repeat,
 )
 from hw_sim import simulator
-from hw_sim.lava_backend.dataflow import Dataflow, NeuronState
+from hw_sim.lava_backend.dataflow import Dataflow
 from hw_sim.lava_backend.integer_dataflow import make_dataflow
 from hw_sim.lava_backend.plan import Leaf, Plan, make_plan
 from hw_sim.lava_backend.records import read_record
@@ -150,40 +149,3 @@ def test_a_frame_that_is_not_there_when_it_is_due_is_an_error():
     leaf = next(part for part in make_plan(every_kind(), (8, 8)).leaves if part.name == "b")
     with pytest.raises(NetworkError, match=r"b: a frame of b\.out is due and not there"):
         Dataflow(leaf).emit("b.out")
-
-
-@pytest.mark.parametrize(
-    ("change", "membranes"),
-    [
-        # threshold 0.5, decay 0.5, input 0.5, 0.25, 0.25, 1: fires at once, then 0.25, 0.375, then 1.1875 fires
-        ({}, [0.0, 0.25, 0.375, 0.0]),
-        ({"fires": ">"}, [0.5, 0.5, 0.5, 0.0]),  # 0.25 + 0.5/2 = 0.5 does not exceed 0.5; 1 + 0.25 does
-        ({"reset": "by", "reset_value": 0.25}, [0.25, 0.375, 0.4375, 0.96875]),
-        ({"reset_value": -0.5}, [-0.5, 0.0, 0.25, -0.5]),
-        ({"gain": np.array(-1.0)}, [-0.5, -0.5, -0.5, -1.25]),
-        ({"bias": np.array(0.25)}, [0.0, 0.0, 0.0, 0.0]),  # 0.75, 0.5, 0.5, 1.25: all fire
-        ({"current_decay": 0.5}, [0.0, 0.0, 0.0, 0.0]),  # currents 0.5, 0.5, 0.5, 1.25
-    ],
-)
-def test_membranes_of_one_neuron(change, membranes):
-    given_ = {"name": "lif", "inputs": ("x",), "threshold": np.array(0.5), "membrane_decay": 0.5, **change}
-    membrane, current = np.zeros((1, 1, 1)), np.zeros((1, 1, 1))
-    state = NeuronState(Neuron(**given_), membrane, current)
-    for _ in range(2):  # the second image starts from rest
-        seen = []
-        for x in (0.5, 0.25, 0.25, 1.0):
-            state.step(torch.full((1, 1, 1, 1), x, dtype=torch.float64))
-            seen.append(float(membrane.item()))
-        assert seen == membranes
-        state.reset()
-        assert not membrane.any()
-        assert not current.any()
-
-
-def test_threshold_is_exact_in_the_dtype_that_computes():
-    for dtype in ("float32", "float64"):
-        node = Neuron(name="lif", inputs=("x",), threshold=np.array(0.15), membrane_decay=0.5)
-        state = NeuronState(node, np.zeros((1, 1, 2), dtype), np.zeros((1, 1, 2), dtype))
-        at = torch.tensor(0.15, dtype=getattr(torch, dtype))
-        below = torch.nextafter(at, torch.zeros_like(at))
-        assert state.step(torch.stack([at, below]).reshape(1, 1, 1, 2)).flatten().tolist() == [True, False]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from export.calibration import quantize_on_images
 from export.integer_network import IntegerConv, IntegerNeuron
-from export.integer_run import run_integer, to_pixels
+from export.integer_run import to_pixels
 from export.network import ValueKind
 from export.quantize import quantize
 from hw_sim import integer_oracle, integer_simulator
@@ -81,21 +81,3 @@ def test_real_lava_equals_the_integer_simulator_bit_for_bit(integer, choice):
     with IntegerLavaSession(integer, (16, 20), **choice) as session:
         for image, result in zip(images, session.stream(images), strict=True):
             check(integer_simulator.run(integer, image), result)
-
-
-@needs_lava
-@pytest.mark.timeout(300)
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", RANDOM)
-def test_real_lavas_membranes_are_the_oracles(kind):
-    """Fine: every neuron is a process with Lava variables; after the last step they hold what was kept."""
-    network = RANDOM[kind](2)
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 6), dtype=np.uint8)
-    integer = quantize_on_images(network, [pixels])
-    trace = integer_oracle.run(integer, pixels)
-    with IntegerLavaSession(integer, (8, 6), model="fine") as session:
-        result = session.run(pixels / 255.0)
-        assert np.array_equal(np.rint(result.output * 255), run_integer(integer, pixels))
-        for neuron in network.neurons:
-            kept = np.where(trace.values[neuron.name][-1] == 1, 0, trace.membranes[neuron.name][-1])
-            assert np.array_equal(session.membrane(neuron.name), kept), neuron.name

@@ -6,10 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from esdnet.errors import UserError
-from export.network import Affine, NetworkError, Neuron
+from export.network import Affine, NetworkError
 from hw_sim import lava_backend, simulator
 from hw_sim.lava_backend import LavaSession
 from hw_sim.lava_backend.memory import channel_sizes
@@ -58,25 +57,6 @@ def test_images_back_to_back_give_what_each_gives_alone(choice):
         check(expected[0], next(stream))
         stream.close()  # images on their way are flushed
         check(expected[2], session.run(images[2]))
-
-        if choice == {"model": "fine"}:
-            assert np.array_equal(session.membrane("a.slow"), membranes(network["a.slow"], expected[2], network))
-        else:
-            with pytest.raises(UserError, match="no Lava process of its own shows this neuron's membrane"):
-                session.membrane("c.lif.unknown")
-
-
-def membranes(node: Neuron, result: Result, network) -> np.ndarray:
-    """Membranes after the last step, from the spikes that the simulator found: U = decay U + I - reset * S."""
-    pair = np.concatenate([result.spikes["a.on"], result.spikes["a.off"]], axis=1)
-    drive = simulator.execute_node(network["a.conv1"], [torch.from_numpy(pair)], STEPS, torch.float64).numpy()
-    current, membrane = np.zeros(drive.shape[1:]), np.zeros(drive.shape[1:])
-    for step in range(STEPS):
-        current = drive[step] + node.current_decay * current
-        membrane = node.membrane_decay * membrane + current + node.bias
-        assert np.array_equal(membrane > node.threshold, result.spikes["a.slow"][step])
-        membrane = membrane - node.reset_value * result.spikes["a.slow"][step]
-    return membrane
 
 
 @needs_lava

@@ -11,6 +11,7 @@ import torch
 from esdnet.config import preset
 from esdnet.model import ESDNet
 from export import nir_graph, nir_write, onnx_format
+from export.execute import execute_node
 from export.lower import lower
 from export.network import Affine, Conv, Neuron
 from hw_sim import simulator, verification
@@ -117,7 +118,7 @@ def test_an_edge_that_is_cut(reference, name):
     ids=["loses a row", "a row of zeros", "floats for spikes", "a layer that never fires"],
 )
 def test_a_rule_of_the_simulator(reference, monkeypatch, name, node, damage, message):
-    rule = simulator.execute_node
+    rule = execute_node
 
     def broken(one, inputs, steps, dtype):
         value = rule(one, inputs, steps, dtype)

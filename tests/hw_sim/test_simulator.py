@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from esdnet.layers import StepConv
+from export.execute import execute_node
 from export.lower import lower
 from export.network import (
     Activation,
@@ -70,8 +71,8 @@ def test_float32_membranes_layer_by_layer(either_model, either_network, photo):
         hook.remove()
     for name, value in inputs.items():
         node = either_network[name]
-        exact = simulator.execute_node(node, [value[:, 0]], 4, torch.float64)
-        rounded = simulator.execute_node(node, [value[:, 0].float()], 4, torch.float32)
+        exact = execute_node(node, [value[:, 0]], 4, torch.float64)
+        rounded = execute_node(node, [value[:, 0].float()], 4, torch.float32)
         assert (exact - rounded.double()).abs().max() < FLOAT32_MEMBRANE, name
 
 
@@ -177,8 +178,8 @@ def test_an_unknown_kind_is_refused_by_name():
     class Strange(Node):
         """A kind that nobody knows."""
 
-    with pytest.raises(NetworkError, match="s: the simulator has no rule for kind strange"):
-        simulator.execute_node(Strange(name="s"), [], 1, torch.float64)
+    with pytest.raises(NetworkError, match="s: no rule to execute kind strange"):
+        execute_node(Strange(name="s"), [], 1, torch.float64)
 
 
 def test_the_torch_model_is_not_called(tiny_model, photo, monkeypatch):

@@ -19,11 +19,9 @@ from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.model.sub.model import AbstractSubProcessModel
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
-from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from export.network import Neuron
 from hw_sim.lava_backend.dataflow import Dataflow
 from hw_sim.lava_backend.integer_dataflow import make_dataflow
 from hw_sim.lava_backend.plan import CHANNEL_SIZE, Block, Leaf, Outlet, StockLeaf, Wire
@@ -33,7 +31,7 @@ Models = dict[AbstractProcess, type]  # which model runs each process: Lava asks
 
 
 class Group(AbstractProcess):
-    """A block, or one process of a block. Membranes of a single neuron node are the Lava variables `v` and `u`."""
+    """A block, or one process of a block."""
 
     def __init__(self, part: Block | Leaf, models: Models) -> None:
         super().__init__(name=part.name, part=part, models=models)
@@ -46,9 +44,6 @@ class Group(AbstractProcess):
             self.starts.flag_external_pipe(buffer_size=CHANNEL_SIZE)
             self.record = OutPort(shape=(record_size(part),))
             self.record.flag_external_pipe(buffer_size=CHANNEL_SIZE)
-            if part.membrane:
-                shape = part.shapes[part.nodes[0].name][1:]
-                self.v, self.u = Var(shape=shape, init=0), Var(shape=shape, init=0)
 
 
 def make_group(part: Block | Leaf, models: Models) -> Group:
@@ -68,9 +63,6 @@ def program_model(leaf: Leaf) -> type:
         kinds[f"in_{index}"] = LavaPyType(PyInPort.VEC_DENSE, np.dtype(value.dtype).type)
     for index, value in enumerate(leaf.outputs):
         kinds[f"out_{index}"] = LavaPyType(PyOutPort.VEC_DENSE, np.dtype(value.dtype).type)
-    if leaf.membrane:
-        number = np.dtype(leaf.precision).type
-        kinds["v"], kinds["u"] = LavaPyType(np.ndarray, number), LavaPyType(np.ndarray, number)
     return type("GroupProgram", (GroupProgram,), kinds)
 
 
@@ -142,11 +134,9 @@ class GroupProgram(PyLoihiProcessModel):
         getattr(self, f"out_{index}").send(self.last[index] if frame >= 0 else self.rest[index])
 
     def _flow(self) -> Dataflow:
-        """Made at the first frame, when Lava has put its variables in place."""
+        """Made at the first frame, in the process that Lava has forked."""
         if self.flow is None:
-            node = self.leaf.nodes[0] if self.leaf.membrane else None
-            kept = {node.name: (self.v, self.u)} if isinstance(node, Neuron) else {}
-            self.flow = make_dataflow(self.leaf, kept)
+            self.flow = make_dataflow(self.leaf)
         return self.flow
 
 
