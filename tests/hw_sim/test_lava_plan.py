@@ -91,10 +91,11 @@ def test_every_node_runs_once_and_every_input_arrives_when_its_process_starts(ne
     assert sent[plan.output.name] == plan.latency
 
 
-def test_the_fine_model_gives_every_neuron_a_process_that_shows_its_membrane():
+def test_the_fine_model_gives_every_neuron_a_process_of_its_own():
     network = every_kind()
     plan = make_plan(network, (8, 8), model="fine")
-    assert [leaf.name for leaf in plan.leaves if leaf.membrane] == [neuron.name for neuron in network.neurons]
+    alone = [leaf.name for leaf in plan.leaves if len(leaf.nodes) == 1 and isinstance(leaf.nodes[0], Neuron)]
+    assert alone == [neuron.name for neuron in network.neurons]
 
 
 def test_spikes_travel_as_single_bytes_and_host_work_is_one_process():
