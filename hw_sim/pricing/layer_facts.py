@@ -14,7 +14,7 @@ from esdnet.errors import UserError
 
 KINDS = ("conv", "linear", "neuron", "other")  # other: sums, gates, pooling, interpolation, wiring
 VALUES = ("spike", "graded", "analog")
-_SHAPES = ("input_shape", "output_shape", "kernel", "stride")
+_SHAPES = {"input_shape": 3, "output_shape": 3, "kernel": 2, "stride": 2}
 _WORDS = ("name", "kind", "reads")
 
 
@@ -86,8 +86,11 @@ class LayerFacts:
             if item.name in _WORDS or (value is None and "None" in str(item.type)):
                 continue
             numbers = value if item.name in _SHAPES else (value,)
+            length = _SHAPES.get(item.name, 1)
             if not isinstance(numbers, tuple) or any(not isinstance(n, int) or n < 0 for n in numbers):
                 raise UserError(f"layer {self.name}: {item.name} is {value!r}, expected whole numbers of at least 0")
+            if len(numbers) != length:
+                raise UserError(f"layer {self.name}: {item.name} is {value!r}, expected {length} numbers")
 
     @property
     def executions(self) -> int:
@@ -117,6 +120,7 @@ def read_layers(records: Iterable[Mapping[str, Any]]) -> list[LayerFacts]:
     names = [item.name for item in fields(LayerFacts)]
     layers = []
     for record in records:
+        _check_table(record)
         missing = [name for name in names if name not in record]
         if missing:
             raise UserError(
@@ -129,12 +133,20 @@ def read_layers(records: Iterable[Mapping[str, Any]]) -> list[LayerFacts]:
 
 def make_layer(record: Mapping[str, Any]) -> LayerFacts:
     """One layer from fields by name (lists become tuples); a field that is not given has its default."""
+    _check_table(record)
     known = {item.name for item in fields(LayerFacts)}
     odd = sorted(set(record) - known)
     if odd or not {"name", "kind"} <= set(record):
         raise UserError(f"layer {record.get('name', '?')}: needs name and kind, unknown fields {odd}")
-    given: dict[str, Any] = {key: tuple(value) if key in _SHAPES else value for key, value in record.items()}
+    given: dict[str, Any] = {
+        key: tuple(value) if key in _SHAPES and isinstance(value, list) else value for key, value in record.items()
+    }
     return LayerFacts(**given)
+
+
+def _check_table(record: object) -> None:
+    if not isinstance(record, Mapping):
+        raise UserError(f"a layer is {record!r}, expected its fields by name")
 
 
 def total(layers: Iterable[LayerFacts], field: str) -> int:

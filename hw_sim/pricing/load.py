@@ -5,14 +5,15 @@ In: a name or a path. Out: EnergyModel. UserError names file, entry, what was fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from esdnet.errors import UserError
 from hw_sim.pricing.energy import PARTS, Conditions
 from hw_sim.pricing.equations import EQUATIONS
-from hw_sim.pricing.layer_facts import make_layer
+from hw_sim.pricing.layer_facts import LayerFacts, make_layer
 from hw_sim.pricing.model import GRADES, UNITS, Constant, EnergyModel, OperatingPoint, WorkedExample
 from hw_sim.pricing.sram import Sram, read_sram
 from hw_sim.pricing.toml_file import read_toml
@@ -42,17 +43,8 @@ def load_model(name: str) -> EnergyModel:
 def read_model(name: str, where: str, content: Mapping[str, Any]) -> EnergyModel:
     """The model in a parsed file; `where` stands in front of every complaint."""
     _check_layout(where, content)
-    constants = {key: _constant(where, key, entry) for key, entry in content.get("constants", {}).items()}
     equation = EQUATIONS[content["equation"]]
-    missing = sorted(equation.REQUIRED - set(constants))
-    odd = sorted(set(constants) - equation.CONSTANTS)
-    if missing or odd:
-        raise UserError(
-            f"{where}: equation {content['equation']} lacks the constants {missing} and knows no {odd}"
-            f" (it knows {', '.join(sorted(equation.CONSTANTS))})"
-        )
-    if ("update_active" in constants) != ("update_inactive" in constants):
-        raise UserError(f"{where}: update_active and update_inactive come together")
+    constants = _constants(where, content, equation)
     if (content["equation"] == "lemaire2022") != ("sram" in content):
         raise UserError(f"{where}: [sram] belongs to the equation lemaire2022, which needs it")
     return EnergyModel(
@@ -69,7 +61,7 @@ def read_model(name: str, where: str, content: Mapping[str, Any]) -> EnergyModel
         choices=_choices(where, content, getattr(equation, "CHOICES", {})),
         sram=_sram(where, content),
         operating_points=tuple(_operating_point(where, entry) for entry in content.get("operating_point", ())),
-        worked_examples=tuple(_worked_example(where, entry) for entry in content.get("worked_example", ())),
+        worked_examples=tuple(_worked_example(where, entry, constants) for entry in content.get("worked_example", ())),
     )
 
 
@@ -78,9 +70,17 @@ def _check_layout(where: str, content: Mapping[str, Any]) -> None:
     missing = [key for key in (*_TEXT, "prices") if key not in content]
     if odd or missing:
         raise UserError(f"{where}: lacks {missing}, has unknown entries {odd}")
-    if content["equation"] not in EQUATIONS:
+    for key in _TABLES:
+        kind, word = (list, "an array of tables") if key in ("operating_point", "worked_example") else (dict, "a table")
+        value = content.get(key, kind())
+        if not isinstance(value, kind) or (kind is list and not all(isinstance(entry, dict) for entry in value)):
+            raise UserError(f"{where}: {key} must be {word}")
+    for key in _LISTS:
+        if not isinstance(content.get(key, []), list):
+            raise UserError(f"{where}: {key} must be a list")
+    if content["equation"] not in list(EQUATIONS):
         raise UserError(f"{where}: equation {content['equation']!r}, expected one of {', '.join(EQUATIONS)}")
-    if strange := sorted(set(content["prices"]) - set(PARTS)):
+    if strange := [part for part in content["prices"] if part not in PARTS]:
         raise UserError(f"{where}: prices {strange}, expected some of {', '.join(PARTS)}")
 
 
@@ -99,10 +99,25 @@ def _source_and_grade(where: str, entry: Mapping[str, Any]) -> dict[str, str]:
     return {"source": entry["source"], "grade": entry["grade"]}
 
 
-def _constant(where: str, key: str, entry: Any) -> Constant:
-    where = f"{where}: [constants.{key}]"
-    if not isinstance(entry, dict) or entry.get("unit") not in UNITS:
-        raise UserError(f"{where} needs value, unit (one of {', '.join(UNITS)}), source and grade")
+def _constants(where: str, content: Mapping[str, Any], equation: ModuleType) -> dict[str, Constant]:
+    """Those that the equation knows, all that it needs, each measured in what it must be."""
+    entries, known = content.get("constants", {}), equation.CONSTANTS
+    missing, odd = sorted(equation.REQUIRED - set(entries)), sorted(set(entries) - set(known))
+    if missing or odd:
+        raise UserError(
+            f"{where}: equation {content['equation']} lacks the constants {missing} and knows no {odd}"
+            f" (it knows {', '.join(known)})"
+        )
+    for group in equation.TOGETHER:
+        if group & set(entries) not in (set(), group):
+            raise UserError(f"{where}: the constants {' and '.join(sorted(group))} come together")
+    return {key: _constant(f"{where}: [constants.{key}]", entry, known[key]) for key, entry in entries.items()}
+
+
+def _constant(where: str, entry: Any, measure: str) -> Constant:
+    units = [unit for unit, (measured, _) in UNITS.items() if measured == measure]
+    if not isinstance(entry, dict) or entry.get("unit") not in units:
+        raise UserError(f"{where} needs value, unit (one of {', '.join(units)}), source and grade")
     return Constant(_number(where, entry, "value"), entry["unit"], **_source_and_grade(where, entry))
 
 
@@ -129,11 +144,13 @@ def _operating_point(where: str, entry: Mapping[str, Any]) -> OperatingPoint:
     return OperatingPoint(str(entry.get("name", "")), joules, **_source_and_grade(where, entry))
 
 
-def _worked_example(where: str, entry: Mapping[str, Any]) -> WorkedExample:
+def _worked_example(where: str, entry: Mapping[str, Any], known: Mapping[str, Constant]) -> WorkedExample:
     where = f"{where}: [[worked_example]] {entry.get('name', '?')}"
     figures = [key for key in ("published", "by_hand") if key in entry]
-    if len(figures) != 1 or entry.get("unit") not in JOULES or not entry.get("source") or not entry.get("layers"):
+    if len(figures) != 1 or entry.get("unit") not in list(JOULES) or not entry.get("source"):
         raise UserError(f"{where} needs published or by_hand, unit (of {', '.join(JOULES)}), source and layers")
+    if not isinstance(entry.get("layers"), list):
+        raise UserError(f"{where} needs layers, an array of tables")
     joule = JOULES[entry["unit"]]
     return WorkedExample(
         name=str(entry.get("name", "")),
@@ -141,8 +158,26 @@ def _worked_example(where: str, entry: Mapping[str, Any]) -> WorkedExample:
         published=figures == ["published"],
         joules=_number(where, entry, figures[0]) * joule,
         tolerance=_number(where, entry, "tolerance"),
-        layers=tuple(make_layer(layer) for layer in entry["layers"]),
-        conditions=Conditions(**entry.get("conditions", {})),
-        constants=dict(entry.get("constants", {})),
-        parts={part: value * joule for part, value in entry.get("parts", {}).items()},
+        layers=_layers(where, entry["layers"]),
+        conditions=Conditions(
+            step_seconds=_numbers(f"{where}: conditions", entry.get("conditions", {}), ("step_seconds",)).get(
+                "step_seconds"
+            )
+        ),
+        constants=_numbers(f"{where}: constants", entry.get("constants", {}), known),
+        parts={name: pj * joule for name, pj in _numbers(f"{where}: parts", entry.get("parts", {}), PARTS).items()},
     )
+
+
+def _layers(where: str, records: list[Any]) -> tuple[LayerFacts, ...]:
+    try:
+        return tuple(make_layer(record) for record in records)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _numbers(where: str, table: Any, known: Iterable[str]) -> dict[str, float]:
+    """A table of numbers whose names are known."""
+    if not isinstance(table, dict) or (odd := [key for key in table if key not in known]):
+        raise UserError(f"{where} knows only {', '.join(known)}, found {table if not isinstance(table, dict) else odd}")
+    return {key: _number(where, table, key) for key in table}

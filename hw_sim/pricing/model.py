@@ -10,17 +10,16 @@ from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.sram import Sram
 
 GRADES = ("measured", "simulated", "secondary", "our reading")  # best known first
-UNITS = {
-    "pJ": 1e-12,
-    "mW": 1e-3,
-    "uW": 1e-6,
-    "uW/MHz": 1e-12,
-    "MHz": 1e6,
-    "neurons": 1.0,
-    "words": 1.0,
-    "bytes": 1.0,
-    "rows": 1.0,
-    "per word": 1.0,
+UNITS = {  # unit -> what it measures, SI units in one of it
+    "pJ": ("energy", 1e-12),
+    "mW": ("power", 1e-3),
+    "uW": ("power", 1e-6),
+    "uW/MHz": ("energy per cycle", 1e-12),
+    "MHz": ("frequency", 1e6),
+    "neurons": ("number", 1.0),
+    "words": ("number", 1.0),
+    "bytes": ("number", 1.0),
+    "rows": ("number", 1.0),
 }
 
 
@@ -36,7 +35,7 @@ class Constant:
     @property
     def si(self) -> float:
         """The value in SI units."""
-        return self.value * UNITS[self.unit]
+        return self.value * UNITS[self.unit][1]
 
 
 @dataclass(frozen=True)

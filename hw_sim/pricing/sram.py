@@ -56,8 +56,17 @@ def read_sram(where: str, entry: Mapping[str, Any]) -> Sram:
     missing = [key for key in (*needed, "source", "grade") if key not in entry]
     if missing:
         raise UserError(f"{where}: [sram] law {law!r} needs {', '.join(missing)}")
+    for key in needed:
+        numbers = entry[key] if key in ("capacity_bytes", "access_pj") else [entry[key]]
+        if not isinstance(numbers, list) or any(type(number) not in (int, float) or number < 0 for number in numbers):
+            raise UserError(f"{where}: [sram] {key} is {entry[key]!r}, expected numbers of at least 0")
     sizes, prices = entry.get("capacity_bytes", []), entry.get("access_pj", [])
-    if len(sizes) != len(prices) or any(a >= b for a, b in zip([0, *sizes], sizes, strict=False)):
+    if (
+        not isinstance(sizes, list)
+        or not isinstance(prices, list)
+        or len(sizes) != len(prices)
+        or any(a >= b for a, b in zip([0, *sizes], sizes, strict=False))
+    ):
         raise UserError(f"{where}: [sram] needs as many access_pj as capacity_bytes, capacities rising from above 0")
     return Sram(
         law=law,

@@ -13,9 +13,14 @@ from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.model import EnergyModel
 
 REQUIRED = frozenset({"sop"})
-CONSTANTS = frozenset(
-    {"sop", "spike", "update_active", "update_inactive", "static_power", "idle_power", "clock", "neurons_per_chip"}
-)
+CONSTANTS = {
+    **dict.fromkeys(("sop", "spike", "update_active", "update_inactive"), "energy"),
+    "static_power": "power",
+    "idle_power": "energy per cycle",
+    "clock": "frequency",
+    "neurons_per_chip": "number",
+}
+TOGETHER = ({"update_active", "update_inactive"}, {"idle_power", "clock"})
 
 
 def layer_terms(model: EnergyModel, layer: LayerFacts, conditions: Conditions) -> Terms:

@@ -13,8 +13,9 @@ from hw_sim.pricing.energy import Conditions, Terms, occurred
 from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.model import EnergyModel
 
-REQUIRED = frozenset({"add", "mul", "fifo", "word"})
-CONSTANTS = REQUIRED
+CONSTANTS = {"add": "energy", "mul": "energy", "fifo": "number", "word": "number"}
+REQUIRED = frozenset(CONSTANTS)
+TOGETHER: tuple[set[str], ...] = ()
 CHOICES = {"bias_memory": ("with weights", "own"), "address_per_channel": (True, False)}
 
 

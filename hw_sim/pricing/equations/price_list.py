@@ -11,7 +11,8 @@ from hw_sim.pricing.model import EnergyModel
 
 SPIKES_PER_WORD = 32  # bits that travel together
 REQUIRED: frozenset[str] = frozenset()
-CONSTANTS = frozenset({"mac", "ac", "spike", "add", "mul", "memory_word"})
+CONSTANTS = dict.fromkeys(("mac", "ac", "spike", "add", "mul", "memory_word"), "energy")
+TOGETHER = ({"add", "mul"},)
 
 
 def layer_terms(model: EnergyModel, layer: LayerFacts, conditions: Conditions) -> Terms:

@@ -12,10 +12,10 @@ from hw_sim.pricing.energy import Conditions, Terms, occurred
 from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.model import EnergyModel
 
-REQUIRED = frozenset(
-    {"crossbar", "array", "adc", "mux", "tile_buffer", "temporary_buffer", "subtractor", "h_tree", "fetch", "neuron"}
-)
-CONSTANTS = REQUIRED
+ENERGIES = ("array", "adc", "mux", "tile_buffer", "temporary_buffer", "subtractor", "h_tree", "fetch", "neuron")
+CONSTANTS = {"crossbar": "number", **dict.fromkeys(ENERGIES, "energy")}
+REQUIRED = frozenset(CONSTANTS)
+TOGETHER: tuple[set[str], ...] = ()
 
 
 def layer_terms(model: EnergyModel, layer: LayerFacts, conditions: Conditions) -> Terms:

@@ -43,6 +43,7 @@ def test_a_report_without_a_count_is_refused_and_not_read_as_zero():
         ({"kind": "conv", "macs": -1}, "macs is -1, expected whole numbers of at least 0"),
         ({"kind": "conv", "taps": 1.5}, "taps is 1.5, expected whole numbers"),
         ({"kind": "conv", "kernel": (3, -3)}, r"kernel is \(3, -3\), expected whole numbers"),
+        ({"kind": "conv", "output_shape": (3, 4)}, r"output_shape is \(3, 4\), expected 3 numbers"),
         ({"kind": "conv", "acs": None}, "acs is None, expected whole numbers"),
         ({"kind": "neuron", "neuron_updates": 2, "active_updates": 3}, "active_updates 3 exceed neuron_updates 2"),
         ({"kind": "conv", "macs": 2, "nonzero_macs": 3}, "nonzero_macs 3 exceed macs 2"),
@@ -58,6 +59,8 @@ def test_an_unknown_field_is_refused():
         make_layer({"name": "x", "kind": "conv", "ac": 3})
     with pytest.raises(UserError, match=r"layer \?: needs name and kind"):
         make_layer({"kind": "conv"})
+    with pytest.raises(UserError, match="a layer is 'conv', expected its fields by name"):
+        read_layers(["conv"])
 
 
 def test_a_sum_over_a_count_that_was_not_made_is_refused():
