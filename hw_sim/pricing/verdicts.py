@@ -157,11 +157,11 @@ def _row(
 def compare(
     model: EnergyModel, layers: list[LayerFacts], energy: Energy, ann: list[LayerFacts], ann_energy: Energy
 ) -> Verdict:
-    """Wins, loses, or why there is no answer. A network whose lower bound exceeds a full price has lost."""
-    if model.no_ann:
+    """Wins, loses, or why there is no answer. A network whose lower bound reaches a full price has lost."""
+    if model.no_ann and total(ann, "macs"):
         saved = total(ann, "macs") - total(layers, "macs")
-        priced = energy.total_j if model.equation == "chip" and saved > 0 else None
-        return Verdict("no answer", why=model.no_ann, break_even_mac_j=priced / saved if priced is not None else None)
+        known = model.equation == "chip" and saved > 0 and set(energy.unpriced) <= {"macs"}
+        return Verdict("no answer", why=model.no_ann, break_even_mac_j=energy.total_j / saved if known else None)
     if ann_energy.unpriced:
         return Verdict("no answer", why=f"the ANN's {', '.join(ann_energy.unpriced)} have no price")
     if not ann_energy.total_j:

@@ -35,7 +35,7 @@ def priced_parts(model: EnergyModel, conditions: Conditions) -> list[str]:
 
 
 def weakest_grade(model: EnergyModel, conditions: Conditions) -> str:
-    """The grade of the weakest number that these conditions use."""
+    """The grade of the weakest number that these conditions use; the last grade where they use none."""
     used = EQUATIONS[model.equation].used_constants(model, conditions)
     grades = [constant.grade for name, constant in model.constants.items() if name in used]
-    return max([*grades, *([model.sram.grade] if model.sram else [])], key=GRADES.index)
+    return max([*grades, *([model.sram.grade] if model.sram else [])], key=GRADES.index, default=GRADES[-1])

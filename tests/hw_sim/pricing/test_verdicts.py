@@ -48,6 +48,17 @@ def test_where_nothing_multiplies_there_is_no_answer_but_a_price_to_break_even()
     assert row("spikesim", SPIKING).against_own.break_even_mac_j is None
 
 
+def test_two_spiking_networks_are_compared_on_a_chip_too():
+    half = [replace(layer, acs=layer.acs // 2) for layer in SPIKING]
+    verdict = row("tianjic", half, reference=SPIKING).against_reference
+    assert (verdict.word, verdict.ratio) == ("wins", pytest.approx(0.5, rel=ENERGY))
+
+
+def test_without_all_prices_of_the_network_there_is_no_price_to_break_even():
+    assert row("loihi1", SPIKING).energy.unpriced == {"neuron_updates": 160}  # their activity was not counted
+    assert row("loihi1", SPIKING).against_own.break_even_mac_j is None
+
+
 def test_a_network_with_more_macs_than_the_ann_has_no_price_to_break_even():
     twice = [LayerFacts("m", "conv", steps=4, macs=400, taps=100)]
     assert row("odin", twice).against_own.break_even_mac_j is None
