@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esdnet.bundled import find_checkpoint
 from esdnet.config import ESDNetConfig
 from esdnet.errors import UserError
 from esdnet.model import ESDNet
 from esdnet.writing import written_beside
 
 FORMAT = "esdnet-checkpoint-1"
-DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "small_released.pt"
 
 
 def save_checkpoint(path: str | Path, model: ESDNet, extra: dict[str, Any] | None = None) -> None:
@@ -41,7 +41,10 @@ def save_checkpoint(path: str | Path, model: ESDNet, extra: dict[str, Any] | Non
 
 
 def load_checkpoint(path: str | Path) -> ESDNet:
-    """The network of a checkpoint, float32, on the CPU, in eval mode. UserError on anything that is not one."""
+    """The network of a checkpoint, a file or the name of a bundled one, float32, on the CPU, in eval mode.
+
+    UserError on anything that is not one.
+    """
     content = read_checkpoint(path)
     if content.get("format") == FORMAT:
         if not isinstance(content.get("config"), dict) or not isinstance(content.get("state_dict"), dict):
@@ -60,11 +63,8 @@ def load_checkpoint(path: str | Path) -> ESDNet:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The dictionary stored at `path`, tensors on the CPU (torch.load with weights_only)."""
-    path = Path(path)
-    if not path.is_file():
-        found = "a directory" if path.is_dir() else "nothing"
-        raise UserError(f"{path}: expected a checkpoint file, found {found}")
+    """The dictionary stored at `path`, or in a bundled checkpoint; tensors on the CPU (torch.load, weights_only)."""
+    path = find_checkpoint(path)
     with path.open("rb") as file:
         head = file.read(2)
     is_torch_file = head == b"PK" or head[:1] == b"\x80"  # a zip archive, or a bare pickle
