@@ -6,7 +6,7 @@ In: the fields themselves, or a layer of a saved report. Out: LayerFacts, checke
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import Any
 
@@ -14,6 +14,10 @@ from esdnet.errors import UserError
 
 KINDS = ("conv", "linear", "neuron", "other")  # other: sums, gates, pooling, interpolation, wiring
 VALUES = ("spike", "graded", "analog")
+COUNTS = (  # sums over all executions
+    "events_in", "events_out", "acs", "macs", "nonzero_macs", "neuron_updates", "active_updates", "adds", "muls",
+    "activation_words", "spike_bits",
+)  # fmt: skip
 _SHAPES = {"input_shape": 3, "output_shape": 3, "kernel": 2, "stride": 2}
 _WORDS = ("name", "kind", "reads")
 
@@ -107,9 +111,27 @@ class LayerFacts:
         """Elements of its output in one execution."""
         return prod(self.output_shape)
 
+    @property
+    def accumulator_accesses(self) -> int:
+        """Reads of accumulators, and as many writes: one each per AC. Sums of MACs stay in a register."""
+        return self.acs
+
     def to_record(self) -> dict[str, Any]:
-        """The fields by name, as JSON holds them."""
-        return asdict(self)
+        """The fields by name, as JSON holds them, and what follows from them."""
+        return asdict(self) | {
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "parameters": self.weight_words + self.bias_words,
+            "accumulator_reads": self.accumulator_accesses,
+            "accumulator_writes": self.accumulator_accesses,
+        }
+
+    def repeated(self, runs: int) -> LayerFacts:
+        """The same layer run on so many images or tiles of its size, each doing the same."""
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return replace(
+            self, runs=self.runs * runs, **{name: None if n is None else n * runs for name, n in counts.items()}
+        )
 
 
 def read_layers(records: Iterable[Mapping[str, Any]]) -> list[LayerFacts]:

@@ -31,11 +31,9 @@ def layer_terms(model: EnergyModel, layer: LayerFacts, conditions: Conditions) -
         if model.prices_constant("spike"):
             joules += layer.events_out * model.si("spike")
         if model.prices_constant("update_active"):
-            if layer.active_updates is None:
-                unpriced |= occurred(neuron_updates=layer.neuron_updates)
-            else:
-                inactive = layer.neuron_updates - layer.active_updates
-                joules += layer.active_updates * model.si("update_active") + inactive * model.si("update_inactive")
+            active = layer.neuron_updates if layer.active_updates is None else layer.active_updates  # else the dearer
+            inactive = layer.neuron_updates - active
+            joules += active * model.si("update_active") + inactive * model.si("update_inactive")
     else:
         left_out = occurred(adds=layer.adds, muls=layer.muls)
     return Terms({"operations": joules}, unpriced, left_out)

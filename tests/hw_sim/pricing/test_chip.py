@@ -25,10 +25,11 @@ def test_loihi_pays_for_active_and_inactive_updates_alike_once():
     assert not energy.unpriced
 
 
-def test_updates_of_unknown_activity_are_unpriced_and_not_guessed():
+def test_updates_of_unknown_activity_cost_the_dearer_of_both():
     unknown = LayerFacts("n", "neuron", neuron_updates=1200)
-    assert price(load_model("loihi1"), [unknown]).unpriced == {"neuron_updates": 1200}
-    assert price(load_model("odin"), [unknown]).unpriced == {}  # its update is in the synaptic operation
+    assert price(load_model("loihi1"), [unknown]).total_j == pytest.approx(1200 * 81e-12, rel=ENERGY)
+    assert any("taken as active" in line for line in load_model("loihi1").assumes)
+    assert price(load_model("odin"), [unknown]).total_j == 0  # its update is in the synaptic operation
 
 
 def test_macs_have_no_price_on_a_chip_that_does_not_multiply():
