@@ -14,6 +14,7 @@ from hw_sim.counts import NodeCounts
 from hw_sim.pricing.layer_facts import LayerFacts
 
 PER_STEP = ("spikes", "events_in", "acs", "macs")
+SAME_NAME = ("acs", "macs", "neuron_updates", "adds", "muls", "activation_words", "spike_bits")
 
 
 def layer_facts(
@@ -36,6 +37,7 @@ def steps_of(counts: NodeCounts) -> dict[str, list[int]]:
 def _facts(network: Network, node: Node, shapes: Mapping[str, Shape], counts: NodeCounts, runs: int) -> LayerFacts:
     totals, steps = counts.totals(), shapes[node.name][0]
     words = totals["weight_words"] // (steps * runs)
+    same: dict[str, Any] = {name: totals[name] for name in SAME_NAME}
     taken = shapes[node.inputs[0]] if node.inputs else shapes[node.name]
     return LayerFacts(
         name=node.name,
@@ -47,10 +49,7 @@ def _facts(network: Network, node: Node, shapes: Mapping[str, Shape], counts: No
         events_in=totals["events_in"],
         events_out=totals["spikes"],
         taps=totals["dense_taps"] // (steps * runs),
-        **{
-            name: totals[name]
-            for name in ("acs", "macs", "neuron_updates", "adds", "muls", "activation_words", "spike_bits")
-        },
+        **same,
         **_held(node, words, shapes[node.name]),
     )
 

@@ -129,9 +129,8 @@ class LayerFacts:
     def repeated(self, runs: int) -> LayerFacts:
         """The same layer run on so many images or tiles of its size, each doing the same."""
         counts = {name: getattr(self, name) for name in COUNTS}
-        return replace(
-            self, runs=self.runs * runs, **{name: None if n is None else n * runs for name, n in counts.items()}
-        )
+        more: dict[str, Any] = {name: None if count is None else count * runs for name, count in counts.items()}
+        return replace(self, runs=self.runs * runs, **more)
 
 
 def read_layers(records: Iterable[Mapping[str, Any]]) -> list[LayerFacts]:

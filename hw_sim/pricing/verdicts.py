@@ -158,16 +158,27 @@ def compare(
     model: EnergyModel, layers: list[LayerFacts], energy: Energy, ann: list[LayerFacts], ann_energy: Energy
 ) -> Verdict:
     """Wins, loses, or why there is no answer. A network whose lower bound reaches a full price has lost."""
-    if model.no_ann and total(ann, "macs"):
-        saved = total(ann, "macs") - total(layers, "macs")
-        known = model.equation == "chip" and saved > 0 and set(energy.unpriced) <= {"macs"}
-        return Verdict("no answer", why=model.no_ann, break_even_mac_j=energy.total_j / saved if known else None)
-    if ann_energy.unpriced:
-        return Verdict("no answer", why=f"the ANN's {', '.join(ann_energy.unpriced)} have no price")
-    if not ann_energy.total_j:
-        return Verdict("no answer", why="the ANN does no work that the model prices")
+    if why := no_price_of_ann(model, ann, ann_energy):
+        saved = macs_saved(model, layers, energy, ann)
+        return Verdict("no answer", why=why, break_even_mac_j=energy.total_j / saved if saved else None)
     ratio = energy.total_j / ann_energy.total_j
     if energy.unpriced:
         unpriced = f"its {', '.join(energy.unpriced)} have no price"
         return Verdict("loses", ratio, f"though {unpriced}") if ratio >= 1 else Verdict("no answer", why=unpriced)
     return Verdict("wins" if ratio < 1 else "loses", ratio)
+
+
+def no_price_of_ann(model: EnergyModel, ann: list[LayerFacts], energy: Energy) -> str:
+    """Why the model has no full price for the ANN, or ""."""
+    if model.no_ann and total(ann, "macs"):
+        return model.no_ann
+    if energy.unpriced:
+        return f"the ANN's {', '.join(energy.unpriced)} have no price"
+    return "" if energy.total_j else "the ANN does no work that the model prices"
+
+
+def macs_saved(model: EnergyModel, layers: list[LayerFacts], energy: Energy, ann: list[LayerFacts]) -> int:
+    """MACs that the ANN has more than the network, where a chip prices all events but no MACs; else 0."""
+    if model.equation != "chip" or set(energy.unpriced) - {"macs"}:
+        return 0
+    return max(0, total(ann, "macs") - total(layers, "macs"))
