@@ -123,6 +123,8 @@ def variants(model: EnergyModel) -> list[Variant]:
     ways = list(VARIANTS.get(model.equation, (AS_STATED,)))
     if model.equation == "price_list" and not any(model.prices_constant(name) for name in BEYOND_PUBLISHED):
         return ways[:1]
+    if model.equation == "price_list" and not model.prices_constant("memory_word"):
+        ways[1] = replace(ways[1], label="with element-wise work")
     return ways
 
 

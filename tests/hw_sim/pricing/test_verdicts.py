@@ -28,6 +28,7 @@ def test_a_row_for_every_model_and_variant_and_nothing_that_ranks_them():
     assert len(variants(load_model("lemaire2022"))) == 3
     assert len(variants(load_model("horowitz_fp32"))) == 2
     assert len(variants(load_model("sata"))) == 1
+    assert variants(load_model("paper"))[1].label == "with element-wise work"  # it has no price of a word
 
 
 def test_wins_and_loses_are_ratios_of_two_full_prices():
