@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from itertools import product
 
 import pytest
 
@@ -57,12 +56,18 @@ def found():
     return price_all(REPORT)
 
 
-def in_node(found, path, positions, program=PROGRAM):
+@pytest.fixture(scope="module")
+def page(found, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    write_page(path, REPORT, found)
+    return path
+
+
+def in_node(path, positions, program=PROGRAM):
     """What a program after the script of the written page prints, given these positions."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: the page's script cannot be run")
-    write_page(path, REPORT, found)
     script = re.search(r'<script id="sensitivity-script">(.*?)</script>', path.read_text(), re.S)
     done = subprocess.run(
         [node, "-e", script[1] + program], input=json.dumps(positions), capture_output=True, text=True, timeout=60,
@@ -72,10 +77,10 @@ def in_node(found, path, positions, program=PROGRAM):
     return json.loads(done.stdout)
 
 
-def test_where_the_sliders_start_the_page_has_the_rows_of_the_table(found, tmp_path):
+def test_where_the_sliders_start_the_page_has_the_rows_of_the_table(found, page):
     axes = sensitivity(found)["axes"]
     start = {axis["name"]: axis["start"] for axis in axes}
-    (rows,) = in_node(found, tmp_path / "page.html", [start])
+    (rows,) = in_node(page, [start])
     asked = [row for row in found.rows if row.variant == "as its source states it" or "element" in row.variant]
     assert len(rows) == len(asked) > 15
     for row, expected in zip(rows, asked, strict=True):
@@ -90,15 +95,15 @@ def test_where_the_sliders_start_the_page_has_the_rows_of_the_table(found, tmp_p
             assert verdict["break_even_mac_pj"] == (price_pj and pytest.approx(price_pj, rel=ENERGY))
 
 
-def test_everywhere_else_the_page_has_what_python_says_of_such_a_model(found, tmp_path):
+def test_everywhere_else_the_page_has_what_python_says_of_such_a_model(found, page):
     tables = sensitivity(found)
     axes = {axis["name"]: axis["positions"] for axis in tables["axes"]}
     positions = [
-        {"ac": ac, "sram": sram, "reuse": reuse, "time": time}
-        for ac, sram, reuse, time in product((0, 11, 32), (0, 5, 14), (0, 1, 2), (0, 4))
+        dict(zip(("ac", "sram", "reuse", "time"), places, strict=True))
+        for places in ((0, 10, 0, 0), (32, 10, 1, 4), (16, 0, 2, 0), (11, 14, 1, 6), (20, 5, 0, 1))
     ]
     sides = {"network": NETWORK, "own": as_ann(NETWORK), "reference": found.reference.layers}
-    for position, rows in zip(positions, in_node(found, tmp_path / "page.html", positions), strict=True):
+    for position, rows in zip(positions, in_node(page, positions), strict=True):
         for row, table in zip(rows, tables["rows"], strict=True):
             model = load_model(table["model"])
             ways = variants(model)
@@ -119,16 +124,17 @@ def test_everywhere_else_the_page_has_what_python_says_of_such_a_model(found, tm
                 assert verdict["word"] == expected.word, (model.name, side, position)
 
 
-def test_the_page_shows_what_it_computes(found, tmp_path):
+def test_the_page_shows_what_it_computes(found, page):
     """Without a browser: the elements that the script writes to stand in for the page."""
     start = {axis["name"]: axis["start"] for axis in sensitivity(found)["axes"]}
-    shown = in_node(found, tmp_path / "page.html", start, SHOWN)
+    shown = in_node(page, start, SHOWN)
     assert shown["at"] == ["as stated", "as stated", "as its source states it", "static power not priced"]
     rows = dict(zip([table["title"] for table in sensitivity(found)["rows"]], shown["rows"], strict=True))
     lemaire = next(row for row in found.rows if row.model.name == "lemaire2022")
     assert rows[lemaire.model.title][4] == verdict_words(lemaire.against_own)
-    assert rows[lemaire.model.title][6] == verdict_words(lemaire.against_reference)
-    moved = in_node(found, tmp_path / "page.html", start | {"ac": 32}, SHOWN)
+    tianjic = next(row for row in found.rows if row.model.name == "tianjic")
+    assert rows[tianjic.model.title][3:5] == ["no price", verdict_words(tianjic.against_own)]
+    moved = in_node(page, start | {"ac": 32}, SHOWN)
     assert moved["at"][0] == "16 x"
     assert moved["rows"] != shown["rows"]
 
