@@ -64,7 +64,7 @@ def _study(args: argparse.Namespace) -> int:
 
     if args.json:
         check_writable("--json", args.json)
-    images = _images(args.images, args.limit)
+    images = load_images(args.images, args.limit)
     rows = [
         row
         for kind, checkpoint in (("released", args.released), ("spike-driven", args.spike_driven))
@@ -80,7 +80,7 @@ def _study(args: argparse.Namespace) -> int:
     return 0
 
 
-def _images(folder: Path | None, limit: int) -> list[Image]:
+def load_images(folder: Path | None, limit: int) -> list[Image]:
     """Middles of SIZE x SIZE, (3, SIZE, SIZE) float32."""
     import numpy as np
 

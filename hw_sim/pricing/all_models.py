@@ -51,7 +51,8 @@ def verdict_words(verdict: Verdict | None) -> str:
     if verdict is None:
         return "-"
     if verdict.ratio is not None:
-        return f"{verdict.word}, {verdict.ratio:.3g}x"
+        ratio = f"{verdict.ratio:,.0f}" if verdict.ratio >= 100 else f"{verdict.ratio:.3g}"
+        return f"{verdict.word}, {ratio}x"
     price = verdict.break_even_mac_j
     return verdict.word if price is None else f"{verdict.word}; even at {price * 1e12:.3g} pJ a MAC"
 
