@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from benchmarks import energy_models
-from benchmarks.energy_models import PAGE, RECORD, Network, main, measure, put, read_record, tables, write_record
+from benchmarks.energy_models import PAGE, RECORD, ROOT, Network, main, measure, put, read_record, tables, write_record
 from esdnet.errors import UserError
 from hw_sim.pricing.verdicts import Verdict
 
@@ -23,6 +23,20 @@ def recorded():
 def test_the_page_has_the_tables_that_the_command_makes_of_the_recorded_counts(recorded):
     page = PAGE.read_text(encoding="utf-8")
     assert put(page, tables(recorded)) == page
+
+
+def test_the_verdicts_in_the_readme_are_rows_of_the_page():
+    against_nafnet = PAGE.read_text(encoding="utf-8").split("Over that of **its own layers")[0].splitlines()
+    shown = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    verdicts = [line for line in shown if "wins," in line or "loses," in line or "no answer" in line]
+    assert len(verdicts) == 9
+    assert set(verdicts) <= set(against_nafnet)
+
+
+def test_no_page_says_a_twentieth():
+    """The ratio under the paper's prices holds where memory is free; alone it misleads."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert "twentieth" not in page.read_text(encoding="utf-8"), page
 
 
 def test_a_changed_count_changes_the_page(recorded):
