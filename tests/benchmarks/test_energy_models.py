@@ -9,7 +9,8 @@ import pytest
 from benchmarks import energy_models
 from benchmarks.energy_models import PAGE, RECORD, ROOT, Network, main, measure, put, read_record, tables, write_record
 from esdnet.errors import UserError
-from hw_sim.pricing.verdicts import Verdict
+from hw_sim.pricing.load import available_models, load_model
+from hw_sim.pricing.verdicts import Verdict, judge
 
 COUNTED = ("acs", "events_in", "events_out")  # what spikes decide
 SPIKES_VARY = 0.01  # another processor may add up in another order
@@ -50,6 +51,20 @@ def test_a_changed_count_changes_the_page(recorded):
 def test_a_record_is_read_as_it_was_written(recorded, tmp_path):
     write_record(tmp_path / "record.json", recorded)
     assert (tmp_path / "record.json").read_bytes() == RECORD.read_bytes()
+
+
+def test_the_sentence_at_the_head_of_the_page_holds(recorded):
+    """Dim 16 saves as each source states it; dim 48 where, and only where, nothing but operations has a price."""
+    nafnet = energy_models.nafnet_on((256, 256)).layers
+    models = [load_model(name) for name in available_models()]
+    rows = {network.name: judge(network.images[0], models, nafnet) for network in recorded}
+    stated = [row for row in rows["spike-driven, dim 16"] if row.variant == "as its source states it"]
+    ratios = [row.against_reference.ratio for row in stated if row.against_reference.ratio]
+    assert [f"{ratio:.2g}" for ratio in (min(ratios), max(ratios))] == ["0.0078", "0.68"]
+    for row in rows["spike-driven, dim 48"]:
+        memory = any(row.energy.parts[part] is not None for part in ("weights", "potentials", "input_output"))
+        if row.against_reference.word != "no answer":
+            assert row.against_reference.word == ("loses" if memory else "wins"), (row.model.name, row.variant)
 
 
 @pytest.mark.slow
