@@ -47,12 +47,12 @@ def _export(args: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(args.checkpoint)
     target = args.out or Path(f"{args.checkpoint.stem}.onnx")
     check_outputs({"-o": target}, [checkpoint])
-    say_target(checkpoint, target)
     from esdnet.checkpoint import load_checkpoint
     from export.lower import lower
 
     model = load_checkpoint(checkpoint)
     network = lower(model, args.checkpoint.stem)
+    say_target(checkpoint, target)
     with written_beside(target) as beside:
         lines = _write_and_check(model, network, args.precision, beside)
     print("\n".join(lines))
