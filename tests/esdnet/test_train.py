@@ -296,7 +296,8 @@ def test_a_full_disk_is_one_line(name: str, pairs: Path, tmp_path: Path, capsys)
 TWO_PROCESSES = """
 import hashlib, sys
 from pathlib import Path
-from esdnet.train import build_parser, main
+from esdnet import training
+from esdnet.train import main
 
 class Watched(training.Trainer):
     def run(self):
