@@ -17,7 +17,7 @@ from esdnet.errors import UserError, report_user_errors
 from esdnet.images import from_tensor, list_images, load_image, save_image, to_tensor
 
 if TYPE_CHECKING:
-    from esdnet.model import ESDNet
+    from esdnet.networks.architectures import Network
     from esdnet.tiling import Tiled
 
 OVERLAP = 8  # of neighbouring tiles, in pixels, as in the authors' evaluation
@@ -62,18 +62,18 @@ def derain_files(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def open_network(checkpoint: Path | None, device: str) -> ESDNet:
+def open_network(checkpoint: Path | None, device: str) -> Network:
     """The network of a checkpoint (None: the bundled one, said on stderr), in eval mode on 'auto', 'cpu' or 'cuda'."""
-    from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+    from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_network
 
     chosen = choose_device(device)
     if checkpoint is None:
         checkpoint = DEFAULT_CHECKPOINT
         print(f"checkpoint: {checkpoint.name} (bundled)", file=sys.stderr)
-    return load_checkpoint(checkpoint).to(chosen)
+    return load_network(checkpoint).to(chosen)
 
 
-def derain(model: ESDNet, image: np.ndarray, tile: int = 0, overlap: int = OVERLAP) -> Tiled:
+def derain(model: Network, image: np.ndarray, tile: int = 0, overlap: int = OVERLAP) -> Tiled:
     """Run the network, in its own dtype, over an (H, W, 3) image in [0, 1]; the output (3, H, W) is not clipped."""
     import torch
 
@@ -82,7 +82,7 @@ def derain(model: ESDNet, image: np.ndarray, tile: int = 0, overlap: int = OVERL
     weight = next(model.parameters())
     with torch.inference_mode():
         planes = to_tensor(image, weight.dtype).to(weight.device)[0]
-        return run_tiled(lambda part: model(part[None])[0], planes, tile, overlap)
+        return run_tiled(lambda part: model(part[None])[0], planes, tile, overlap, model.size_multiple)
 
 
 def _plan(source: Path, out: Path) -> list[tuple[Path, Path]]:

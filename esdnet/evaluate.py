@@ -26,7 +26,7 @@ from esdnet.piqe import piqe
 from esdnet.writing import check_writable, write_json, write_text
 
 if TYPE_CHECKING:
-    from esdnet.model import ESDNet
+    from esdnet.networks.architectures import Network
 
 METAQA_NOTE = "MetaQA, the paper's other score without targets, is not run: it needs third-party weights"
 
@@ -85,7 +85,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def score_pair(model: ESDNet, pair: Pair, tile: int, overlap: int) -> dict[str, Any]:
+def score_pair(model: Network, pair: Pair, tile: int, overlap: int) -> dict[str, Any]:
     """Derain one image and score it: name, size, what was executed, and the scores of output and input."""
     rainy, clean = pair.load()
     result = derain(model, rainy, tile, overlap)

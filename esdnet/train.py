@@ -13,15 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esdnet.config import PRESETS, preset, spike_driven
+from esdnet.config import spike_driven
 from esdnet.device import DEVICES, choose_device
 from esdnet.errors import UserError, report_user_errors
+from esdnet.networks.architectures import PRESETS, build, preset
 from esdnet.writing import check_writable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from esdnet.model import ESDNet
+    from esdnet.networks.architectures import Network
     from esdnet.training import TrainingConfig, Worker
 
 
@@ -50,8 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=100, help="warm-up steps (default: 100)")
     parser.add_argument("--clip", type=float, default=1.0, help="largest gradient norm (default: 1)")
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights (default: 0.999)")
-    parser.add_argument("--loss", choices=("ssim", "l1_ssim"), default="l1_ssim", help="default: l1_ssim")
+    parser.add_argument("--loss", choices=("ssim", "l1_ssim", "log_ssim"), default="l1_ssim", help="default: l1_ssim")
     parser.add_argument("--l1-weight", type=float, default=1.0, help="of l1_ssim's Charbonnier term (default: 1)")
+    parser.add_argument("--log-weight", type=float, default=0.1, help="of log_ssim's logarithm (default: 0.1)")
     parser.add_argument("--ssim-on", choices=("rgb", "y"), default="rgb", help="planes SSIM is taken on (default: rgb)")
     parser.add_argument(
         "--firing-price", type=float, default=0.0, help="added to the loss per share of neurons that fire (default: 0)"
@@ -127,6 +129,7 @@ def _training_config(arguments: argparse.Namespace) -> TrainingConfig:
         **{name: getattr(arguments, name) for name in TrainingConfig.__dataclass_fields__ if hasattr(arguments, name)}
         | {
             "l1_weight": arguments.l1_weight if arguments.loss == "l1_ssim" else 0.0,
+            "log_weight": arguments.log_weight if arguments.loss == "log_ssim" else 0.0,
             "ssim_on_luma": arguments.ssim_on == "y",
         }
     )
@@ -140,10 +143,10 @@ def _check_run(out: Path, resume: bool) -> None:
         raise UserError(f"{out}: holds a run already; --resume continues it, another --out starts a new one")
 
 
-def _initial_model(arguments: argparse.Namespace, rainy: Callable[[], Tensor]) -> ESDNet:
+def _initial_model(arguments: argparse.Namespace, rainy: Callable[[], Tensor]) -> Network:
     """The network before training: that of the run resumed or of a checkpoint, random from a preset, or the preset's
     with weights copied from a checkpoint's released network, whose attention is measured on `rainy()`."""
-    from esdnet.checkpoint import load_checkpoint
+    from esdnet.checkpoint import load_network
     from esdnet.model import ESDNet
     from esdnet.weight_copy import copy_weights
 
@@ -152,18 +155,19 @@ def _initial_model(arguments: argparse.Namespace, rainy: Callable[[], Tensor]) -
     if source is None:
         if preset_name is None:
             raise UserError(f"--preset is missing: one of {', '.join(PRESETS)}, or --init with a checkpoint")
-        return ESDNet(preset(preset_name)).train()
-    model = load_checkpoint(source)
+        return build(preset(preset_name)).train()
+    model = load_network(source)
     if preset_name is None or model.config == preset(preset_name):
         return model.train()
-    if arguments.resume or preset(preset_name) != spike_driven(model.config):
-        raise UserError(f"{source}: holds {model.config}, but --preset {preset_name} is {preset(preset_name)}")
+    config = preset(preset_name)
+    if arguments.resume or not isinstance(model, ESDNet) or config != spike_driven(model.config):
+        raise UserError(f"{source}: holds {model.config}, but --preset {preset_name} is {config}")
     if arguments.freeze_norm:
         raise UserError(
             f"{source}: holds the batch statistics of a released network; its spike-driven one needs its own first, "
             "leave out --freeze-norm"
         )
-    network = ESDNet(preset(preset_name))
+    network = ESDNet(spike_driven(model.config))
     copy_weights(model, network, rainy())
     print(f"{source}: its weights were copied to the spike-driven network", file=sys.stderr)
     return network.train()

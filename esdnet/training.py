@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,9 +28,13 @@ from esdnet.errors import UserError
 from esdnet.layers import TdBatchNorm
 from esdnet.lif import LIF
 from esdnet.losses import FiringLoss, RestorationLoss
-from esdnet.model import ESDNet
+from esdnet.networks.architectures import build
 from esdnet.run_log import RunLog, progress_bar
 from esdnet.validation import Validation, validate
+
+if TYPE_CHECKING:
+    from esdnet.model import ESDNet
+    from esdnet.networks.architectures import Network
 
 BETAS = (0.9, 0.999)
 THRESHOLD_LR_SCALE = 0.1
@@ -53,6 +57,7 @@ class TrainingConfig:
     ema: float = 0.999
     l1_weight: float = 1.0
     ssim_on_luma: bool = False
+    log_weight: float = 0.0
     firing_price: float = 0.0  # loss per share of neurons that fire
     distillation: float = 0.0  # loss per distance from a teacher's features, in units of their variance
     seed: int = 0
@@ -134,12 +139,12 @@ def batches(source: PairSource, config: TrainingConfig, rank: int, start: int) -
 class AveragedWeights:
     """Exponential moving average of weights and batch statistics, kept in a network of its own in eval mode."""
 
-    def __init__(self, model: ESDNet, decay: float) -> None:
-        self.model = ESDNet(model.config).to(next(model.parameters()).device).eval().requires_grad_(False)
+    def __init__(self, model: Network, decay: float) -> None:
+        self.model = build(model.config).to(next(model.parameters()).device).eval().requires_grad_(False)
         self.model.load_state_dict(model.state_dict())
         self.decay = decay
 
-    def update(self, model: ESDNet, step: int) -> None:
+    def update(self, model: Network, step: int) -> None:
         """Average in the weights after `step`; early on the average is short, so that it forgets the random start."""
         decay = min(self.decay, (1 + step) / (10 + step))
         average, latest = self.model.state_dict(), model.state_dict()
@@ -154,7 +159,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: ESDNet,
+        model: Network,
         source: PairSource,
         config: TrainingConfig,
         out: Path,
@@ -173,7 +178,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model), lr=config.lr, betas=BETAS, weight_decay=config.weight_decay
         )
-        self.loss: nn.Module = RestorationLoss(config.l1_weight, config.ssim_on_luma)
+        self.loss: nn.Module = RestorationLoss(config.l1_weight, config.ssim_on_luma, config.log_weight)
         if config.firing_price:
             self.loss = FiringLoss(self.loss, self.model, config.firing_price)
         if bool(config.distillation) != (teacher is not None):
