@@ -14,7 +14,7 @@ setup: $(READY)
 $(READY): $(CONSTRAINTS) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --constraints $(CONSTRAINTS) --editable '.[lava,test]'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --constraints $(CONSTRAINTS) --editable '.[all,test]'
 	@touch $@
 
 demo: $(READY)

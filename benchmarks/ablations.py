@@ -24,7 +24,7 @@ if __name__ == "__main__":  # run as a script: its folder is on the path, the re
 from esdnet.ablations import BASE, TABLES, Row
 from esdnet.config import ESDNetConfig
 from esdnet.errors import UserError, report_user_errors
-from esdnet.writing import check_writable, write_text
+from esdnet.writing import check_folder, make_folder, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +104,8 @@ def open_source(arguments: argparse.Namespace) -> PairSource:
     from esdnet.data import open_training_source
     from esdnet.memory import keep_freed_memory
 
-    check_writable("--out", arguments.out, is_folder=True)
+    check_folder("--out", arguments.out)
+    make_folder(arguments.out)
     torch.set_num_threads(1)
     keep_freed_memory()
     return open_training_source(

@@ -42,12 +42,12 @@ def write_pairs(arguments: argparse.Namespace) -> int:
     """Write the pairs into a new folder."""
     from esdnet.data import SyntheticRain
     from esdnet.images import save_image
-    from esdnet.writing import check_writable
+    from esdnet.writing import check_folder
 
     if not 1 <= arguments.limit <= arguments.held_out:
         raise UserError(f"--limit {arguments.limit}: expected 1 to --held-out {arguments.held_out}")
+    check_folder("--out", arguments.out)
     source = SyntheticRain(arguments.photos, held_out=arguments.held_out)
-    check_writable("--out", arguments.out, is_folder=True)
     if any(arguments.out.glob("*")):
         raise UserError(f"{arguments.out}: not empty; pairs of two runs in one folder could not be told apart")
     pairs = source.validation_pairs(arguments.seed)[: arguments.limit]

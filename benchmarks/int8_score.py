@@ -15,7 +15,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from esdnet.bundled import DEFAULT
+from esdnet.checkpoint import load_checkpoint
 from esdnet.data import PairedFolder
 from esdnet.errors import report_user_errors
 from esdnet.memory import keep_freed_memory
@@ -29,7 +30,7 @@ from hw_sim import simulator
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE|NAME", default=Path(DEFAULT))
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--device", default="cpu")

@@ -48,7 +48,7 @@ def read_stock(path: Path) -> None:
 
 def run(path: Path) -> None:
     """What the check's fresh interpreter does: read, run T steps in float64."""
-    from export.nir_check import sample_image
+    from export.check_images import sample_image
     from export.nir_format import decode_network, open_export
     from export.nir_run import run_export
 

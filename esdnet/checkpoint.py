@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from esdnet.bundled import find_checkpoint
 from esdnet.config import ESDNetConfig
 from esdnet.errors import UserError
 from esdnet.model import ESDNet
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from esdnet.networks.architectures import Network
 
 FORMAT = "esdnet-checkpoint-1"
-DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "small_released.pt"
 
 
 def save_checkpoint(path: str | Path, model: Network, extra: dict[str, Any] | None = None) -> None:
@@ -55,8 +55,11 @@ def load_checkpoint(path: str | Path) -> ESDNet:
 
 
 def load_network(path: str | Path) -> Network:
-    """The network of a checkpoint, of any architecture, float32, on the CPU, in eval mode. UserError on anything that
-    is not one. Where no architecture is named, as in files of version 0.1, it is an ESDNet."""
+    """The network of a checkpoint, a file or the name of a bundled one, of any architecture, float32, on the CPU, in
+    eval mode. Where no architecture is named, as in files of version 0.1, it is an ESDNet.
+
+    UserError on anything that is not one.
+    """
     content = read_checkpoint(path)
     config: Config
     if content.get("format") == FORMAT:
@@ -76,11 +79,8 @@ def load_network(path: str | Path) -> Network:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The dictionary stored at `path`, tensors on the CPU (torch.load with weights_only)."""
-    path = Path(path)
-    if not path.is_file():
-        found = "a directory" if path.is_dir() else "nothing"
-        raise UserError(f"{path}: expected a checkpoint file, found {found}")
+    """The dictionary stored at `path`, or in a bundled checkpoint; tensors on the CPU (torch.load, weights_only)."""
+    path = find_checkpoint(path)
     with path.open("rb") as file:
         head = file.read(2)
     is_torch_file = head == b"PK" or head[:1] == b"\x80"  # a zip archive, or a bare pickle

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 
 from esdnet.errors import UserError
 
+SIZE_MULTIPLE = 4  # of the sides of what runs at once: two levels of stride 2
+
 Block = Literal["srb", "ms_resnet", "sew_resnet", "ann_resnet"]
 Norm = Literal["tdbn", "bn"]
 Shortcut = Literal["analog", "spikes"]

@@ -1,42 +1,63 @@
 """`python -m esdnet.derain`: takes the rain out of an image, or of every image in a folder, and writes PNG.
 
-In: image files and a checkpoint (the bundled one unless another is named). Out: 8-bit PNG of the same size.
+In: image files and a checkpoint (the bundled one unless another is named). Out: 8-bit PNG of the same size. Exit 0 if
+all were derained, 1 if some of a folder failed (each is named, the rest is done), 2 for a user's mistake.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from esdnet.bundled import DEFAULT, checkpoint_label, find_checkpoint
+from esdnet.command_line import program_name
+from esdnet.config import SIZE_MULTIPLE
 from esdnet.device import DEVICES, choose_device
 from esdnet.errors import UserError, report_user_errors
-from esdnet.images import from_tensor, list_images, load_image, save_image, to_tensor
+from esdnet.images import (
+    SUFFIXES,
+    check_image_file,
+    check_png_name,
+    from_tensor,
+    image_size,
+    list_images,
+    load_image,
+    png_names,
+    save_image,
+    to_tensor,
+)
+from esdnet.jobs import Outcome, run_jobs
+from esdnet.memory import out_of_memory
+from esdnet.tile_choice import OVERLAP, TileChoice, add_tile_flags, check_tile, check_tile_flags
+from esdnet.writing import check_folder, check_outputs, make_folder, write_json
 
 if TYPE_CHECKING:
     from esdnet.networks.architectures import Network
     from esdnet.tiling import Tiled
 
-OVERLAP = 8  # of neighbouring tiles, in pixels, as in the authors' evaluation
+IMAGE_BYTES = 150  # a pixel of the whole image: read, blended and written in float64, whatever runs at once
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags of the command."""
-    parser = argparse.ArgumentParser(prog="python -m esdnet.derain", description="Take the rain out of images.")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Take the rain out of images.")
     parser.add_argument("input", type=Path, help="an image, or a folder of images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="a .png file, or a folder")
     add_network_flags(parser)
+    parser.add_argument("--skip-existing", action="store_true", help="leave out images whose PNG is there already")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done, how, and what failed")
     return parser
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that say which network runs, where, and on how much of an image at once."""
-    parser.add_argument("--checkpoint", type=Path, help="default: the bundled small_released.pt")
-    parser.add_argument("--tile", type=int, default=0, help="side of a tile in pixels; 0: the whole image (default)")
-    parser.add_argument("--overlap", type=int, default=OVERLAP, help=f"pixels that tiles share (default: {OVERLAP})")
+    parser.add_argument("--checkpoint", metavar="FILE|NAME", default=DEFAULT, help=f"default: the bundled {DEFAULT}")
+    add_tile_flags(parser)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
 
 
@@ -48,29 +69,99 @@ def main(argv: list[str] | None = None) -> int:
 
 def derain_files(arguments: argparse.Namespace) -> int:
     """Derain what the flags name; files written are listed on stdout."""
+    check_tile_flags(arguments, SIZE_MULTIPLE)
+    checkpoint = find_checkpoint(arguments.checkpoint)
+    jobs = _plan(arguments.input, arguments.out)
+    check_outputs({"--json": arguments.json}, [checkpoint, *jobs], jobs.values())
+    is_folder = arguments.input.is_dir()
+    if not is_folder:
+        load_image(arguments.input)  # before torch: a bad image is found at once
+    skipped = {source: png for source, png in jobs.items() if arguments.skip_existing and png.exists()}
+    if skipped:
+        print(f"{len(skipped)} of {len(jobs)} images are derained already and skipped", file=sys.stderr)
+    sources = [source for source in jobs if source not in skipped]
+    outcome: Outcome[dict[str, Any]] = Outcome()
+    if sources:
+        network = Derainer(checkpoint, arguments, sources, IMAGE_BYTES)
+
+        def work(source: Path) -> dict[str, Any]:
+            return _derain_file(network, source, jobs[source])
+
+        outcome = run_jobs(sources, work) if is_folder else Outcome([work(sources[0])])
+    if arguments.json is not None:
+        write_json(arguments.json, {"images": outcome.results, "skipped": list(map(str, skipped)), **outcome.to_dict()})
+    return outcome.status
+
+
+def _derain_file(network: Derainer, source: Path, destination: Path) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from esdnet.tiling import check_tile
+    started = time.monotonic()
+    image = load_image(source)
+    tile, result = network.derain(str(source), image)
+    make_folder(destination.parent)
+    save_image(destination, from_tensor(result.output))
+    tqdm.write(str(destination))
+    return {
+        "input": str(source),
+        "output": str(destination),
+        "checkpoint": network.label,
+        "device": network.device,
+        **facts(image, tile, result),
+        "overlap": network.overlap,
+        "seconds": time.monotonic() - started,
+    }
 
-    jobs = _plan(arguments.input, arguments.out)
-    check_tile(arguments.tile, arguments.overlap)
-    model = open_network(arguments.checkpoint, arguments.device)
-    for source, destination in tqdm(jobs, desc="derain", unit="image", disable=len(jobs) == 1):
-        result = derain(model, load_image(source), arguments.tile, arguments.overlap)
-        save_image(destination, from_tensor(result.output))
-        tqdm.write(str(destination))
-    return 0
+
+def facts(image: np.ndarray, tile: int, result: Tiled) -> dict[str, Any]:
+    """What a report says of an image's size and tiles."""
+    return {
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "tile": tile,
+        "executed_size": list(result.executed_size),
+        "tiles": result.tiles,
+    }
 
 
-def open_network(checkpoint: Path | None, device: str) -> Network:
-    """The network of a checkpoint (None: the bundled one, said on stderr), in eval mode on 'auto', 'cpu' or 'cuda'."""
-    from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_network
+class Derainer:
+    """The network of a checkpoint, said on stderr, in eval mode on the device asked for, and how it is given images.
 
-    chosen = choose_device(device)
-    if checkpoint is None:
-        checkpoint = DEFAULT_CHECKPOINT
-        print(f"checkpoint: {checkpoint.name} (bundled)", file=sys.stderr)
-    return load_network(checkpoint).to(chosen)
+    `sources` are the files that it will be given, `image_bytes` what the command takes for a pixel of a whole image.
+    """
+
+    def __init__(
+        self, checkpoint: Path, arguments: argparse.Namespace, sources: list[Path], image_bytes: float
+    ) -> None:
+        from esdnet.checkpoint import load_network
+
+        self.label, self.device = checkpoint_label(checkpoint), choose_device(arguments.device)
+        print(f"checkpoint: {self.label}", file=sys.stderr)
+        self.model = load_network(checkpoint).to(self.device)
+        check_tile(arguments.tile or 0, arguments.overlap, self.model.size_multiple)
+        self.overlap = arguments.overlap
+        sizes = [size for size in map(image_size, sources) if size]
+        self.choice = TileChoice(arguments.tile, self._bytes_per_pixel(sizes), image_bytes)
+        self.choice.keep_memory(sizes)
+
+    def derain(self, name: str, image: np.ndarray) -> tuple[int, Tiled]:
+        """The side of the tiles that an image (H, W, 3) was run in, 0 for none, and the result."""
+        tile = self.choice.tile(name, (image.shape[0], image.shape[1]))
+        with out_of_memory(name, "give a smaller --tile"):
+            return tile, derain(self.model, image, tile, self.overlap)
+
+    def _bytes_per_pixel(self, sizes: list[tuple[int, int]]) -> float:
+        import torch
+
+        from esdnet.footprint import bytes_per_pixel
+
+        dtype = next(self.model.parameters()).dtype
+
+        @torch.inference_mode()
+        def run(height: int, width: int) -> None:
+            self.model(torch.zeros(1, 3, height, width, dtype=dtype))
+
+        return bytes_per_pixel(run, sizes, self.device)
 
 
 def derain(model: Network, image: np.ndarray, tile: int = 0, overlap: int = OVERLAP) -> Tiled:
@@ -85,33 +176,20 @@ def derain(model: Network, image: np.ndarray, tile: int = 0, overlap: int = OVER
         return run_tiled(lambda part: model(part[None])[0], planes, tile, overlap, model.size_multiple)
 
 
-def _plan(source: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Which file becomes which; the folder for them is made. UserError before anything runs if that cannot be."""
+def _plan(source: Path, out: Path) -> dict[Path, Path]:
+    """Which file becomes which; nothing is made yet. UserError if that cannot be."""
     if source.is_dir():
-        if out.suffix.lower() == ".png":
-            raise UserError(f"{out}: {source} is a folder, expected a folder to write to")
-        sources, folder = list_images(source), out
-    elif out.suffix.lower() == ".png":
-        return [(source, _not_itself(source, out))]
-    else:
-        sources, folder = [source], out
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made a folder ({error.strerror})") from error
-    jobs: dict[Path, Path] = {}
-    for path in sources:
-        destination = _not_itself(path, folder / f"{path.stem}.png")
-        if destination in jobs:
-            raise UserError(f"{path}: {jobs[destination].name} would be written to {destination} too; rename one")
-        jobs[destination] = path
-    return [(path, destination) for destination, path in jobs.items()]
-
-
-def _not_itself(source: Path, destination: Path) -> Path:
-    if destination.resolve() == source.resolve():
-        raise UserError(f"{destination}: would overwrite its own input; choose another -o")
-    return destination
+        if out.suffix.lower() in SUFFIXES:
+            raise UserError(f"-o {out}: {source} is a folder, expected a folder to write to")
+        check_folder("-o", out)
+        return png_names(list_images(source), out)
+    check_image_file(source)
+    if out.is_dir() or not out.suffix:
+        check_folder("-o", out)
+        return png_names([source], out)
+    check_png_name(f"-o {out}", out)
+    check_outputs({"-o": out}, [source])
+    return {source: out}
 
 
 if __name__ == "__main__":

@@ -13,33 +13,36 @@ import io
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from esdnet.bundled import checkpoint_label, find_checkpoint
+from esdnet.command_line import program_name
+from esdnet.config import SIZE_MULTIPLE
 from esdnet.data import LAYOUTS, Pair, PairedFolder
-from esdnet.derain import add_network_flags, derain, open_network
+from esdnet.derain import Derainer, add_network_flags, facts
 from esdnet.errors import UserError, report_user_errors
 from esdnet.images import from_tensor
+from esdnet.jobs import run_jobs
 from esdnet.metrics import psnr_y, ssim_y
 from esdnet.piqe import piqe
-from esdnet.writing import check_writable, write_json, write_text
+from esdnet.tile_choice import check_tile_flags
+from esdnet.writing import check_outputs, write_json, write_text
 
-if TYPE_CHECKING:
-    from esdnet.networks.architectures import Network
-
+IMAGE_BYTES = 300  # a pixel of a whole image: two or three of them in float64, and their local means
 METAQA_NOTE = "MetaQA, the paper's other score without targets, is not run: it needs third-party weights"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags of the command."""
-    parser = argparse.ArgumentParser(prog="python -m esdnet.evaluate", description="Score a checkpoint on a data set.")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Score a checkpoint on a data set.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--layout", choices=LAYOUTS, default="paired", help="default: paired (input/ and target/)")
     add_network_flags(parser)
     parser.add_argument("--limit", type=int, help="only the first N images")
-    parser.add_argument("--json", type=Path, help="write all scores there")
-    parser.add_argument("--csv", type=Path, help="write the scores per image there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores, and what failed")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the scores per image")
     return parser
 
 
@@ -51,58 +54,47 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score what the flags name, print the table and write the files asked for."""
-    from tqdm import tqdm
-
-    from esdnet.checkpoint import DEFAULT_CHECKPOINT
-    from esdnet.tiling import check_tile
-
-    check_tile(arguments.tile, arguments.overlap)
+    check_tile_flags(arguments, SIZE_MULTIPLE)
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}: expected at least 1")
-    for option, path in (("--json", arguments.json), ("--csv", arguments.csv)):
-        if path is not None:
-            check_writable(option, path)
+    checkpoint = find_checkpoint(arguments.checkpoint)
     pairs = PairedFolder(arguments.data, arguments.layout).pairs()[: arguments.limit]
-    model = open_network(arguments.checkpoint, arguments.device)
-    rows = [
-        score_pair(model, pair, arguments.tile, arguments.overlap) for pair in tqdm(pairs, "evaluate", unit="image")
-    ]
+    inputs = [path for pair in pairs for path in (pair.rainy, pair.target) if path is not None]
+    check_outputs({"--json": arguments.json, "--csv": arguments.csv}, [checkpoint, *inputs])
+    network = Derainer(checkpoint, arguments, [pair.rainy for pair in pairs], IMAGE_BYTES)
+    outcome = run_jobs(pairs, lambda pair: score_pair(network, pair), lambda pair: pair.name)
+    rows = outcome.results
     report = {
-        "checkpoint": str(arguments.checkpoint or DEFAULT_CHECKPOINT.name),
+        "checkpoint": checkpoint_label(checkpoint),
         "data": str(arguments.data),
         "layout": arguments.layout,
-        "tile": arguments.tile,
+        "tile": arguments.tile,  # that was asked for; each image says which it had
         "overlap": arguments.overlap,
-        "device": str(next(model.parameters()).device),
+        "device": network.device,
         "images": rows,
-        "mean": {name: sum(row[name] for row in rows) / len(rows) for name in score_names(rows[0])},
+        "mean": {name: sum(row[name] for row in rows) / len(rows) for name in score_names(rows)},
+        **outcome.to_dict(),
     }
-    _print_table(rows, report["mean"])
+    if rows:
+        _print_table(rows, report["mean"])
     if arguments.json is not None:
         write_json(arguments.json, _finite(report))
     if arguments.csv is not None:
         write_text(arguments.csv, _to_csv(rows))
-    return 0
+    return outcome.status
 
 
-def score_pair(model: Network, pair: Pair, tile: int, overlap: int) -> dict[str, Any]:
+def score_pair(network: Derainer, pair: Pair) -> dict[str, Any]:
     """Derain one image and score it: name, size, what was executed, and the scores of output and input."""
     rainy, clean = pair.load()
-    result = derain(model, rainy, tile, overlap)
+    tile, result = network.derain(pair.name, rainy)
     output = np.floor(np.clip(from_tensor(result.output), 0.0, 1.0) * 255.0 + 0.5) / 255.0
-    return {
-        "name": pair.name,
-        "height": rainy.shape[0],
-        "width": rainy.shape[1],
-        "executed_size": list(result.executed_size),
-        "tiles": result.tiles,
-        **_scores(output, rainy, clean),
-    }
+    return {"name": pair.name, **facts(rainy, tile, result), **_scores(output, rainy, clean)}
 
 
-def score_names(row: dict[str, Any]) -> list[str]:
-    """The columns of a row that are scores."""
-    return [name for name in row if name.split("_")[-1] in ("psnr", "ssim", "piqe")]
+def score_names(rows: list[dict[str, Any]]) -> list[str]:
+    """The columns of rows that are scores."""
+    return [name for name in (rows[0] if rows else ()) if name.split("_")[-1] in ("psnr", "ssim", "piqe")]
 
 
 def _scores(output: np.ndarray, rainy: np.ndarray, clean: np.ndarray | None) -> dict[str, float]:
@@ -135,7 +127,7 @@ def _finite(value: Any) -> Any:
 
 
 def _to_csv(rows: list[dict[str, Any]]) -> str:
-    names = ["name", "height", "width", "tiles", *score_names(rows[0])]
+    names = ["name", "height", "width", "tile", "tiles", *score_names(rows)]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -1,7 +1,7 @@
 """Image files to arrays and back: (H, W, 3) float64 in [0, 1] in memory, 8-bit RGB PNG on disk.
 
-Whatever cannot be read without a silent loss of meaning (real transparency, 16-bit colour, a damaged file) is refused
-with a UserError of one line.
+Whatever cannot be read without a silent loss of meaning (real transparency, 16-bit colour, several frames, a damaged
+file) is refused with a UserError of one line.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ def load_image(path: str | Path, min_side: int = MIN_SIDE) -> np.ndarray:
     """Read an image file as float64 (H, W, 3) in [0, 1].
 
     Grey and palette images become RGB, 16-bit grey keeps its 16 bits, an opaque alpha channel is dropped and the
-    camera's rotation (EXIF) is applied. UserError for all that is not a readable, opaque image with sides
-    of at least `min_side` pixels.
+    camera's rotation (EXIF) is applied. Of a camera's multi-picture JPEG (MPO) the first is taken: it is the photo, the
+    others are previews and gain maps made from it. UserError for all that is not a readable, opaque image of one frame
+    with sides of at least `min_side` pixels.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, expected an image file")
+    check_image_file(path)
     try:
         _refuse_deep_colour(path)
         with Image.open(path) as opened:
+            frames = getattr(opened, "n_frames", 1)
+            if frames > 1 and opened.format != "MPO":
+                raise UserError(f"{path}: holds {frames} frames, expected a single image; save one of them as a file")
             opened.load()
             image = ImageOps.exif_transpose(opened) or opened
     except _DAMAGED as error:
@@ -50,16 +51,61 @@ def load_image(path: str | Path, min_side: int = MIN_SIDE) -> np.ndarray:
     return _to_rgb(image, path)
 
 
+def check_image_file(path: Path) -> None:
+    """UserError unless there is a file of that name."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected an image file")
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) as the header of an image file has them, before the camera's rotation; None if it has none."""
+    try:
+        with Image.open(path) as opened:
+            return opened.height, opened.width
+    except _DAMAGED:
+        return None
+
+
 def save_image(path: str | Path, array: np.ndarray) -> None:
     """Write (H, W, 3) floats as 8-bit PNG: clipped to [0, 1], rounded half up; the file appears whole or not at all."""
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise UserError(f"{path}: images are written as PNG, expected a name that ends in .png")
+    check_png_name(str(path), path)
     if not np.isfinite(array).all():
         raise UserError(f"{path}: not written, the image holds NaN or infinite values")
-    pixels = np.floor(np.clip(array, 0.0, 1.0).astype(np.float64) * 255.0 + 0.5).astype(np.uint8)
     with written_beside(path) as beside:
-        Image.fromarray(pixels).save(beside, format="PNG")
+        Image.fromarray(_to_bytes(array)).save(beside, format="PNG")
+
+
+def _to_bytes(array: np.ndarray) -> np.ndarray:
+    """Clipped to [0, 1], rounded half up to 0..255, in as little memory as that takes."""
+    values = np.clip(array, 0.0, 1.0, dtype=np.float64)
+    values *= 255.0
+    values += 0.5
+    return np.floor(values, out=values).astype(np.uint8)
+
+
+def check_png_name(named: str, path: Path) -> None:
+    """UserError that begins with `named` unless the name ends in .png."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{named}: images are written as PNG, expected a name that ends in .png")
+
+
+def png_names(sources: list[Path], folder: Path) -> dict[Path, Path]:
+    """The PNG in `folder` that each image becomes. UserError if two became one file, or one its own input."""
+    sources_of: dict[Path, Path] = {}
+    inputs = {source.resolve() for source in sources}
+    for source in sources:
+        name = folder / f"{source.stem}.png"
+        if name in sources_of:
+            raise UserError(f"{source}: {sources_of[name].name} would be written to {name} too; rename one")
+        if name.resolve() in inputs:
+            raise UserError(f"{name}: would overwrite an input; choose another folder")
+        if name.is_dir():
+            raise UserError(f"{name}: is a folder, {source} cannot be written there")
+        sources_of[name] = source
+    return {source: name for name, source in sources_of.items()}
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -99,7 +145,7 @@ def _refuse_deep_colour(path: Path) -> None:
 
 def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", None)):
-        grey = np.asarray(image).astype(np.float64) / 65535.0
+        grey = np.asarray(image) / 65535.0
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise UserError(f"{path}: pixel mode {image.mode!r} has no defined white; convert it to 8 or 16 bits")
@@ -107,8 +153,8 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
         rgba = np.asarray(image.convert("RGBA"))
         if rgba[..., 3].min() < 255:
             raise UserError(f"{path}: has transparent pixels, which have no colour to derain; flatten it first")
-        return rgba[..., :3].astype(np.float64) / 255.0
-    return np.asarray(image.convert("RGB")).astype(np.float64) / 255.0
+        return rgba[..., :3] / 255.0
+    return np.asarray(image.convert("RGB")) / 255.0
 
 
 def _one_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esdnet.config import ESDNetConfig
+from esdnet.config import SIZE_MULTIPLE, ESDNetConfig
 from esdnet.layers import (
     Downsample,
     FeatureRefinement,
@@ -20,8 +20,6 @@ from esdnet.layers import (
     input_neurons,
 )
 from esdnet.pooling import mean_over_steps
-
-SIZE_MULTIPLE = 4  # two levels of stride 2
 
 
 class PatchEmbed(nn.Module):

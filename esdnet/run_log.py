@@ -72,6 +72,6 @@ def _open_board(folder: Path, step: int) -> SummaryWriter:
 
 
 def progress_bar(steps: int, start: int, shown: bool) -> tqdm[None]:
-    """A bar with speed and time left on a terminal, a line a minute in a file."""
-    interval = 0.5 if sys.stderr.isatty() else 60.0
-    return tqdm(total=steps, initial=start, disable=not shown, unit="step", mininterval=interval, smoothing=0.05)
+    """A bar with speed and time left, on a terminal."""
+    shown = shown and sys.stderr.isatty()
+    return tqdm(total=steps, initial=start, disable=not shown, unit="step", mininterval=0.5, smoothing=0.05)

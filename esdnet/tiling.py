@@ -1,18 +1,20 @@
-"""Runs a network over an image in overlapping tiles: (3, H, W) torch tensor in, the blended output of that size out.
+"""An image in overlapping tiles: (3, H, W) torch tensor in, tiles out; their outputs in, one blended image out.
 
-Also told: the size of what was executed and how often, since operation counts are of what was executed.
+Also told: the size of what is executed and how often, since operation counts are of what was executed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from esdnet.errors import UserError
-from esdnet.model import SIZE_MULTIPLE, pad_to_multiple
+from esdnet.config import SIZE_MULTIPLE
+from esdnet.model import pad_to_multiple
+from esdnet.tile_choice import OVERLAP, check_tile
 
 
 @dataclass(frozen=True)
@@ -24,44 +26,57 @@ class Tiled:
     tiles: int
 
 
-def run_tiled(
-    run: Callable[[Tensor], Tensor], image: Tensor, tile: int = 0, overlap: int = 8, multiple: int = SIZE_MULTIPLE
-) -> Tiled:
-    """Run `run`, which maps (3, h, w) to (3, h, w), over an image (3, H, W); `tile` 0 runs the whole image at once.
+class Grid:
+    """Where the tiles of an image of `size` (height, width) lie; `tile` 0 is one for the whole image.
 
     The image is padded to multiples of `multiple` by repeating its border. All tiles have one size; neighbours share at
-    least `overlap` pixels, over which their weights ramp linearly; weights and sums are float64, tiles in row-major
-    order, so the result is the same on every run. A single tile is returned untouched. Output dtype: that of `run`.
+    least `overlap` pixels.
     """
-    check_tile(tile, overlap, multiple)
-    height, width = image.shape[-2:]
-    padded = pad_to_multiple(image[None], multiple)[0]
-    tile_height, tile_width = (min(tile, side) if tile else side for side in padded.shape[-2:])
-    tops = _starts(padded.shape[-2], tile_height, overlap)
-    lefts = _starts(padded.shape[-1], tile_width, overlap)
-    if len(tops) * len(lefts) == 1:
-        return Tiled(run(padded)[..., :height, :width], (tile_height, tile_width), 1)
-    total = torch.zeros(padded.shape, dtype=torch.float64)
-    weight = torch.zeros(padded.shape[-2:], dtype=torch.float64)
-    dtype = image.dtype
-    for top in tops:
-        for left in lefts:
-            window = (slice(top, top + tile_height), slice(left, left + tile_width))
-            output = run(padded[:, window[0], window[1]])
-            ramp = torch.outer(_ramp(tile_height, overlap), _ramp(tile_width, overlap))
+
+    def __init__(self, size: tuple[int, int], tile: int, overlap: int, multiple: int = SIZE_MULTIPLE) -> None:
+        check_tile(tile, overlap, multiple)
+        self.size, self.overlap, self.multiple = size, overlap, multiple
+        self.padded = (size[0] + -size[0] % multiple, size[1] + -size[1] % multiple)
+        height, width = (min(tile, side) if tile else side for side in self.padded)
+        self.tile_size = (height, width)
+        tops, lefts = _starts(self.padded[0], height, overlap), _starts(self.padded[1], width, overlap)
+        self._windows = [(slice(top, top + height), slice(left, left + width)) for top, left in product(tops, lefts)]
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def cut(self, image: Tensor) -> Iterator[Tensor]:
+        """The tiles of an image (3, H, W), row by row."""
+        padded = pad_to_multiple(image[None], self.multiple)[0]
+        for rows, columns in self._windows:
+            yield padded[:, rows, columns]
+
+    def blend(self, outputs: Iterable[Tensor]) -> Tensor:
+        """One image (3, H, W) of the tiles' outputs, given in the order of `cut`; in their dtype.
+
+        Over what tiles share their weights ramp linearly; weights and sums are float64, so the result is the same on
+        every run. A single tile is returned untouched.
+        """
+        height, width = self.size
+        if len(self) == 1:
+            [output] = outputs
+            return output[..., :height, :width]
+        total = torch.zeros(3, *self.padded, dtype=torch.float64)
+        weight = torch.zeros(self.padded, dtype=torch.float64)
+        ramp = torch.outer(*(_ramp(side, self.overlap) for side in self.tile_size))
+        for window, output in zip(self._windows, outputs, strict=True):
             total[:, window[0], window[1]] += output.cpu().double() * ramp
             weight[window] += ramp
             dtype = output.dtype
-    return Tiled((total / weight).to(dtype)[..., :height, :width], (tile_height, tile_width), len(tops) * len(lefts))
+        return total.div_(weight)[..., :height, :width].to(dtype)
 
 
-def check_tile(tile: int, overlap: int, multiple: int = SIZE_MULTIPLE) -> None:
-    """UserError unless `tile` is 0 or a positive multiple, and `overlap` at most half of it."""
-    if tile < 0 or tile % multiple:
-        below = max(tile // multiple * multiple, multiple)
-        raise UserError(f"tile size {tile}: expected 0 (whole image) or a multiple of {multiple}, such as {below}")
-    if overlap < 0 or (tile and 2 * overlap > tile):
-        raise UserError(f"overlap {overlap}: expected 0 to {tile // 2}, half of the tile size {tile}")
+def run_tiled(
+    run: Callable[[Tensor], Tensor], image: Tensor, tile: int = 0, overlap: int = OVERLAP, multiple: int = SIZE_MULTIPLE
+) -> Tiled:
+    """Run `run`, which maps (3, h, w) to (3, h, w), over an image (3, H, W); see Grid for the tiles."""
+    grid = Grid((image.shape[1], image.shape[2]), tile, overlap, multiple)
+    return Tiled(grid.blend(map(run, grid.cut(image))), grid.tile_size, len(grid))
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:

@@ -30,6 +30,7 @@ from esdnet.lif import LIF
 from esdnet.losses import FiringLoss, RestorationLoss
 from esdnet.networks.architectures import build
 from esdnet.run_log import RunLog, progress_bar
+from esdnet.training_config import CHANGEABLE, DataConfig, TrainingConfig, check_unchanged
 from esdnet.validation import Validation, validate
 
 if TYPE_CHECKING:
@@ -39,46 +40,6 @@ if TYPE_CHECKING:
 BETAS = (0.9, 0.999)
 THRESHOLD_LR_SCALE = 0.1
 SMALLEST_THRESHOLD = 0.01
-CHANGEABLE = {"save_every", "validate_every", "validation_images"}  # of a run that is resumed: what it trains stays
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a run trains. Learning rates and crop are the paper's; steps and batch suit a CPU."""
-
-    steps: int = 10_000
-    batch: int = 8
-    crop: int = 64
-    lr: float = 1e-3
-    final_lr: float = 1e-7
-    warmup: int = 100
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    ema: float = 0.999
-    l1_weight: float = 1.0
-    ssim_on_luma: bool = False
-    log_weight: float = 0.0
-    firing_price: float = 0.0  # loss per share of neurons that fire
-    distillation: float = 0.0  # loss per distance from a teacher's features, in units of their variance
-    seed: int = 0
-    precision: str = "float32"
-    freeze_norm: bool = False  # normalise by the running statistics, as inference does; they stay as they are
-    save_every: int = 100
-    validate_every: int = 500
-    validation_images: int = 8
-
-    def __post_init__(self) -> None:
-        counts = ("steps", "batch", "save_every", "validate_every")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise UserError(f"training: {name} must be at least 1, found {getattr(self, name)}")
-        if self.crop < 16 or self.crop % 4:
-            raise UserError(f"training: crop must be a multiple of 4 and at least 16, found {self.crop}")
-        for name in ("firing_price", "distillation"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"training: {name} must not be negative, found {getattr(self, name)}")
-        if not 0 < self.final_lr <= self.lr:
-            raise UserError(f"training: lr must be positive and at least {self.final_lr}, found {self.lr}")
 
 
 @dataclass(frozen=True)
@@ -136,6 +97,21 @@ def batches(source: PairSource, config: TrainingConfig, rank: int, start: int) -
             yield batch
 
 
+def read_run(last: Path) -> dict[str, Any]:
+    """What a run's last.pt holds; extra["training"] has every setting: one that it did not know yet was the default.
+
+    UserError if it is no run's, or of a version whose runs cannot be resumed.
+    """
+    content = read_checkpoint(last)
+    extra = content.get("extra", {})
+    if not {"step", "ema", "optimizer", "best_psnr", "training"} <= extra.keys():
+        raise UserError(f"{last}: not a run's last.pt, it has no optimizer state; use --init for weights alone")
+    if not all("lr_scale" in group for group in extra["optimizer"]["param_groups"]):
+        raise UserError(f"{last}: written by an earlier version, cannot be resumed; start from it with --init")
+    extra["training"] = asdict(TrainingConfig()) | extra["training"]
+    return content
+
+
 class AveragedWeights:
     """Exponential moving average of weights and batch statistics, kept in a network of its own in eval mode."""
 
@@ -165,7 +141,9 @@ class Trainer:
         out: Path,
         worker: Worker,
         teacher: ESDNet | None = None,
+        data: DataConfig | None = None,
     ) -> None:
+        self.data = data  # where `source` came from, for the run's own record
         self.model = model.to(worker.device)
         self.source, self.config, self.out, self.worker = source, config, out, worker
         self.network: nn.Module = self.model
@@ -199,34 +177,23 @@ class Trainer:
         """The checkpoint that --resume reads."""
         return self.out / "last.pt"
 
-    def resume(self) -> None:
-        """Take weights, averages, optimizer state and step from last.pt. UserError if the settings were others."""
-        content = read_checkpoint(self.last)
-        extra = content.get("extra", {})
-        if not {"step", "ema", "optimizer", "best_psnr", "training"} <= extra.keys():
-            raise UserError(
-                f"{self.last}: not a run's last.pt, it has no optimizer state; use --init for weights alone"
-            )
-        if not all("lr_scale" in group for group in extra["optimizer"]["param_groups"]):
-            raise UserError(f"{self.last}: written by an earlier version, cannot be resumed; start from it with --init")
-        self._check_settings(
-            asdict(TrainingConfig()) | extra["training"]
-        )  # one that it did not know yet was the default
+    def resume(self, may_grow: bool = False) -> None:
+        """Take weights, averages, optimizer state and step from last.pt. UserError if the settings were others.
+
+        `may_grow` allows more steps than the run began with: from here on the learning rate is that of a run which
+        began with so many.
+        """
+        content = read_run(self.last)
+        extra = content["extra"]
+        if may_grow and self.config.steps > extra["training"]["steps"]:
+            check_unchanged(self.last, extra["training"], self.config, CHANGEABLE | {"steps"})
+        else:
+            check_unchanged(self.last, extra["training"], self.config)
         self.model.load_state_dict(content["state_dict"])
         self.average.model.load_state_dict(extra["ema"])
         self.optimizer.load_state_dict(extra["optimizer"])
         self.step = self.saved = extra["step"]
         self.best_psnr = extra["best_psnr"]
-
-    def _check_settings(self, begun: dict[str, Any]) -> None:
-        """UserError if a run that began with other settings would go on with these."""
-        ours = asdict(self.config)
-        for name in ours:
-            if name not in CHANGEABLE and ours[name] != begun[name]:
-                raise UserError(
-                    f"{self.last}: the run began with {name} {begun[name]}, found {ours[name]}; resume it with the "
-                    "former, or start another from its weights with --init"
-                )
 
     def save(self) -> None:
         """Write last.pt so that a crash leaves the previous one."""
@@ -236,6 +203,7 @@ class Trainer:
             "ema": self.average.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "training": asdict(self.config),
+            "data": asdict(self.data) if self.data else None,
         }
         save_checkpoint(self.last, self.model, extra)
         self.saved = self.step

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from esdnet.errors import UserError
+from esdnet.errors import CannotWrite, UserError
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, for a file or a folder, which takes the place of `path`.
 
     It does so when the block ends well; else it is removed and `path` left as it was. An OSError inside (full disk, no
-    permission) becomes a UserError that names `path`.
+    permission) becomes a CannotWrite that names `path`.
     """
     target = Path(path).absolute()
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -29,7 +30,7 @@ def written_beside(path: str | Path) -> Iterator[Path]:
         yield beside
         _publish(beside, target)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise CannotWrite(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             _remove(beside)
@@ -74,20 +75,52 @@ def check_replaceable(path: Path, what: str, is_like: Callable[[Path], bool]) ->
         raise UserError(f"{path}: exists and is not {what} of this program; remove it or choose another -o")
 
 
-def check_writable(option: str, path: Path, is_folder: bool = False) -> None:
-    """UserError that names `option` unless `path` can be written; a folder is made where there is none."""
-    try:
-        if is_folder:
-            path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{option} {path}: the folder cannot be made: {error.strerror}") from error
-    if not is_folder and path.is_dir():
+def check_writable(option: str, path: Path) -> None:
+    """UserError that names `option` unless the file `path` can be written."""
+    if path.is_dir():
         raise UserError(f"{option} {path}: is a folder, expected the name of a file to write")
-    parent = path if is_folder else path.parent
-    if not parent.is_dir():
-        raise UserError(f"{option} {path}: there is no folder {parent}; make it first")
-    if not os.access(parent, os.W_OK):
-        raise UserError(f"{option} {path}: the folder {parent} is not writable")
+    if path.exists() and not path.is_file():  # /dev/null and the like would be replaced
+        raise UserError(f"{option} {path}: is no regular file, expected the name of a file to write")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{option} {path}: the folder {path.parent} is not writable")
+
+
+def check_folder(option: str, path: Path) -> None:
+    """UserError that names `option` unless `path` is a folder to write to, or can be made one; nothing is made."""
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UserError(f"{option} {path}: the folder cannot be made: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"{option} {path}: the folder {there} is not writable")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, if it is not there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{path}: the folder cannot be made: {error.strerror}") from error
+
+
+def check_outputs(files: Mapping[str, Path | None], inputs: Iterable[Path], others: Iterable[Path] = ()) -> None:
+    """UserError unless each file that a command writes, by option, can be written and takes no other's place.
+
+    `inputs` are what the command reads, `others` what it writes besides.
+    """
+    taken = {path.resolve(): "another output" for path in others} | {path.resolve(): "an input" for path in inputs}
+    for option, path in files.items():
+        if path is not None:
+            check_writable(option, path)
+            if path.resolve() in taken:
+                raise UserError(f"{option} {path}: would overwrite {taken[path.resolve()]}; give it another name")
+            taken[path.resolve()] = f"what {option} writes"
+
+
+def say_target(source: Path, target: Path) -> None:
+    """One line on stderr, before the work: what is written, and where in full."""
+    print(f"{source.name}: its export will be {target.resolve()}", file=sys.stderr)
 
 
 def write_text(path: Path, text: str) -> None:

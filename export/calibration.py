@@ -1,6 +1,6 @@
 """Calibration: ranges and means of a network's values on images, measured in wide integers, equal on every machine.
 
-In: a Network and images (by default the rainy photo that ships with the documentation). Out: the integer network.
+In: a Network and images (by default the rainy photo that ships). Out: the integer network.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import esdnet
 from esdnet.errors import UserError
 from esdnet.images import list_images, load_image
 from export.bias_correction import correct_biases
@@ -24,7 +25,7 @@ from export.lava_dl_rules import check_loihi_limits
 from export.network import Array, Network
 from export.quantize import quantize
 
-DEFAULT_IMAGE = Path(__file__).resolve().parents[1] / "docs" / "sample" / "rainy.png"
+DEFAULT_IMAGE = Path(esdnet.__file__).parent / "sample" / "rainy.png"
 
 
 def load_pixels(path: Path, multiple: int) -> NDArray[np.uint8]:
@@ -39,7 +40,7 @@ def calibration_images(folder: Path | None, multiple: int) -> list[NDArray[np.ui
     if folder is None:
         return [load_pixels(DEFAULT_IMAGE, multiple)]
     if not folder.is_dir():
-        raise UserError(f"--calibration {folder}: expected a folder of rainy images")
+        raise UserError(f"--calibration {folder}: expected a folder of rainy images; without it one that ships is used")
     return [load_pixels(path, multiple) for path in list_images(folder)]
 
 
@@ -72,7 +73,7 @@ def measure(network: Network, images: Sequence[NDArray[np.uint8]]) -> Calibratio
     Measured on the network with quantised weights and 28-bit values, so that they are the same on every machine.
     """
     if not images:
-        raise UserError(f"{network.name}: no calibration images")
+        raise UserError(f"{network.name}: no calibration images; give at least one")
     wide = quantize(network, None)
     ranges = {operation.name: 0.0 for operation in wide.operations}
     sums: dict[str, NDArray[np.int64]] = {}

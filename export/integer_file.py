@@ -57,7 +57,9 @@ def _decode_operation(record: Record, arrays: Mapping[str, NDArray[Any]]) -> Ope
     kinds = {kind.__name__: kind for kind in Operation.__subclasses__()}
     name = record["node"]["name"]
     if record["operation"] not in kinds:
-        raise UserError(f"{name}: unknown operation {record['operation']!r}: a newer program wrote this export")
+        raise UserError(
+            f"{name}: unknown operation {record['operation']!r}; a newer program wrote this export: use that"
+        )
     values: Record = {}
     for key, value in record.items():
         if key == "output":

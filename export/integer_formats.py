@@ -93,9 +93,9 @@ class Formats:
         return Format(STREAM_BITS, self._scales[key])
 
     def _has_pixels(self, group: tuple[str, ...]) -> bool:
-        """An Add with the image itself keeps to the scale of pixels."""
+        """An Add with the image itself, repeated or not, keeps to the scale of pixels."""
         return any(
-            isinstance(self.network[source], Input)
+            isinstance(self.network[_root(self.network, source)], Input)
             for member in group
             if isinstance(self.network[member], Add)
             for source in self.network[member].inputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, singledispatch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +38,13 @@ IntArray = NDArray[np.int64]
 WEIGHT_LIMIT = 127  # 8 bits with sign, symmetric
 CURRENT_SHIFT = 6  # Loihi adds a << 6 to the current, and compares with threshold << 6
 CURRENT_LIMIT = 2**17 - 1  # what arrives at a neuron has 18 bits
+THRESHOLD_BITS = 17  # without sign
 DECAY_BITS = 12
 STATE_LIMIT = 2**23  # 24-bit current and membrane
 MEAN_BITS = 6  # further fractional bits that a mean has over what it is the mean of
 RECIPROCAL_BITS = 16
+MEAN_LIMIT = 2**28  # values that a mean may be of
+EXACT = 2**53  # float64 holds every integer below
 TABLE_STEP_BITS = 8  # the sigmoid's table has steps of 2^-8
 TABLE_SIZE = 4096  # from -8 to 8
 
@@ -230,7 +233,7 @@ class IntegerOutput(Operation):
 
 def reciprocal(count: int) -> tuple[int, int]:
     """(multiplier, shift) of the mean of `count` values: the multiplier has 16 bits, 2^(shift + 6) / count rounded."""
-    if not 1 <= count <= 2**28:
+    if not 1 <= count <= MEAN_LIMIT:
         raise NetworkError(f"mean of {count} values: expected 1 to 2^28; run the image in tiles")
     shift = RECIPROCAL_BITS - 1 - MEAN_BITS + (count - 1).bit_length()
     return (2 ** (shift + MEAN_BITS) + count // 2) // count, shift
@@ -246,7 +249,8 @@ def sigmoid_table() -> NDArray[np.uint16]:
 class IntegerNetwork:
     """A Network whose weights are the quantised ones, and its operations in the order of its nodes.
 
-    It checks itself when it is built: whatever the input, sums of convolutions stay below 2^53 and products below 2^63.
+    It checks itself when it is built: whatever the input, sums of convolutions stay below 2^53 and all other integers,
+    products and sums of means among them, below 2^63.
     """
 
     network: Network
@@ -255,13 +259,18 @@ class IntegerNetwork:
     def __post_init__(self) -> None:
         names = [operation.name for operation in self.operations]
         if names != [node.name for node in self.network.nodes]:
-            raise NetworkError(f"{self.network.name}: the integer operations are not those of the network's nodes")
+            raise NetworkError(
+                f"{self.network.name}: the integer operations are not those of the network's nodes; quantise it again"
+            )
         for operation in self.operations:
             sources = [self.by_name[name].output for name in operation.node.inputs]
             largest = largest_product(operation, sources)
             if largest >= 2**63:
                 label = f"{operation.name} ({operation.node.kind})"
-                raise NetworkError(f"{label}: products up to {largest}, 64 bits hold less than 2^63")
+                raise NetworkError(
+                    f"{label}: products up to {largest}, 64 bits hold less than 2^63; its numbers and the scales around"
+                    " it are too far apart: train on, or scale its weights"
+                )
 
     @cached_property
     def by_name(self) -> dict[str, Operation]:
@@ -279,22 +288,85 @@ def largest_sum(operation: IntegerConv | IntegerLinear, source: Format) -> int:
     return int(max(np.abs(highest).max(), np.abs(lowest).max()))
 
 
+@singledispatch
 def largest_product(operation: Operation, sources: Sequence[Format]) -> int:
-    """The largest integer on the way to an operation's value, over all inputs of these formats (worst case)."""
-    highs = [source.high for source in sources]
-    if isinstance(operation, (IntegerConv, IntegerLinear)):
-        largest = largest_sum(operation, sources[0])
-        if largest >= 2**53:
-            label = f"{operation.name} ({operation.node.kind})"
-            raise NetworkError(f"{label}: sums up to {largest}, float64 holds integers below 2^53")
-        return largest if operation.rescale is None else _rescaled(largest, operation.rescale)
-    if isinstance(operation, IntegerMul):
-        return _rescaled(highs[0] * highs[1], operation.rescale)
-    if isinstance(operation, IntegerAdd):
-        return _rescaled(sum(highs), operation.rescale)
-    if isinstance(operation, IntegerAffine):
-        return _rescaled(highs[0], operation.rescale) + int(np.abs(operation.offset).max())
-    return max(highs, default=0)
+    """The largest |integer| on the way to an operation's value, over all inputs of these formats (worst case)."""
+    raise NetworkError(
+        f"{operation.name}: no bound for {type(operation).__name__}; add one to export/integer_network.py"
+    )
+
+
+@largest_product.register
+def _(operation: IntegerInput, sources: Sequence[Format]) -> int:
+    return operation.output.high
+
+
+@largest_product.register(IntegerRepeat)
+@largest_product.register(IntegerMax)
+@largest_product.register(IntegerRelu)
+def _(operation: Operation, sources: Sequence[Format]) -> int:
+    return sources[0].high
+
+
+@largest_product.register(IntegerConv)
+@largest_product.register(IntegerLinear)
+def _(operation: IntegerConv | IntegerLinear, sources: Sequence[Format]) -> int:
+    largest = largest_sum(operation, sources[0])
+    if largest >= EXACT:
+        raise NetworkError(
+            f"{operation.name} ({operation.node.kind}): sums up to {largest}, float64 holds integers below 2^53; make"
+            " the layer narrower, or its bias smaller"
+        )
+    return largest if operation.rescale is None else _rescaled(largest, operation.rescale)
+
+
+@largest_product.register
+def _(operation: IntegerNeuron, sources: Sequence[Format]) -> int:
+    """What arrives as it is are sums of a convolution, below 2^53; the products of 24-bit states are far below that."""
+    if operation.rescale is None:
+        return EXACT << CURRENT_SHIFT
+    return max(_rescaled(sources[0].high, operation.rescale), CURRENT_LIMIT << CURRENT_SHIFT)
+
+
+@largest_product.register
+def _(operation: IntegerAdd, sources: Sequence[Format]) -> int:
+    return _rescaled(sources[0].high + sources[1].high, operation.rescale)
+
+
+@largest_product.register
+def _(operation: IntegerMul, sources: Sequence[Format]) -> int:
+    return _rescaled(sources[0].high * sources[1].high, operation.rescale)
+
+
+@largest_product.register
+def _(operation: IntegerAffine, sources: Sequence[Format]) -> int:
+    return _rescaled(sources[0].high, operation.rescale) + int(np.abs(operation.offset).max())
+
+
+@largest_product.register
+def _(operation: IntegerConcat, sources: Sequence[Format]) -> int:
+    return max(source.high << left for source, left in zip(sources, operation.left, strict=True))
+
+
+@largest_product.register
+def _(operation: IntegerMean, sources: Sequence[Format]) -> int:
+    """The sum of the most values that a mean takes; its product with the reciprocal is taken in halves of 64 bits."""
+    return MEAN_LIMIT * sources[0].high
+
+
+@largest_product.register
+def _(operation: IntegerSigmoid, sources: Sequence[Format]) -> int:
+    return _rescaled(sources[0].high, operation.rescale)
+
+
+@largest_product.register
+def _(operation: IntegerResize, sources: Sequence[Format]) -> int:
+    return 16 * sources[0].high + 8 if operation.node.mode == "bilinear" else sources[0].high
+
+
+@largest_product.register
+def _(operation: IntegerOutput, sources: Sequence[Format]) -> int:
+    return sources[0].high + 2**operation.right
 
 
 def _rescaled(largest: int, rescale: Rescale) -> int:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.frames import output_of
 from export.integer_convolution import convolve
 from export.integer_network import (
     CURRENT_LIMIT,
@@ -47,13 +48,14 @@ from export.integer_network import (
 )
 from export.network import AXES, NetworkError, infer_shapes
 
+_WORD = 2**32 - 1
 Observe = Callable[[Operation, Sequence[Tensor], Tensor], None]
 
 
 def run_integer(
     network: IntegerNetwork, pixels: NDArray[np.uint8], observe: Observe | None = None, device: str = "cpu"
 ) -> NDArray[np.uint8]:
-    """The derained image of pixels uint8 (C, H, W), whose sides `size_multiple` divides.
+    """The derained image of pixels uint8 (C, H, W), whose sides `size_multiple` divides; (T, C, H, W) if it is several.
 
     `observe` is called for every node with its operation, its input values and its value.
     """
@@ -74,14 +76,15 @@ def run_integer(
                 readers[name] -= 1
                 if not readers[name]:
                     del values[name]
-        return values[network.network.output.name][0].to("cpu", torch.uint8).numpy()
+        return output_of(values[network.network.output.name]).to("cpu", torch.uint8).numpy()
 
 
 def _check_pixels(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     channels = network.network.input.channels
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != channels:
         raise NetworkError(
-            f"{network.network.name}: image {pixels.dtype} {pixels.shape}, expected uint8 ({channels}, height, width)"
+            f"{network.network.name}: image {pixels.dtype} {pixels.shape}, expected uint8 ({channels}, height, width);"
+            " `to_pixels` makes that of floats in [0, 1]"
         )
     infer_shapes(network.network, *pixels.shape[1:])
     return np.ascontiguousarray(pixels)
@@ -119,7 +122,7 @@ def _round_(x: Tensor, shift: int) -> Tensor:
 @singledispatch
 def execute(operation: Operation, inputs: Sequence[Tensor], steps: int) -> Tensor:
     """The value of one node; an operation without a rule is refused."""
-    raise NetworkError(f"{operation.name}: no integer rule for {type(operation).__name__}")
+    raise NetworkError(f"{operation.name}: no rule for {type(operation).__name__}; add one to export/integer_run.py")
 
 
 @execute.register
@@ -232,8 +235,18 @@ def _(operation: IntegerConcat, inputs: Sequence[Tensor], steps: int) -> Tensor:
 def _(operation: IntegerMean, inputs: Sequence[Tensor], steps: int) -> Tensor:
     axes = [AXES.index(axis) for axis in operation.node.axes]
     total = inputs[0].sum(axes, keepdim=True, dtype=torch.int64)
-    multiplier, shift = reciprocal(inputs[0].numel() // total.numel())
-    return _saturate(_round_(total * multiplier, shift), operation.output)
+    return _saturate(divide(total, inputs[0].numel() // total.numel()), operation.output)
+
+
+def divide(total: Tensor, count: int) -> Tensor:
+    """The mean of `count` values with this int64 sum: (total * multiplier + half) >> shift of `reciprocal`.
+
+    The product may have 79 bits: it is taken in two halves of 32 and more bits, and is exact.
+    """
+    multiplier, shift = reciprocal(count)
+    low = (total & _WORD) * multiplier + _half(shift)
+    high = (total >> 32) * multiplier + (low >> 32)
+    return (high << 32 - shift) + ((low & _WORD) >> shift) if shift < 32 else high >> shift - 32
 
 
 @execute.register

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # run as a script by `check_segments`: the repositor
 import numpy as np
 from numpy.typing import NDArray
 
+from esdnet.command_line import require_extra
 from esdnet.errors import UserError
 
 Spikes = NDArray[np.bool_]
@@ -38,10 +39,19 @@ class Comparison:
     first: str = ""
 
 
-def check_segments(recorded: Mapping[Path, tuple[Spikes, Spikes]]) -> dict[Path, Comparison]:
-    """Run each netx file on the spikes recorded before it, bool (T, C, H, W), and compare with those after it."""
+def check_available() -> None:
+    """UserError, in one line, where netx cannot run: on another Python, or without Lava-DL."""
     if sys.version_info[:2] != (3, 10):
-        raise UserError("netx runs on Python 3.10 only; add --no-check to write the files without running them")
+        found = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise UserError(
+            f"netx runs on Python 3.10 only, found {found}; to_lava_dl --no-check writes the files without running them"
+        )
+    require_extra("lava", "netx")
+
+
+def check_segments(recorded: Mapping[Path, tuple[Spikes, Spikes]]) -> dict[Path, Comparison]:
+    """Run each netx file on the spikes recorded before it, (images, T, C, H, W), and compare with those after it."""
+    check_available()
     with tempfile.TemporaryDirectory(prefix="esdnet-netx-") as folder:
         job, report = Path(folder) / "job.npz", Path(folder) / "report.json"
         arrays = {}
@@ -73,39 +83,44 @@ def _run(arguments: Sequence[str], timeout_s: float) -> None:
 
 
 def run_netx(path: Path, spikes: Spikes) -> Spikes:
-    """What the netx network of an HDF5 file emits for input spikes bool (T, C, H, W): bool (T, C', H', W')."""
+    """What the netx network of an HDF5 file emits for input spikes bool (images, T, C, H, W): (images, T, C', H', W').
+
+    States are zero before the first step of each image.
+    """
     from lava.lib.dl.netx import hdf5
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
     from lava.proc.io.extractor import Extractor, PyLoihiExtractorModel
     from lava.proc.io.source import RingBuffer as Source
 
-    steps, channels, height, width = spikes.shape
-    # the neurons' states start anew with the first frame, which reaches them one step after it was sent
+    images, steps, channels, height, width = spikes.shape
+    frames = spikes.reshape(-1, channels, height, width)
+    # the neurons' states start anew with an image's first frame, which reaches them one step after it was sent
     network = hdf5.Network(
         net_config=str(path), input_shape=(width, height, channels), reset_interval=steps, reset_offset=1
     )
-    source = Source(data=spikes.transpose(3, 2, 1, 0).astype(np.int32))
-    total = steps + len(network)  # a layer adds one step
+    source = Source(data=frames.transpose(3, 2, 1, 0).astype(np.int32))
+    total = len(frames) + len(network)  # a layer adds one step
     sink = Extractor(shape=network.out.shape, buffer_size=total)  # a Var would be read one number at a time
     source.s_out.connect(network.inp)
     network.out.connect(sink.in_port)
     config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map={sink: PyLoihiExtractorModel})
     try:
         network.run(condition=RunSteps(num_steps=total), run_cfg=config)
-        frames = [sink.receive() for _ in range(total)]
+        received = [sink.receive() for _ in range(total)]
     finally:
         network.stop()
-    return np.stack(frames[len(network) :]).transpose(0, 3, 2, 1) > 0
+    found = np.stack(received[len(network) :]).transpose(0, 3, 2, 1) > 0
+    return found.reshape(images, steps, *found.shape[1:])
 
 
 def compare(found: Spikes, expected: Spikes) -> Comparison:
-    """Two spike trains of one shape."""
+    """Two spike trains (images, T, C, H, W)."""
     differs = found != expected
     first = ""
     if differs.any():
-        step, channel, row, column = (int(index[0]) for index in np.nonzero(differs))
-        first = f"step {step}, channel {channel}, row {row}, column {column}"
+        image, step, channel, row, column = (int(index[0]) for index in np.nonzero(differs))
+        first = f"image {image}, step {step}, channel {channel}, row {row}, column {column}"
     return Comparison(int(expected.sum()), int(differs.sum()), first)
 
 

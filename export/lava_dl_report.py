@@ -10,23 +10,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.integer_network import IntegerConv, IntegerNetwork, Operation
+from export.integer_network import IntegerConv, IntegerLinear, IntegerNetwork, Operation
 from export.integer_run import run_integer
 from export.lava_dl_check import Comparison
 from export.lava_dl_format import Segment, find_segments
 from export.network import Network
-from export.quantization_loss import layer_losses
+from export.quantization_loss import layer_losses, layer_sums
 
 WORST = 8  # layers that the loss table shows
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """One image through the integer network: spikes bool (T, C, H, W) of every neuron, ACs of every convolution that
+    """One image through the integer network: spikes bool (T, C, H, W) of every neuron, ACs of every weighted layer that
     reads spikes, the signal-to-noise ratio in dB of every weighted layer, and which convolutions netx holds."""
 
     spikes: Mapping[str, NDArray[np.bool_]]
@@ -53,7 +52,7 @@ def record(network: Network, integer: IntegerNetwork, pixels: NDArray[np.uint8])
     def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
         if value.dtype is torch.bool:
             spikes[operation.name] = value.numpy()
-        if isinstance(operation, IntegerConv) and inputs[0].dtype is torch.bool:
+        if isinstance(operation, (IntegerConv, IntegerLinear)) and inputs[0].dtype is torch.bool:
             acs[operation.name] = _accumulations(operation, inputs[0])
 
     run_integer(integer, pixels, observe)
@@ -61,11 +60,21 @@ def record(network: Network, integer: IntegerNetwork, pixels: NDArray[np.uint8])
     return Recording(spikes, acs, layer_losses(network, integer, pixels), inside)
 
 
-def _accumulations(operation: IntegerConv, spikes: Tensor) -> int:
-    """Every input spike times the weights that it meets: the sums of the same convolution with all weights 1."""
-    node = operation.node
-    ones = torch.ones(operation.weight.shape, dtype=torch.float64)
-    return int(F.conv2d(spikes.double(), ones, None, node.stride, node.padding, node.dilation, node.groups).sum())
+def spikes_of(integer: IntegerNetwork, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
+    """The spikes (T, C, H, W) of every value that carries spikes, for one image."""
+    found: dict[str, NDArray[np.bool_]] = {}
+
+    def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
+        if value.dtype is torch.bool:
+            found[operation.name] = value.numpy()
+
+    run_integer(integer, pixels, observe)
+    return found
+
+
+def _accumulations(operation: IntegerConv | IntegerLinear, spikes: Tensor) -> int:
+    """Every input spike times the weights that it meets: the sums of the same layer with all weights 1."""
+    return int(layer_sums(operation.node, spikes.double(), np.ones(operation.weight.shape)).sum())
 
 
 def facts(recording: Recording, calibration: str) -> dict[str, object]:

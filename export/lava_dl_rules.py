@@ -16,6 +16,7 @@ from torch import Tensor
 from export.design_rules import enforce
 from export.integer_network import (
     CURRENT_LIMIT,
+    THRESHOLD_BITS,
     IntegerConv,
     IntegerNetwork,
     IntegerNeuron,
@@ -24,7 +25,6 @@ from export.integer_network import (
 )
 from export.integer_run import run_integer
 
-THRESHOLD_BITS = 17  # vth: unsigned
 BIAS_LOW, BIAS_HIGH = -4096, 4095  # bias_mant: 13 bits with sign, used with bias_exp 6
 DECAY_HIGH = 4095  # du, dv: 12 bits
 SUM_BITS = 18  # |a| < 2^17: a << 6 wraps beyond

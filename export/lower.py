@@ -14,8 +14,9 @@ import numpy as np
 from torch import nn
 
 from esdnet import layers
+from esdnet.config import SIZE_MULTIPLE
 from esdnet.lif import LIF
-from esdnet.model import SIZE_MULTIPLE, ESDNet, PatchEmbed
+from esdnet.model import ESDNet, PatchEmbed
 from export.network import (
     Activation,
     Add,

@@ -162,7 +162,10 @@ class Output(Node):
     """The result of the network, unchanged."""
 
 
-FAN_IN: dict[type[Node], int] = {Input: 0, Add: 2, Mul: 2}  # every other kind reads one value; Concat two or more
+FAN_IN: dict[type[Node], int] = {  # how many values a node of each kind reads; Concat: at least
+    Input: 0, Repeat: 1, Conv: 1, Linear: 1, Neuron: 1, Add: 2, Mul: 2, Affine: 1, Concat: 2, Reduce: 1, Activation: 1,
+    Resize: 1, Output: 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -237,16 +240,22 @@ def _check_structure(network: Network) -> None:
         late = [name for name in node.inputs if name not in seen]
         if late:
             raise NetworkError(f"{node.name} ({node.kind}): reads {late[0]}, which is not defined before it (a cycle?)")
-        expected = FAN_IN.get(type(node), 1)
-        if isinstance(node, Concat) and len(node.inputs) < 2:
-            raise NetworkError(f"{node.name} (concat): {len(node.inputs)} inputs, expected 2 or more")
-        if not isinstance(node, Concat) and len(node.inputs) != expected:
-            raise NetworkError(f"{node.name} ({node.kind}): {len(node.inputs)} inputs, expected {expected}")
+        _check_fan_in(node)
         seen.add(node.name)
     for required in (Input, Output):
         found = sum(isinstance(node, required) for node in network.nodes)
         if found != 1:
             raise NetworkError(f"{network.name}: {found} {required.__name__} nodes, expected 1")
+
+
+def _check_fan_in(node: Node) -> None:
+    known = [kind for kind in type(node).__mro__ if kind in FAN_IN]
+    if not known:
+        raise NetworkError(f"{node.name}: no rule for the inputs of kind {node.kind}; add one to FAN_IN")
+    expected, found = FAN_IN[known[0]], len(node.inputs)
+    if found < expected or (found > expected and not isinstance(node, Concat)):
+        more = " or more" if isinstance(node, Concat) else ""
+        raise NetworkError(f"{node.name} ({node.kind}): {found} inputs, expected {expected}{more}")
 
 
 def infer_shapes(network: Network, height: int, width: int) -> dict[str, Shape]:
@@ -301,6 +310,8 @@ def _(node: Conv, inputs: Sequence[Shape], steps: int) -> Shape:
     if channels != node.weight.shape[1] * node.groups:
         expected = node.weight.shape[1] * node.groups
         raise NetworkError(f"{node.name} (conv): input has {channels} channels, its weight expects {expected}")
+    if node.weight.shape[0] % node.groups:
+        raise NetworkError(f"{node.name} (conv): {node.weight.shape[0]} outputs do not split into {node.groups} groups")
     if node.bias is not None and node.bias.shape != node.weight.shape[:1]:
         raise NetworkError(f"{node.name} (conv): bias {node.bias.shape}, expected {node.weight.shape[:1]}")
     height, width = (
@@ -361,7 +372,18 @@ def _(node: Resize, inputs: Sequence[Shape], steps: int) -> Shape:
 
 @singledispatch
 def value_kind(node: Node, inputs: Sequence[ValueKind]) -> ValueKind:
-    """What a node's value is, given what its inputs are. Analog unless a rule below says otherwise."""
+    """What a node's value is, given what its inputs are."""
+    raise NetworkError(f"{node.name}: no rule for what the value of kind {node.kind} is")
+
+
+@value_kind.register(Input)
+@value_kind.register(Conv)
+@value_kind.register(Linear)
+@value_kind.register(Mul)
+@value_kind.register(Affine)
+@value_kind.register(Activation)
+def _(node: Node, inputs: Sequence[ValueKind]) -> ValueKind:
+    """Numbers, whatever was read: executors make floats of these."""
     return ValueKind.ANALOG
 
 

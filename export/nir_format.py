@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 
 from esdnet.errors import UserError
-from export.network import Array, Network, NetworkError, Neuron, Node
-from export.nir_graph import encode_lif
+from export.network import Array, Network, NetworkError, Node
+from export.nir_structure import check_graph, check_manifest, file_spec, segment_spec
 
 FORMAT = "esdnet-nir"
 VERSION = 1
@@ -203,7 +203,7 @@ def header(digest: str) -> bytes:
 def read_network(path: str | Path) -> Network:
     """The Network that an export was written from, equal to the last bit.
 
-    Weights are the ones in the graphs; every LIF of the graphs is checked against the neuron that the manifest states.
+    Weights are the ones in the graphs; their nodes, edges, geometry and LIFs are compared with the manifest.
     """
     return decode_network(open_export(path))
 
@@ -213,7 +213,9 @@ def decode_network(export: Export) -> Network:
     try:
         nodes = _nodes_of_file(export) if export.single_file else _nodes_of_folder(export)
         ordered = tuple(nodes[record["name"]] for record in export.manifest["nodes"])
-        return Network(nodes=ordered, **export.manifest["network"])
+        network = Network(nodes=ordered, **export.manifest["network"])
+        _check_structure(export, network)
+        return network
     except UserError as error:
         raise UserError(f"{export.path}: {error}; {AGAIN}") from error
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -254,16 +256,17 @@ def _node(record: Record, group: Any, arrays: Any) -> Node:
             return np.asarray(arrays[f"{record['name']}/{key}"], np.float64)
         return np.asarray(group["metadata"][key][()], np.float64)
 
-    node = decode_node(record, load)
-    if isinstance(node, Neuron):
-        _check_lif(node, group)
-    return node
+    return decode_node(record, load)
 
 
-def _check_lif(node: Neuron, group: Any) -> None:
-    """The graph's LIF must be the neuron of the manifest: compared exactly, one channel at a time."""
-    for key, value in encode_lif(node).items():
-        stored = group[key]
-        expected = np.broadcast_to(value, stored.shape)
-        if any(not np.array_equal(stored[channel], expected[channel]) for channel in range(len(stored))):
-            raise UserError(f"{node.name}: {key} of its LIF is not that of the neuron in the manifest")
+def _check_structure(export: Export, network: Network) -> None:
+    """Every graph must be the one that the manifest states."""
+    check_manifest(network, export.manifest)
+    if export.single_file:
+        specs = {export.path: file_spec(network, export.manifest)}
+    else:
+        steps = [step for step in export.manifest["steps"] if "segment" in step]
+        specs = {export.path / step["segment"]: segment_spec(network, export.manifest, step) for step in steps}
+    for path, spec in specs.items():
+        with h5py.File(path, "r") as file:
+            check_graph(file["node"], spec)

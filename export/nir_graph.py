@@ -74,10 +74,11 @@ def encode_lif(node: Neuron) -> dict[str, Array]:
 
     With H the neuron's membrane before reset, NIR's v is (1 - beta) H: v = (1 - dt/tau) v + (dt/tau) r x, tau =
     dt / (1 - beta), r = 1, so v_threshold = (1 - beta) threshold. NIR fires at '>'; for a neuron that fires at '>=' the
-    threshold is the next float64 below. Exact where 1 - beta is a power of two (ESDNet: 0.5).
+    threshold is the next float64 below. Exact where 1 - beta is a power of two (ESDNet: 0.5). Elsewhere the quotient
+    dt/tau that a reader computes may be another float64 than 1 - beta; the threshold is scaled by that quotient.
     """
     scale = 1.0 - node.membrane_decay
-    threshold = np.asarray(node.threshold * scale, np.float64)
+    threshold = np.asarray(node.threshold * (DT_S / (DT_S / scale)), np.float64)
     if node.fires == ">=":
         threshold = np.nextafter(threshold, -np.inf)
     one = np.ones(())

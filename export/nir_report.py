@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import singledispatch
 from itertools import groupby, pairwise
+from math import frexp
 from typing import Any
 
 import numpy as np
 
+from export.agreement import FLOAT64_OUTPUT
 from export.network import (
     Add,
     Affine,
@@ -26,7 +28,7 @@ from export.network import (
     Repeat,
     infer_shapes,
 )
-from export.nir_check import OUTPUT_TOLERANCE, CheckReport
+from export.nir_check import CheckReport
 from export.nir_format import Record
 from export.nir_graph import EXTENSION, input_is_stream
 from export.nir_segments import is_stock
@@ -135,10 +137,32 @@ def folded_norms(model: Any) -> dict[str, str]:
 def _summary(manifest: Record, report: CheckReport) -> Iterator[str]:
     segments = sum("segment" in step for step in manifest["steps"])
     yield f"{segments} stock NIR graphs" if segments else f"one graph; nodes of type {EXTENSION}* are extensions"
-    if not report.error:
-        total, wrong = sum(report.spikes.values()), sum(report.mismatches.values())
-        yield f"spikes: {total:,} in the torch model, {wrong} differ (promise: 0)"
-        silent = sum(not count for count in report.spikes.values())
-        yield f"neuron layers silent on this sample, so not exercised: {silent} of {len(report.spikes)}"
-        yield f"output: max difference {report.output_difference:.1e} (promise: {OUTPUT_TOLERANCE:g})"
-        yield f"network read back: {'equal to the last bit' if report.same_network else 'DIFFERENT'}"
+    if not report.spikes:  # it could not be read back
+        return
+    total, wrong, at_ties = (sum(part.values()) for part in (report.spikes, report.mismatches, report.at_ties))
+    yield f"spikes: {total:,} in the torch model, {wrong} differ (promise: 0), and {at_ties:,} at near-ties"
+    yield from report.near_ties or ["near-ties: none"]
+    silent = sum(not count for count in report.spikes.values())
+    yield f"neuron layers silent on all check images, so not exercised: {silent} of {len(report.spikes)}"
+    yield f"output: max difference {report.output_difference:.1e} (promise: {FLOAT64_OUTPUT:g})"
+    yield f"network read back: {'equal to the last bit' if report.same_network else 'DIFFERENT'}"
+    other = sum(report.other_form.values())
+    yield f"readers that compute v + dt/tau (r x - v): {other:,} of these spikes differ there on the same currents"
+
+
+def warnings(network: Network, report: CheckReport) -> Iterator[str]:
+    """What the user must know of a good export, in a line each: silence, near-ties, other forms of NIR's equation."""
+    total = sum(report.spikes.values())
+    if not total:
+        yield "nothing spiked on any check image: the check proves nothing of the neurons"
+    if report.near_ties:
+        differing = sum(report.at_ties.values())
+        yield f"{len(report.near_ties)} near-ties, where {differing:,} spikes differ; the first: {report.near_ties[0]}"
+    decays = sorted({node.membrane_decay for node in network.neurons if frexp(1 - node.membrane_decay)[0] != 0.5})
+    other = sum(report.other_form.values())
+    if decays or other:
+        which = f"beta {', '.join(f'{decay:g}' for decay in decays)}: 1 - beta is no power of two; " if decays else ""
+        yield (
+            f"{which}readers that compute v + dt/tau (r x - v) round otherwise: {other:,} of {total:,} spikes differ "
+            "there on the check images (docs/nir.md)"
+        )

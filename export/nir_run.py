@@ -2,6 +2,7 @@
 
 In: an export and an image (3, H, W). Out: the output image and, one neuron at a time, the spikes of every LIF. It reads
 files only, and shares no code with the torch model or the simulator: what it computes is what the files say.
+Where every LIF has one set of parameters per channel, images of other sizes than the export's run as well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nir.serialization import hdf2dict
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.frames import check_image, output_of
 from export.network import (
     AXES,
     Activation,
@@ -39,90 +41,114 @@ from export.network import (
     Reduce,
     Repeat,
     Resize,
+    infer_shapes,
 )
 from export.nir_format import Export
 from export.nir_graph import EXTENSION, input_is_stream
 
 Values = dict[str, Tensor]
-See = Callable[[str, NDArray[np.bool_]], object]
+See = Callable[[str, NDArray[np.bool_]], NDArray[np.bool_] | None]
 
 
 @dataclass
 class _Run:
-    """One image on its way: seconds per step, number of steps, and who sees the spikes."""
+    """One image on its way: seconds per step, number of steps, and what `OpenedExport.run` is given."""
 
     dt_s: float
     steps: int
     see: See
+    other_form: Counter[str] | None = None
 
 
 def run_export(export: Export, network: Network, image: Array, see: See) -> Array:
-    """The output (3, H, W) for one image of the export's size; `see` gets each LIF's name and spikes (T, C, H, W).
+    """One image through an export; see `OpenedExport.run`."""
+    return OpenedExport(export, network).run(image, see)
 
-    `network` is the one that the export holds: host operations are its nodes, convolutions and neurons come from the
-    graphs.
-    """
-    expected = tuple(export.manifest["input_shape"][1:])
-    if image.shape != expected:
-        raise NetworkError(f"{export.path}: image of shape {image.shape}, the export is for {expected}")
-    run = _Run(export.manifest["dt"], network.steps, see)
-    given = {network.input.name: torch.from_numpy(np.ascontiguousarray(image, np.float64)).unsqueeze(0)}
-    with torch.inference_mode():
-        execute = _run_file if export.single_file else _run_folder
-        return np.asarray(execute(run, export, network, given)[0].numpy())
+
+class OpenedExport:
+    """An export read once, to run images. `network` is the one that it holds: host operations are its nodes,
+    convolutions and neurons come from the graphs."""
+
+    def __init__(self, export: Export, network: Network) -> None:
+        self.manifest, self.network = export.manifest, network
+        self.graphs: dict[str, nir.NIRGraph] = {}
+        self.nodes: dict[str, nir.NIRNode | Node] = {}
+        self.sources: dict[str, list[str]] = {}
+        if export.single_file:
+            self._read_file(export)
+        for segment in export.segments:
+            self.graphs[segment] = nir.read(export.path / segment)
+            for node in self.graphs[segment].nodes.values():
+                compact(node)
+
+    def _read_file(self, export: Export) -> None:
+        with h5py.File(export.path, "r") as file:
+            for name, group in file["node/nodes"].items():
+                kind = group["type"][()].decode()
+                self.sources[name] = [source.decode() for source in group["inputs"][()]] if "inputs" in group else []
+                extension = kind.startswith(EXTENSION)
+                self.nodes[name] = self.network[name] if extension else nir.dict2NIRNode(hdf2dict(group))
+                compact(self.nodes[name])
+            for source, reader in file["node/edges"][()]:
+                if not isinstance(self.nodes[reader.decode()], Node):
+                    self.sources[reader.decode()].append(source.decode())
+
+    def run(self, image: Array, see: See, other_form: Counter[str] | None = None) -> Array:
+        """The output, (C, H, W) or all frames (T, C, H, W), for one image of floats in [0, 1].
+
+        `see` gets each LIF's name and spikes, bool (T, C, H, W).
+
+        Spikes that `see` returns, if it does, are handed on in the place of the LIF's own. `other_form` counts, by LIF,
+        the spikes that `relaxed` fires otherwise from the same currents.
+        """
+        infer_shapes(self.network, *check_image(self.network, image))  # NetworkError for a size it cannot take
+        run = _Run(self.manifest["dt"], self.network.steps, see, other_form)
+        given = {self.network.input.name: torch.from_numpy(np.ascontiguousarray(image, np.float64)).unsqueeze(0)}
+        with torch.inference_mode():
+            execute = self._run_file if self.nodes else self._run_folder
+            return np.asarray(output_of(execute(run, given)).numpy())
+
+    def _run_folder(self, run: _Run, given: Values) -> Tensor:
+        network, values, steps = self.network, dict(given), self.manifest["steps"]
+        uses = Counter(name for step in steps for name in step["inputs"])
+        for step in steps:
+            uses.subtract(step["inputs"])
+            taken = {name: values[name] if uses[name] else values.pop(name) for name in step["inputs"]}
+            if "segment" in step:
+                stream = torch.cat([taken.pop(name) for name in step["inputs"]], dim=1)
+                joined = _run_graph(run, self.graphs[step["segment"]], stream)
+                channels = [self.manifest["shapes"][name][1] for name in step["outputs"]]
+                parts = torch.split(joined, channels, dim=1)  # copied, so that each can go when its last reader has it
+                values.update((name, part.clone()) for name, part in zip(step["outputs"], parts, strict=True))
+                del stream, joined, parts
+            else:
+                nodes = {name: network[name] for name in step["nodes"]}
+                sources = {name: node.inputs for name, node in nodes.items()}
+                wanted = [*step["outputs"], *(nodes.keys() & {network.output.name})]
+                taken.update((name, values[name]) for name in nodes.keys() & values.keys())
+                values.update(_evaluate(run, nodes, sources, taken, wanted))
+        return values[network.output.name]
+
+    def _run_file(self, run: _Run, given: Values) -> Tensor:
+        if input_is_stream(self.network):
+            given = {name: frame.expand(run.steps, -1, -1, -1) for name, frame in given.items()}
+        end = self.network.output.name
+        return _evaluate(run, self.nodes, self.sources, given, [end])[end]
 
 
 def run_graph(graph: nir.NIRGraph, stream: Tensor, dt_s: float, see: See) -> Tensor:
     """A stock graph with one Input and one Output on a stream (T, C, H, W): its output stream."""
-    run = _Run(dt_s, len(stream), see)
-    (start,), (end,) = graph.inputs, graph.outputs
     for node in graph.nodes.values():
         compact(node)
+    return _run_graph(_Run(dt_s, len(stream), see), graph, stream)
+
+
+def _run_graph(run: _Run, graph: nir.NIRGraph, stream: Tensor) -> Tensor:
+    (start,), (end,) = graph.inputs, graph.outputs
     sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, reader in graph.edges:
         sources[reader].append(source)
     return _evaluate(run, graph.nodes, sources, {start: stream}, [end])[end]
-
-
-def _run_folder(run: _Run, export: Export, network: Network, given: Values) -> Tensor:
-    values = dict(given)
-    steps = export.manifest["steps"]
-    uses = Counter(name for step in steps for name in step["inputs"])
-    for step in steps:
-        uses.subtract(step["inputs"])
-        taken = {name: values[name] if uses[name] else values.pop(name) for name in step["inputs"]}
-        if "segment" in step:
-            stream = torch.cat([taken.pop(name) for name in step["inputs"]], dim=1)
-            joined = run_graph(nir.read(export.path / step["segment"]), stream, run.dt_s, run.see)
-            channels = [export.manifest["shapes"][name][1] for name in step["outputs"]]
-            parts = torch.split(joined, channels, dim=1)  # copied, so that each can go when its last reader has it
-            values.update((name, part.clone()) for name, part in zip(step["outputs"], parts, strict=True))
-            del stream, joined, parts
-        else:
-            nodes = {name: network[name] for name in step["nodes"]}
-            sources = {name: node.inputs for name, node in nodes.items()}
-            wanted = [*step["outputs"], *(nodes.keys() & {network.output.name})]
-            taken.update((name, values[name]) for name in nodes.keys() & values.keys())
-            values.update(_evaluate(run, nodes, sources, taken, wanted))
-    return values[network.output.name]
-
-
-def _run_file(run: _Run, export: Export, network: Network, given: Values) -> Tensor:
-    nodes: dict[str, nir.NIRNode | Node] = {}
-    sources: dict[str, list[str]] = {}
-    with h5py.File(export.path, "r") as file:
-        for name, group in file["node/nodes"].items():
-            kind = group["type"][()].decode()
-            sources[name] = [source.decode() for source in group["inputs"][()]] if "inputs" in group else []
-            nodes[name] = network[name] if kind.startswith(EXTENSION) else nir.dict2NIRNode(hdf2dict(group))
-            compact(nodes[name])
-        for source, reader in file["node/edges"][()]:
-            if not isinstance(nodes[reader.decode()], Node):
-                sources[reader.decode()].append(source.decode())
-    if input_is_stream(network):
-        given = {name: frame.expand(run.steps, -1, -1, -1) for name, frame in given.items()}
-    end = network.output.name
-    return _evaluate(run, nodes, sources, given, [end])[end]
 
 
 def _evaluate(
@@ -175,19 +201,36 @@ def _(node: nir.Conv2d, inputs: Sequence[Tensor], run: _Run, name: str) -> Tenso
 
 @run_node.register
 def _(node: nir.LIF, inputs: Sequence[Tensor], run: _Run, name: str) -> Tensor:
-    """Forward Euler: v = (1 - dt/tau) v + (dt/tau) (v_leak + r x); a spike where v > v_threshold, which resets v."""
-    leak = run.dt_s / torch.from_numpy(node.tau)
-    decay, gain, rest = 1 - leak, leak * torch.from_numpy(node.r), leak * torch.from_numpy(node.v_leak)
+    """A spike where v > v_threshold, which resets v."""
     threshold, reset = torch.from_numpy(node.v_threshold), torch.from_numpy(node.v_reset)
-    membrane = torch.zeros_like(inputs[0][0])
-    spikes = torch.empty(inputs[0].shape, dtype=torch.bool)
-    for step in range(len(spikes)):
+    if threshold.shape[1:] not in ((1, 1), inputs[0].shape[2:]):
+        found = "x".join(map(str, inputs[0].shape[2:]))
+        raise NetworkError(f"NIR: {name}: its parameters vary over frames of {tuple(threshold.shape)}, found {found}")
+    forms = [decayed] if run.other_form is None else [decayed, relaxed]
+    membranes = [torch.zeros_like(inputs[0][0])] * len(forms)
+    spikes = torch.empty((len(forms), *inputs[0].shape), dtype=torch.bool)
+    for step in range(len(inputs[0])):
         current = sum_of([stream[step] for stream in inputs])
-        membrane.mul_(decay).add_(rest).add_(gain * current)
-        torch.gt(membrane, threshold, out=spikes[step])
-        membrane = torch.where(spikes[step], reset, membrane)
-    run.see(name, spikes.numpy())
-    return spikes.double()
+        for index, form in enumerate(forms):
+            v = form(node, membranes[index], current, run.dt_s)
+            torch.gt(v, threshold, out=spikes[index, step])
+            membranes[index] = torch.where(spikes[index, step], reset, v)
+    if run.other_form is not None:
+        run.other_form[name] += int((spikes[0] != spikes[1]).sum())
+    handed_on = run.see(name, spikes[0].numpy())
+    return (spikes[0] if handed_on is None else torch.from_numpy(handed_on)).double()
+
+
+def decayed(node: nir.LIF, v: Tensor, x: Tensor, dt_s: float) -> Tensor:
+    """A forward Euler step as it decays: v = (1 - dt/tau) v + (dt/tau) (v_leak + r x)."""
+    leak = dt_s / torch.from_numpy(node.tau)
+    return v.mul(1 - leak).add_(leak * torch.from_numpy(node.v_leak)).add_(leak * torch.from_numpy(node.r) * x)
+
+
+def relaxed(node: nir.LIF, v: Tensor, x: Tensor, dt_s: float) -> Tensor:
+    """The same step as it relaxes: v = v + (dt/tau) (v_leak + r x - v). Other roundings, so perhaps other last bits."""
+    leak, rest, gain = dt_s / torch.from_numpy(node.tau), torch.from_numpy(node.v_leak), torch.from_numpy(node.r)
+    return gain.mul(x).add_(rest).sub_(v).mul_(leak).add_(v)
 
 
 def compact(node: object) -> None:

@@ -48,7 +48,7 @@ Precision = Literal["float32", "float64"]
 
 
 def to_model(network: Network, precision: Precision = "float32") -> onnx.ModelProto:
-    """The network as an ONNX model: image (1, 3, H, W) in [0, 1] in, (1, 3, H, W) out, both of `precision`.
+    """The network as an ONNX model: image (1, 3, H, W) in [0, 1] in, its output (T or 1, C, H, W), of `precision`.
 
     float64 is for exact comparison: ONNX Runtime has no Conv kernel for it, so convolutions are written as slices and
     one product of matrices. NetworkError names a node that has no rule.
@@ -57,7 +57,7 @@ def to_model(network: Network, precision: Precision = "float32") -> onnx.ModelPr
     for node in network.nodes:
         graph.values[node.name] = emit(node, graph, [graph.values[name] for name in node.inputs])
     side = 8 * network.size_multiple
-    outputs = infer_shapes(network, side, side)[network.output.name][1]
+    frames, outputs, _, _ = infer_shapes(network, side, side)[network.output.name]
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -67,7 +67,7 @@ def to_model(network: Network, precision: Precision = "float32") -> onnx.ModelPr
                     network.input.name, graph.element, [1, network.input.channels, "height", "width"]
                 )
             ],
-            [helper.make_tensor_value_info(network.output.name, graph.element, [1, outputs, "height", "width"])],
+            [helper.make_tensor_value_info(network.output.name, graph.element, [frames, outputs, "height", "width"])],
             graph.constants,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -12,18 +12,23 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from export.agreement import Values
+from export.frames import check_image, output_of
 from export.network import Network
 from export.onnx_format import GIVEN, exposed, opened
+from export.witness import Values
 
 Floats = NDArray[np.floating[Any]]
 
 
 def run_image(model: onnx.ModelProto, network: Network, image: Floats) -> tuple[Floats, dict[str, NDArray[np.bool_]]]:
-    """Output (3, H, W) and the spikes of every neuron, bool (T, C, H, W), of one image (3, H, W)."""
+    """Output, (C, H, W) or all frames (T, C, H, W), and the spikes of every neuron, bool (T, C, H, W), of one image.
+
+    image: floats (3, H, W) in [0, 1].
+    """
+    check_image(network, image)
     names = [node.name for node in network.neurons]
     found = execute(exposed(model, names), {network.input.name: image[None]})
-    return found[network.output.name][0], {name: found[name] > 0.5 for name in names}
+    return output_of(found[network.output.name]), {name: found[name] > 0.5 for name in names}
 
 
 def run_layers(model: onnx.ModelProto, network: Network, given: Values) -> dict[str, Floats]:

@@ -29,8 +29,8 @@ def layer_losses(network: Network, integer: IntegerNetwork, pixels: NDArray[np.u
         if not isinstance(operation, (IntegerConv, IntegerLinear)):
             return
         x = inputs[0].float()
-        exact = _sums(operation.node, x, given[operation.name])
-        rounded = _sums(operation.node, x, operation.node.weight)
+        exact = layer_sums(operation.node, x, given[operation.name])
+        rounded = layer_sums(operation.node, x, operation.node.weight)
         noise = float((exact - rounded).square().sum())
         losses[operation.name] = 10 * math.log10(float(exact.square().sum()) / noise) if noise else math.inf
 
@@ -38,7 +38,7 @@ def layer_losses(network: Network, integer: IntegerNetwork, pixels: NDArray[np.u
     return losses
 
 
-def _sums(node: Conv | Linear, x: Tensor, weight: Array) -> Tensor:
+def layer_sums(node: Conv | Linear, x: Tensor, weight: Array) -> Tensor:
     """The layer's sums without bias, with these weights."""
     kernel = torch.tensor(weight, dtype=x.dtype)
     if isinstance(node, Conv):

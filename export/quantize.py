@@ -25,6 +25,7 @@ from export.integer_network import (
     PIXEL,
     SPIKE,
     TABLE_STEP_BITS,
+    THRESHOLD_BITS,
     WEIGHT_LIMIT,
     Format,
     IntArray,
@@ -68,7 +69,9 @@ from export.network import (
 )
 
 MULTIPLIER_BITS = 16
-BIAS_LIMIT = 4095  # 13 bits with sign
+FEW = 16  # a multiplier below this is made exact, by the step of its row
+BIAS_LIMIT = 4095  # 13 bits with sign: of a neuron
+BIAS_BITS = 45  # of a bias in units of its layer's sums: its product with a multiplier stays far below 2^63
 CLIPPING = np.linspace(1.0, 0.5, 26)  # shares of the largest weight that the range may end at
 
 
@@ -127,30 +130,61 @@ def round_weight(weight: Array, step: float | Array) -> Array:
     return np.clip(np.rint(whole, out=whole), -WEIGHT_LIMIT, WEIGHT_LIMIT, out=whole)
 
 
-def _quantize_weight(node: Conv | Linear, network: Network) -> tuple[NDArray[np.int8], Array]:
-    """int8 weight (O, ...) and its steps (O,): one step for all where neurons read the sums as they are."""
+def _quantize_rows(node: Conv | Linear, source: Format, output: Format) -> tuple[NDArray[np.int8], Array]:
+    """int8 weight (O, ...) and its steps (O,).
+
+    A row is dead if it cannot move its output by half a unit, whatever it reads: zeros, with the step of the others. No
+    step is so fine that the row's bias would leave 45 bits. Multipliers share the layer's shift, so that those of small
+    rows have few bits: a step is made such that a small multiplier is exact, for it scales the row's bias too.
+    """
+    rows = node.weight.reshape(len(node.weight), -1)
+    unit = output.scale / source.scale
+    living = np.abs(rows).sum(1) * source.high >= unit / 2
+    rows = np.where(living[:, None], rows, 0.0)
+    bias = np.zeros(len(rows)) if node.bias is None else np.abs(node.bias)
+    steps = np.maximum(np.where(living, weight_steps(rows), 0.0), bias / source.scale * 2.0**-BIAS_BITS)
+    coarsest = float(steps.max()) if living.any() else unit
+    steps = np.where(living, steps, coarsest)
+    grain = unit * 2.0 ** (math.floor(math.log2(coarsest / unit)) + 1 - MULTIPLIER_BITS)  # the step with multiplier 1
+    steps = np.where(steps < FEW * grain, np.ceil(steps / grain) * grain, steps)
+    return round_weight(rows, steps[:, None]).reshape(node.weight.shape).astype(np.int8), steps
+
+
+def _quantize_layer(node: Conv, neurons: Sequence[Neuron]) -> tuple[NDArray[np.int8], float]:
+    """int8 weight and its one step, for a convolution that these neurons alone read; aligned to their one threshold.
+
+    The layer is dead if it cannot move a membrane by half of the finest unit that has room for these thresholds and
+    biases on Loihi, whatever spikes it reads: zeros, in that unit.
+    """
     weight = node.weight
-    if is_raw(network, node):
-        steps = np.full(len(weight), _layer_step(weight, [network[name] for name in network.readers[node.name]]))
-    else:
-        steps = weight_steps(weight.reshape(len(weight), -1))
-    whole = round_weight(weight, steps.reshape(-1, *[1] * (weight.ndim - 1)))
-    return whole.astype(np.int8), steps
-
-
-def _layer_step(weight: Array, readers: Sequence[Node]) -> float:
-    """The step of a layer that neurons read; where they all have one threshold it is aligned to that."""
+    thresholds = {float(value) for neuron in neurons for value in neuron.threshold.reshape(-1)}
+    largest_bias = max(float(np.abs(_summed_bias(node, neuron)).max()) for neuron in neurons)
+    finest = max(max(map(abs, thresholds)) / (2**THRESHOLD_BITS - 1), largest_bias / BIAS_LIMIT)
+    if np.abs(weight).reshape(len(weight), -1).sum(1).max() < finest / 2:
+        return np.zeros(weight.shape, np.int8), finest
     step = float(weight_steps(weight.reshape(1, -1))[0])
-    thresholds = {float(value) for node in readers if isinstance(node, Neuron) for value in node.threshold.reshape(-1)}
-    return align_step(weight, step, thresholds.pop()) if len(thresholds) == 1 else step
+    if len(thresholds) == 1:
+        step = align_step(weight, step, thresholds.pop())
+    return round_weight(weight, step).astype(np.int8), step
 
 
-def rescale_by(ratio: Array | float, shape: tuple[int, ...] = (), reference: float | None = None) -> Rescale:
+def _summed_bias(source: Node, neuron: Neuron) -> Array:
+    """A neuron's bias and that of the convolution whose sums it reads as they are."""
+    if isinstance(source, Conv) and source.bias is not None:
+        return np.asarray(neuron.bias + source.bias[:, None, None])
+    return neuron.bias
+
+
+def rescale_by(
+    ratio: Array | float, shape: tuple[int, ...] = (), reference: float | None = None, largest: float = math.inf
+) -> Rescale:
     """Multipliers and one shift for these ratios of scales; exact for powers of two.
 
-    The `reference`, by default the largest ratio, gets a multiplier of 16 bits.
+    The `reference`, by default the largest ratio, gets a multiplier of 16 bits. A ratio that makes less than a half of
+    `largest`, the largest integer to be rescaled, is 0.
     """
     ratios = np.asarray(ratio, np.float64).reshape(shape)
+    ratios = np.where(np.abs(ratios) < 0.5 / largest, 0.0, ratios)
     reference = float(np.abs(ratios).max()) if reference is None else reference
     shift = max(0, MULTIPLIER_BITS - 1 - math.floor(math.log2(reference)) if reference else 0)
     multiplier = np.rint(ratios * 2.0**shift).astype(np.int64)
@@ -162,7 +196,10 @@ def rescale_by(ratio: Array | float, shape: tuple[int, ...] = (), reference: flo
 def _whole(values: Array, name: str) -> IntArray:
     whole = np.rint(values)
     if np.abs(whole).max(initial=0.0) >= 2**53:
-        raise QuantizationError(f"{name}: bias {np.abs(whole).max():g} in units of its sums, expected below 2^53")
+        raise QuantizationError(
+            f"{name}: bias {np.abs(whole).max():g} in units of its sums, expected below 2^53; its weights are too small"
+            " beside it: train on, or scale them"
+        )
     return np.asarray(whole.astype(np.int64))
 
 
@@ -172,7 +209,7 @@ def _whole(values: Array, name: str) -> IntArray:
 @singledispatch
 def quantize_node(node: Node, formats: Formats) -> Operation:
     """The integer operation of one node; a kind without a rule is refused."""
-    raise QuantizationError(f"{node.name}: no integer rule for kind {node.kind}")
+    raise QuantizationError(f"{node.name}: no integer rule for kind {node.kind}; add one to export/quantize.py")
 
 
 @quantize_node.register
@@ -187,28 +224,29 @@ def _(node: Repeat, formats: Formats) -> Operation:
 
 @quantize_node.register
 def _(node: Conv, formats: Formats) -> Operation:
-    raw = is_raw(formats.network, node)
-    weight, steps = _quantize_weight(node, formats.network)
     source = formats.of(node.inputs[0])
+    if is_raw(formats.network, node):
+        readers = [formats.network[name] for name in formats.network.readers[node.name]]
+        weight, step = _quantize_layer(node, [reader for reader in readers if isinstance(reader, Neuron)])
+        steps, bias, rescale = np.full(len(weight), step), None, None
+        formats.raw_scales[node.name] = step * source.scale
+        output = formats.of(node.name)
+    else:
+        output = formats.of(node.name)
+        weight, steps = _quantize_rows(node, source, output)
+        rescale = rescale_by(steps * source.scale / output.scale, (-1, 1, 1))
+        bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
     quantized = replace(node, weight=weight * steps.reshape(-1, 1, 1, 1))
-    if raw:
-        formats.raw_scales[node.name] = steps[0] * source.scale
-        return IntegerConv(
-            node=quantized, output=formats.of(node.name), weight=weight, weight_step=steps, bias=None, rescale=None
-        )
-    output = formats.of(node.name)
-    bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
-    rescale = rescale_by(steps * source.scale / output.scale, (-1, 1, 1))
     return IntegerConv(node=quantized, output=output, weight=weight, weight_step=steps, bias=bias, rescale=rescale)
 
 
 @quantize_node.register
 def _(node: Linear, formats: Formats) -> Operation:
-    weight, steps = _quantize_weight(node, formats.network)
     source, output = formats.of(node.inputs[0]), formats.of(node.name)
-    bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
+    weight, steps = _quantize_rows(node, source, output)
     shape = (-1, 1, 1, 1) if node.axis == "T" else (-1, 1, 1)
     rescale = rescale_by(steps * source.scale / output.scale, shape)
+    bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
     quantized = replace(node, weight=weight * steps[:, None])
     return IntegerLinear(node=quantized, output=output, weight=weight, weight_step=steps, bias=bias, rescale=rescale)
 
@@ -216,15 +254,14 @@ def _(node: Linear, formats: Formats) -> Operation:
 @quantize_node.register
 def _(node: Neuron, formats: Formats) -> Operation:
     if node.reset != "to" or node.reset_value != 0.0:
-        raise QuantizationError(f"{node.name} (neuron): reset {node.reset!r} {node.reset_value:g}, Loihi resets to 0")
+        raise QuantizationError(
+            f"{node.name} (neuron): reset {node.reset!r} {node.reset_value:g}, Loihi resets to 0; train with that"
+        )
     source = formats.of(node.inputs[0])
     raw = node.inputs[0] in formats.raw_scales
     coarser = 1.0 if raw else _coarser(node, source)
     scale = source.scale * coarser
-    bias = node.bias
-    producer = formats.network[node.inputs[0]]
-    if raw and isinstance(producer, Conv) and producer.bias is not None:
-        bias = bias + producer.bias[:, None, None]
+    bias = _summed_bias(formats.network[node.inputs[0]], node) if raw else node.bias
     plain = coarser == 1.0 and np.all(node.gain == 1.0)
     return IntegerNeuron(
         node=node,
@@ -258,7 +295,9 @@ def _lefts(node: Concat, formats: Formats, to: float) -> tuple[int, ...]:
     for name in node.inputs:
         exact = math.log2(formats.of(name).scale / to)
         if abs(exact - round(exact)) > 1e-9:
-            raise QuantizationError(f"{node.name} ({node.kind}): {name} has a scale that shifts cannot align")
+            raise QuantizationError(
+                f"{node.name} ({node.kind}): {name} has a scale that shifts cannot align; put a 1x1 convolution between"
+            )
         shifts.append(round(exact))
     return tuple(shifts)
 
@@ -281,7 +320,7 @@ def _(node: Mul, formats: Formats) -> Operation:
 @quantize_node.register
 def _(node: Affine, formats: Formats) -> Operation:
     source, output = formats.of(node.inputs[0]), formats.of(node.name)
-    rescale = rescale_by(node.scale * source.scale / output.scale, node.scale.shape)
+    rescale = rescale_by(node.scale * source.scale / output.scale, node.scale.shape, largest=source.high)
     offset = _whole(node.offset / output.scale * 2.0**rescale.shift, node.name)
     return IntegerAffine(node=node, output=output, rescale=rescale, offset=offset)
 
@@ -310,7 +349,9 @@ def _(node: Activation, formats: Formats) -> Operation:
 @quantize_node.register
 def _(node: Resize, formats: Formats) -> Operation:
     if node.mode == "bilinear" and node.factor != 2:
-        raise QuantizationError(f"{node.name} (resize): bilinear by {node.factor}, integers are defined for 2")
+        raise QuantizationError(
+            f"{node.name} (resize): bilinear by {node.factor}, integers are defined for 2; enlarge by 2, or by copies"
+        )
     return IntegerResize(node=node, output=formats.of(node.name))
 
 
@@ -319,5 +360,8 @@ def _(node: Output, formats: Formats) -> Operation:
     right = math.log2(PIXEL.scale / formats.of(node.inputs[0]).scale)
     if right < 0 or abs(right - round(right)) > 1e-9:
         found = formats.of(node.inputs[0]).scale
-        raise QuantizationError(f"{node.name} (output): its input has the scale {found:g}, expected 2^-k of a pixel")
+        raise QuantizationError(
+            f"{node.name} (output): its input has the scale {found:g}, expected 2^-k of a pixel; let the network end in"
+            " a sum with its image, or run it in float32"
+        )
     return IntegerOutput(node=node, output=PIXEL, right=round(right))

@@ -1,9 +1,8 @@
 """Export a trained ESDNet to Lava-DL: python export/to_lava_dl.py ckpt.pt [-o OUT] [--calibration DIR].
 
-In: a checkpoint. Out: a folder of netx HDF5 files, one per spikes-in, spikes-out segment, with the integer constants
-of all nodes and a manifest. Every file is loaded by Lava-DL's own reader and run on a real image before the folder
-appears.
-Exit status 0 done, 1 spikes differed (nothing is left behind), 2 a mistake.
+In: a checkpoint (a file, or a bundled one by name). Out: a folder of netx HDF5 files, one per spikes-in, spikes-out
+segment, with the integer constants of all nodes and a manifest. Every file is loaded by Lava-DL's own reader and run on
+a real image before the folder appears. Exit status 0 done, 1 spikes differed (nothing is left behind), 2 a mistake.
 """
 
 from __future__ import annotations
@@ -16,12 +15,16 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.bundled import find_checkpoint
+from esdnet.command_line import program_name
 from esdnet.errors import CheckFailed, report_user_errors
+from esdnet.images import check_image_file
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from export.integer_network import IntegerNetwork
     from export.lava_dl_format import Segment
     from export.lava_dl_report import Recording
     from export.network import Network
@@ -29,9 +32,9 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="to_lava_dl.py", description="Export a trained ESDNet to Lava-DL's netx.")
-    parser.add_argument("checkpoint", type=Path, help="checkpoint to export (.pt)")
-    parser.add_argument("-o", "--output", type=Path, help="default: <stem of the checkpoint>_lava_dl/")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to Lava-DL's netx.")
+    parser.add_argument("checkpoint", type=Path, metavar="FILE|NAME", help="checkpoint to export")
+    parser.add_argument("-o", "--out", type=Path, help="default: <stem of the checkpoint>_lava_dl/")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR", help="rainy images that set the scales (default: the one that ships)"
     )
@@ -47,18 +50,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    checkpoint = find_checkpoint(args.checkpoint)
+    if args.image is not None:
+        check_image_file(args.image)
     from esdnet.checkpoint import load_checkpoint
-    from esdnet.writing import check_replaceable, written_beside
+    from esdnet.writing import check_replaceable, say_target, written_beside
     from export.calibration import centre_pixels
+    from export.lava_dl_check import check_available
     from export.lava_dl_folder import is_export
     from export.loihi_fit import fit_table, load_limits
     from export.lower import lower
     from export.network import infer_shapes
 
-    target = args.output or Path(f"{args.checkpoint.stem}_lava_dl")
+    target = args.out or Path(f"{args.checkpoint.stem}_lava_dl")
     check_replaceable(target, "a Lava-DL export", is_export)
+    say_target(checkpoint, target)
     limits = load_limits(args.target) if args.target else None
-    network = lower(load_checkpoint(args.checkpoint), args.checkpoint.stem)
+    if not args.no_check:
+        check_available()
+    network = lower(load_checkpoint(checkpoint), args.checkpoint.stem)
     height, width = args.input_size
     infer_shapes(network, height, width)  # a size that the network cannot take is found at once
     pixels = centre_pixels(args.image, height, width)
@@ -93,21 +103,32 @@ def _write_and_check(
     segments = write_folder(folder, integer, height, width, noted)
     if integer_digest(read_integer(folder)) != integer_digest(integer):
         return recording, "the network read back is not the one written"
-    failure = "" if args.no_check else _run_segments(folder, segments, recording)
+    failure = "" if args.no_check else _run_segments(folder, segments, recording, integer, (height, width))
     print(acs_line(recording))
     print(headroom_line(integer))
     print(loss_table(recording))
     return recording, failure
 
 
-def _run_segments(folder: Path, segments: dict[str, Segment], recording: Recording) -> str:
-    """Print how every netx file fared on Lava; returns what failed."""
-    from export.lava_dl_check import check_segments
-    from export.lava_dl_report import check_table
+def _run_segments(
+    folder: Path, segments: dict[str, Segment], recording: Recording, integer: IntegerNetwork, size: tuple[int, int]
+) -> str:
+    """Print how every netx file fared on Lava, with the image that was recorded and then plain ones and noise, of
+    (height, width); returns what failed."""
+    import numpy as np
 
-    print(f"running {len(segments)} netx files on Lava ...", file=sys.stderr)
-    spikes = recording.spikes
-    given = {folder / name: (spikes[segment.source], spikes[segment.target]) for name, segment in segments.items()}
+    from export.check_images import plain_images
+    from export.integer_run import to_pixels
+    from export.lava_dl_check import check_segments
+    from export.lava_dl_report import check_table, spikes_of
+
+    runs = [recording.spikes, *(spikes_of(integer, to_pixels(image)) for image in plain_images(*size).values())]
+    print(f"running {len(segments)} netx files on Lava, {len(runs)} images ...", file=sys.stderr)
+
+    def fired(name: str) -> NDArray[np.bool_]:
+        return np.stack([spikes[name] for spikes in runs])
+
+    given = {folder / name: (fired(segment.source), fired(segment.target)) for name, segment in segments.items()}
     rows = {path.name: found for path, found in check_segments(given).items()}
     print(check_table(segments, rows))
     wrong = [(name, row) for name, row in rows.items() if row.mismatches]

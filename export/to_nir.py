@@ -1,7 +1,8 @@
 """Export a trained ESDNet to NIR: python export/to_nir.py ckpt.pt [-o OUT] [--input-size H W] [--single-file].
 
-In: a checkpoint. Out: a folder of stock NIR graphs with a manifest, or one file; read back and compared with the torch
-model before it appears under its name. Exit status 0 done, 1 the check failed (nothing is left behind), 2 a mistake.
+In: a checkpoint (a file, or a bundled one by name). Out: a folder of stock NIR graphs with a manifest, or one file;
+read back and compared with the torch model before it appears under its name. Exit status 0 done, 1 the check failed
+(nothing is left behind), 2 a mistake.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.bundled import find_checkpoint
+from esdnet.command_line import program_name
 from esdnet.errors import CheckFailed, UserError, report_user_errors
+from esdnet.writing import say_target
 
 if TYPE_CHECKING:
     from export.network import Network
@@ -23,10 +27,10 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="to_nir.py", description="Export a trained ESDNet to NIR and check it.")
-    parser.add_argument("checkpoint", type=Path, help="checkpoint to export (.pt)")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to NIR and check it.")
+    parser.add_argument("checkpoint", type=Path, metavar="FILE|NAME", help="checkpoint to export")
     parser.add_argument(
-        "-o", "--output", type=Path, help="default: <stem of the checkpoint>_nir/, or .nir with --single-file"
+        "-o", "--out", type=Path, help="default: <stem of the checkpoint>_nir/, or .nir with --single-file"
     )
     parser.add_argument(
         "--input-size", type=int, nargs=2, default=(64, 64), metavar=("H", "W"),
@@ -40,19 +44,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from esdnet.checkpoint import load_checkpoint
     from esdnet.writing import check_replaceable, written_beside
     from export.nir_format import is_export
+    from export.nir_report import warnings
 
+    checkpoint = find_checkpoint(args.checkpoint)
     stem = args.checkpoint.stem
-    target = args.output or Path(f"{stem}.nir" if args.single_file else f"{stem}_nir")
+    target = args.out or Path(f"{stem}.nir" if args.single_file else f"{stem}_nir")
     check_replaceable(target, "a NIR export", is_export)
-    model = load_checkpoint(args.checkpoint)
+    say_target(checkpoint, target)
+    from esdnet.checkpoint import load_checkpoint
+
+    model = load_checkpoint(checkpoint)
     network = checked_network(model, *args.input_size)
     with written_beside(target) as beside:
-        failures = _write_and_check(model, network, args, beside)
-        if failures:
-            raise CheckFailed(f"{failures[0]} ({len(failures)} failures)")
+        report = _write_and_check(model, network, args, beside)
+        if report.failures:
+            raise CheckFailed(f"{report.failures[0]} ({len(report.failures)} failures)")
+        for line in warnings(network, report):
+            print(f"note: {line}", file=sys.stderr)
     print(f"wrote {target} ({_size(target) / 1e6:.1f} MB), for images of {args.input_size[0]}x{args.input_size[1]}")
     return 0
 
@@ -72,18 +82,20 @@ def checked_network(model: Any, height: int, width: int) -> Network:
     return network
 
 
-def _write_and_check(model: Any, network: Network, args: argparse.Namespace, path: Path) -> list[str]:
-    from export.nir_check import check_export, sample_image
+def _write_and_check(model: Any, network: Network, args: argparse.Namespace, path: Path) -> CheckReport:
+    from export.check_images import sample_image, small_images
+    from export.nir_check import check_export
     from export.nir_report import table
     from export.nir_write import write_file, write_folder
 
     height, width = args.input_size
     print(f"writing {len(network.nodes)} operations for {height}x{width} ...", file=sys.stderr)
     manifest = (write_file if args.single_file else write_folder)(network, height, width, path)
-    print(f"checking: {network.steps} steps in a fresh interpreter, float64 ...", file=sys.stderr)
-    report: CheckReport = check_export(path, model, network, sample_image(height, width))
+    images = {"sample": sample_image(height, width), **small_images(network)}
+    print(f"checking: {len(images)} images in a fresh interpreter, float64 ...", file=sys.stderr)
+    report = check_export(path, model, network, images)
     print(table(model, network, manifest, report))
-    return report.failures
+    return report
 
 
 def _size(path: Path) -> int:

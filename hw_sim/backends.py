@@ -58,23 +58,39 @@ class Executor:
         return self.streams(images) if self.streams else map(self.run, images)
 
 
-def load_source(checkpoint: Path | None, network: Path | None) -> Source:
-    """The network of a checkpoint (by default the one that ships), or one read back from an export."""
+def load_source(checkpoint: str | Path | None, network: Path | None) -> Source:
+    """The network of a checkpoint, a file or the name of a bundled one, or one read back from an export."""
     if network is not None:
         from export.lava_dl_folder import is_export, read_integer
         from export.nir_format import read_network
 
         if is_export(network):
             integer = read_integer(network)
-            return Source(str(network), integer.network, None, integer)
-        return Source(str(network), read_network(network), None)
-    from esdnet.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+            return _giving_an_image(Source(str(network), integer.network, None, integer))
+        return _giving_an_image(Source(str(network), read_network(network), None))
+    from esdnet.bundled import DEFAULT, checkpoint_label, find_checkpoint
+    from esdnet.checkpoint import load_checkpoint
     from export.lower import lower
 
-    path = checkpoint or DEFAULT_CHECKPOINT
+    path = find_checkpoint(checkpoint or DEFAULT)
     model = load_checkpoint(path)
-    label = f"{path.name} (the checkpoint that ships)" if checkpoint is None else str(path)
-    return Source(label, lower(model, path.stem), model)
+    return Source(checkpoint_label(path), lower(model, path.stem), model)
+
+
+def _giving_an_image(source: Source) -> Source:
+    """UserError for a network whose output is not one image like its input: there is nothing to save or to tile."""
+    from export.network import infer_shapes
+
+    network = source.network
+    side = 8 * network.size_multiple
+    shapes = infer_shapes(network, side, side)
+    taken, given = shapes[network.input.name], shapes[network.output.name]
+    if given != taken:
+        raise UserError(
+            f"{source.label}: makes {given} (frames, channels, height, width) of an image {taken}, expected an image of"
+            " the same size; run it in Python with hw_sim.simulator"
+        )
+    return source
 
 
 class Backend:
@@ -93,6 +109,15 @@ class Backend:
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
+
+    def prepare(self) -> None:
+        """Find out what would fail for every image alike; UserError if something would."""
+        if self.name == "lava":
+            from hw_sim.lava_backend.host import check_available
+
+            check_available()
+        else:
+            self.executor((0, 0))  # good for every size
 
     def executor(self, size: tuple[int, int]) -> Executor:
         """An executor for images or tiles of (height, width)."""

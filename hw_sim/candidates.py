@@ -1,6 +1,6 @@
 """The backends that `verify.py` holds against torch: how each is run on a Subject. In: a Subject. Out: a Result.
 
-Heavy imports happen when a backend runs: one that is not installed is 'not run', and says why.
+Heavy imports happen when a backend runs. Whether it can, because it is installed and has room, is asked before.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from esdnet.command_line import require_extra
+from esdnet.errors import UserError
 from esdnet.lif import LIF
 from esdnet.model import ESDNet
-from export.agreement import Values, on_given_inputs
+from export.agreement import FloatPrecision
+from export.witness import Values, on_given_inputs
 from hw_sim import simulator, torch_backend
+from hw_sim.backends import LAVA_LIMIT
 from hw_sim.result import Result
-from hw_sim.verification import Candidate, FloatPrecision, Subject, simulate_layers
+from hw_sim.verification import Candidate, Subject, simulate_layers
 
 
 def float_candidates(device: str) -> list[Candidate]:
@@ -28,15 +32,19 @@ def float_candidates(device: str) -> list[Candidate]:
     fused, unfused = partial(_torch_model, device, True), partial(_torch_model, device, False)
     return [
         _torch_backend(f"torch on {device}", "float32", fused),
-        _torch_backend("snnTorch, step by step", "float64", unfused),
-        _torch_backend("snnTorch, step by step", "float32", unfused),
+        _torch_backend("snnTorch, step by step", "float64", unfused, UNFUSED),
+        _torch_backend("snnTorch, step by step", "float32", unfused, UNFUSED),
         *(_simulator(precision, place) for place in dict.fromkeys((device, "cpu")) for precision in _BOTH),
         Candidate("NIR, written and read back", "float64", _run_nir),
         *(_onnx(precision) for precision in _BOTH),
-        *(Candidate("Lava", precision, partial(_run_lava, precision)) for precision in _BOTH),
+        *(_lava(precision) for precision in _BOTH),
     ]
 
 
+UNFUSED = "the modules of the reference but for its neurons"
+ON_LAVA = (
+    "frames, neurons and delays are Lava's processes; what is without state in a frame, the simulator's rules compute"
+)
 _BOTH: tuple[FloatPrecision, FloatPrecision] = ("float64", "float32")
 
 
@@ -49,7 +57,18 @@ def _torch_model(device: str, fused: bool, precision: FloatPrecision, model: ESD
     return ready
 
 
-def _torch_backend(name: str, precision: FloatPrecision, prepare: Any) -> Candidate:
+def lava_ready(size: tuple[int, int]) -> None:
+    """UserError if there is no Lava here, or more pixels than it takes in reasonable time."""
+    from hw_sim.lava_backend.host import check_available
+
+    check_available()
+    if max(size) > LAVA_LIMIT:
+        raise UserError(
+            f"Lava: {size[0]}x{size[1]} pixels, at most {LAVA_LIMIT}x{LAVA_LIMIT} at once; take a smaller --crop"
+        )
+
+
+def _torch_backend(name: str, precision: FloatPrecision, prepare: Any, note: str = "") -> Candidate:
     def run(subject: Subject) -> Result:
         model = prepare(precision, subject.model)
         device = str(next(model.parameters()).device)
@@ -58,7 +77,7 @@ def _torch_backend(name: str, precision: FloatPrecision, prepare: Any) -> Candid
     def run_layers(subject: Subject, given: Values) -> Values:
         return on_given_inputs(prepare(precision, subject.model), subject.network, given)
 
-    return Candidate(name, precision, run, run_layers)
+    return Candidate(name, precision, run, run_layers, note=note)
 
 
 def _simulator(precision: FloatPrecision, device: str) -> Candidate:
@@ -66,7 +85,7 @@ def _simulator(precision: FloatPrecision, device: str) -> Candidate:
         f"simulator on {device}",
         precision,
         lambda subject: simulator.run(subject.network, subject.image, precision=precision, device=device),
-        lambda subject, given: simulate_layers(subject.network, given, precision),
+        lambda subject, given: simulate_layers(subject.network, given, precision, device),
     )
 
 
@@ -100,11 +119,21 @@ def _onnx(precision: FloatPrecision) -> Candidate:
 
         return run_layers(to_model(subject.network, precision), subject.network, given)
 
-    return Candidate("ONNX Runtime", precision, run, run_layers)
+    return Candidate("ONNX Runtime", precision, run, run_layers, lambda subject: require_extra("onnx", "ONNX Runtime"))
 
 
-def _run_lava(precision: FloatPrecision, subject: Subject) -> Result:
-    from hw_sim import lava_backend
+def _lava(precision: FloatPrecision) -> Candidate:
+    def ready(subject: Subject) -> None:
+        size = (int(subject.image.shape[1]), int(subject.image.shape[2]))
+        lava_ready(size)
+        from hw_sim.lava_backend.memory import check_memory
+        from hw_sim.lava_backend.plan import make_plan
 
-    image = np.asarray(subject.image, precision)
-    return lava_backend.run(subject.network, image, precision=precision)
+        check_memory(make_plan(subject.network, size, precision=precision))
+
+    def run(subject: Subject) -> Result:
+        from hw_sim import lava_backend
+
+        return lava_backend.run(subject.network, np.asarray(subject.image, precision), precision=precision)
+
+    return Candidate("Lava", precision, run, ready=ready, note=ON_LAVA)

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hw_sim.report import EnergyReport, LayerRow, assumptions, price_table, sum_counts
+from hw_sim.report import EnergyReport, LayerRow, assumptions, price_table, sum_counts, summary_dict
 
 TABLE_WIDTH = 200  # columns that tables may take; they are as wide as their content
 TEXT_WIDTH = 120
@@ -68,7 +68,8 @@ def table_rows(report: EnergyReport) -> list[LayerRow]:
             name = f"{block}: attention and sums" if any(row.block != block for row in rest) else f"{block}: the rest"
             energy = sum(row.energy_j for row in rest)
             counts = sum_counts(row.counts for row in rest)
-            rows.append(LayerRow(f"{name} ({len(rest)})", block, "group", "analog", rest[0].placement, counts, energy))
+            placement = " and ".join(sorted({row.placement for row in rest}))
+            rows.append(LayerRow(f"{name} ({len(rest)})", block, "group", "analog", placement, counts, energy))
     return rows
 
 
@@ -133,20 +134,20 @@ def price_list_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def print_summary(console: Console, reports: list[EnergyReport]) -> None:
-    """One line per image of a folder, and the means."""
+def print_summary(console: Console, runs: list[dict[str, Any]]) -> None:
+    """One line per image of a folder, as `EnergyReport.to_dict` has it, and the mean."""
     table = Table(title="Summary", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("image")
-    for column in ("executed", "spikes", "ACs", "MACs", "rate", "uJ"):
+    for column in ("executed", "tiles", "spikes", "ACs", "MACs", "rate", "uJ"):
         table.add_column(column, justify="right")
-    for report in reports:
-        totals = report.total()
-        size = "x".join(map(str, report.run.executed_size))
+    for run in runs:
+        totals = run["totals"]
         numbers = [f"{totals[key]:,}" for key in ("spikes", "acs", "macs")]
-        table.add_row(report.run.image, size, *numbers, f"{report.firing_rate:.2%}", f"{report.energy_j() * 1e6:,.1f}")
+        size, rate, energy = "x".join(map(str, run["executed_size"])), run["firing_rate"], totals["energy_uj"]
+        table.add_row(run["image"], size, str(run["tiles"]), *numbers, f"{rate:.2%}", f"{energy:,.1f}")
     console.print(table)
-    mean = sum(report.energy_j() for report in reports) / len(reports)
-    console.print(f"{len(reports)} images, mean energy {mean * 1e6:,.1f} uJ", highlight=False)
+    mean = summary_dict(runs)["mean_energy_uj"]
+    console.print(f"{len(runs)} images, mean energy {mean:,.1f} uJ", highlight=False)
 
 
 def _share(part: float, whole: float) -> str:

@@ -18,6 +18,7 @@ from export.network import (
     Activation,
     Add,
     Affine,
+    Array,
     Concat,
     Conv,
     Input,
@@ -81,7 +82,8 @@ Work = dict[str, "int | Counts"]  # counts by name, per step or the same in ever
 class Operands:
     """What the counting rules may look at: shapes and kinds of the inputs and the output, and the spikes that came in.
 
-    `spike_map`: for an input of spikes, their number per step and pixel, summed over channels: int64 (steps, H, W).
+    `spike_map`: for an input of spikes, their number per step and pixel, summed over channels: int64 (steps, H, W). A
+    sum over channels loses nothing: groups of a convolution are of one size, so that each channel has the same fan-out.
     `spikes_out`: of a neuron, its spikes per step: int64 (steps,).
     """
 
@@ -154,6 +156,11 @@ def synaptic_operations(node: Conv, spike_map: NDArray[np.int64]) -> Counts:
     return np.asarray((spike_map @ columns) @ rows * channels, np.int64)
 
 
+def reads_spikes(network: Network, node: Node) -> bool:
+    """Whether a node accumulates spikes: its ACs need the spike map of its input."""
+    return isinstance(node, (Conv, Linear)) and network.kinds[node.inputs[0]] is ValueKind.SPIKE
+
+
 def count_node(node: Node, operands: Operands) -> NodeCounts:
     """All counts of one node in one run."""
     table = np.zeros((len(COUNTED), operands.steps), np.int64)
@@ -178,17 +185,64 @@ def _count_memory(node: Node, operands: Operands) -> Work:
             spikes += values
         else:
             activations += values
-    weights = sum(
-        array.size for array in (getattr(node, "weight", None), getattr(node, "bias", None)) if array is not None
-    )
-    is_neuron = isinstance(node, Neuron)
-    states = (2 if is_neuron else 0) + (2 if isinstance(node, Neuron) and node.current_decay else 0)
+    states = (2 + 2 * bool(node.current_decay)) if isinstance(node, Neuron) else 0
     return {
         "activation_words": activations,
         "spike_bits": spikes,
-        "weight_words": 0 if is_neuron else weights,
+        "weight_words": parameter_words(node, operands.steps),
         "membrane_words": states * operands.outputs,
     }
+
+
+@singledispatch
+def parameter_words(node: Node, steps: int) -> int:
+    """Numbers of the network, not of the image, that a node reads in each step; what changes nothing is not there."""
+    raise NetworkError(f"{node.name}: no rule for the parameters of kind {node.kind}")
+
+
+@parameter_words.register(Add)
+@parameter_words.register(Mul)
+@parameter_words.register(Reduce)
+@parameter_words.register(Activation)
+@parameter_words.register(Resize)
+def _(node: Node, steps: int) -> int:
+    return 0
+
+
+@parameter_words.register
+def _(node: Conv, steps: int) -> int:
+    return node.weight.size + (0 if node.bias is None else node.bias.size)
+
+
+@parameter_words.register
+def _(node: Linear, steps: int) -> int:
+    """A matrix along T gives a frame for each of its rows: a frame reads its own row."""
+    words = node.weight.size + (0 if node.bias is None else node.bias.size)
+    return words // steps if node.axis == "T" else words
+
+
+@parameter_words.register
+def _(node: Affine, steps: int) -> int:
+    """Scale and offset; where they are given per step, a step reads its own."""
+    used = [node.scale] * _scales(node.scale) + [node.offset] * _shifts(node.offset)
+    return sum(array.size // (steps if array.ndim == 4 and len(array) > 1 else 1) for array in used)
+
+
+@parameter_words.register
+def _(node: Neuron, steps: int) -> int:
+    """Threshold and decay of the membrane; gain, bias, decay of the current and reset value where there are any."""
+    arrays = [node.threshold] + [node.gain] * _scales(node.gain) + [node.bias] * _shifts(node.bias)
+    return sum(array.size for array in arrays) + 1 + bool(node.current_decay) + bool(node.reset_value)
+
+
+def _scales(factor: Array) -> bool:
+    """Whether a factor is a multiplication: a change of sign is not."""
+    return bool(np.any(np.abs(factor) != 1.0))
+
+
+def _shifts(summand: Array) -> bool:
+    """Whether a summand is an addition: 0 is not."""
+    return bool(np.any(summand != 0.0))
 
 
 @singledispatch
@@ -209,20 +263,27 @@ def _(node: Node, operands: Operands) -> Work:
 def _(node: Conv, operands: Operands) -> Work:
     taps = dense_taps(node, operands.input_shapes[0])
     work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
-    if operands.input_kinds[0] is ValueKind.SPIKE:
-        if operands.spike_map is None:
-            raise NetworkError(f"{node.name} (conv): reads spikes, but the run did not report them")
-        work["acs"] = synaptic_operations(node, operands.spike_map)
-    else:
-        work["macs"] = taps
-    return work
+    if operands.input_kinds[0] is not ValueKind.SPIKE:
+        return {**work, "macs": taps}
+    return {**work, "acs": synaptic_operations(node, _spikes_in(node, operands))}
 
 
 @count_work.register
 def _(node: Linear, operands: Operands) -> Work:
+    """Along C a spike reaches every output of its step; along T, at its own place, every frame of the output."""
     runs = prod(operands.output_shape) // node.weight.shape[0]
-    macs = runs * node.weight.size // operands.steps
-    return {"macs": macs, "dense_taps": macs, "adds": 0 if node.bias is None else operands.outputs}
+    taps = runs * node.weight.size // operands.steps
+    work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
+    if operands.input_kinds[0] is not ValueKind.SPIKE:
+        return {**work, "macs": taps}
+    spikes = _spikes_in(node, operands).sum((1, 2))
+    return {**work, "acs": spikes * node.weight.shape[0] if node.axis == "C" else spikes.sum()}
+
+
+def _spikes_in(node: Node, operands: Operands) -> NDArray[np.int64]:
+    if operands.spike_map is None:
+        raise NetworkError(f"{node.name} ({node.kind}): reads spikes, but the run did not report them")
+    return operands.spike_map
 
 
 @count_work.register
@@ -231,8 +292,8 @@ def _(node: Neuron, operands: Operands) -> Work:
     muls, adds = 1, 2
     if node.current_decay:
         muls, adds = muls + 1, adds + 1
-    muls += bool(np.any(np.abs(node.gain) != 1.0))
-    adds += bool(np.any(node.bias != 0.0))
+    muls += _scales(node.gain)
+    adds += _shifts(node.bias)
     work: Work = {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
     if operands.spikes_out is None:
         raise NetworkError(f"{node.name} (neuron): the run did not report its spikes")
@@ -253,8 +314,8 @@ def _(node: Mul, operands: Operands) -> Work:
 @count_work.register
 def _(node: Affine, operands: Operands) -> Work:
     return {
-        "muls": operands.outputs * bool(np.any(np.abs(node.scale) != 1.0)),
-        "adds": operands.outputs * bool(np.any(node.offset != 0.0)),
+        "muls": operands.outputs * _scales(node.scale),
+        "adds": operands.outputs * _shifts(node.offset),
     }
 
 

@@ -1,6 +1,7 @@
 """`python hw_sim/energy.py --image x.png`: derain an image on a simulated chip, count every operation, price it.
 
-Results on stdout, progress on stderr. Exit 0 if done, 2 for a user's mistake (one line, nothing half-written).
+Results on stdout, progress on stderr. Exit 0 if done, 1 if some images of a folder failed (each is named, the rest is
+done), 2 for a user's mistake (one line, nothing half-written).
 """
 
 from __future__ import annotations
@@ -13,15 +14,24 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.bundled import DEFAULT, find_checkpoint
+from esdnet.command_line import program_name, require_extra
+from esdnet.config import SIZE_MULTIPLE
 from esdnet.device import DEVICES
 from esdnet.errors import UserError, report_user_errors
+from esdnet.tile_choice import TileChoice, add_tile_flags, check_tile_flags
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hw_sim.backends import Backend
     from hw_sim.prices import PriceList
     from hw_sim.report import EnergyReport
 
-TILE_OVERLAP = 8  # pixels that neighbouring tiles share, as the authors'
+    Images = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+IMAGE_BYTES = 200  # a pixel of the whole image: read, blended, drawn and written in float64, whatever runs at once
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,17 +41,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options. By default: bundled checkpoint, simulator, float32, whole image, prices 'paper'."""
-    parser = argparse.ArgumentParser(prog="energy.py", description=__doc__.splitlines()[0] if __doc__ else None)
+    """The command's options. By default: bundled checkpoint, simulator, float32, prices 'paper'."""
+    parser = argparse.ArgumentParser(
+        prog=program_name(), description="Derain an image on a simulated chip, count every operation, price it."
+    )
     parser.add_argument("--image", type=Path, required=True, help="an image, or a folder of images")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--checkpoint", type=Path, help="default: the checkpoint that ships, small_released.pt")
+    source.add_argument("--checkpoint", metavar="FILE|NAME", help=f"default: the bundled {DEFAULT}")
     source.add_argument("--network", type=Path, help="an export: the folder of to_nir.py or to_lava_dl.py, or a .nir")
     parser.add_argument("--backend", choices=("simulator", "torch", "lava"), default="simulator")
     parser.add_argument("--precision", choices=("float32", "float64", "int8"), default="float32")
     parser.add_argument("--prices", default="paper", help="a list of hw_sim/prices, or a .toml file of yours")
-    parser.add_argument("--tile", type=int, default=0, help="side of overlapping tiles; 0: the whole image at once")
-    parser.add_argument("--device", choices=DEVICES, default="auto")
+    add_tile_flags(parser)
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and energy of every node")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with pictures for a browser")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write charts as PNG")
@@ -49,7 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--save-image", type=Path, metavar="FILE", help="write the derained image (a folder for a folder)"
     )
     parser.add_argument(
-        "--lava-model", choices=("fused", "fine"), default="fused", help="a process per block, or per operation"
+        "--skip-existing", action="store_true", help="of a folder: take over the images that --json FILE holds already"
+    )
+    parser.add_argument(
+        "--lava-model", choices=("fused", "fine"), help="a process per block (default), or per operation"
     )
     parser.add_argument(
         "--lava-stock", action="store_true", help="Lava's own Conv and LIF where they can express a node"
@@ -58,108 +73,176 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _price_images(args: argparse.Namespace) -> int:
-    from esdnet.images import list_images, load_image
-    from esdnet.tiling import check_tile
+    from esdnet.images import image_size, list_images, load_image
+    from hw_sim.energy_folder import read_earlier
     from hw_sim.prices import load_prices
 
-    check_tile(args.tile, TILE_OVERLAP if args.tile else 0)
+    is_folder = args.image.is_dir()
+    _check_options(args, is_folder)
+    images = list_images(args.image) if is_folder else [args.image]
+    if not is_folder:
+        load_image(args.image)  # before torch: a bad image is found at once
     prices = load_prices(args.prices)
-    folder = args.image.is_dir()
-    images = list_images(args.image) if folder else [args.image]
-    loaded = load_image(images[0])  # before the network: a bad image is found at once
-    _check_outputs(args, folder)
+    read = args.network or find_checkpoint(args.checkpoint or DEFAULT)
+    pngs = _check_outputs(args, images, read)
+    earlier = read_earlier(args.json) if args.skip_existing else None
     from hw_sim.backends import Backend, load_source
 
     source = load_source(args.checkpoint, args.network)
     print(f"network: {source.label}, {source.network.model_parameters:,} parameters", file=sys.stderr)
-    reports: list[EnergyReport] = []
-    lava = {"model": args.lava_model, "stock": args.lava_stock}
+    lava = {"model": args.lava_model or "fused", "stock": args.lava_stock}
     with Backend(args.backend, source, args.precision, args.device, lava) as backend:
-        for path in _progress(images, folder):
-            image = loaded if path is images[0] else load_image(path)
-            reports.append(_price_one(args, backend, prices, path, image, folder))
-    _finish(args, reports, folder)
+        backend.prepare()
+        pricing = Pricing(args, backend, prices, pngs, [size for size in map(image_size, images) if size])
+        if is_folder:
+            return _price_folder(args, pricing, images, earlier)
+        pricing.price_alone(args.image)
     return 0
 
 
-def _price_one(
-    args: argparse.Namespace, backend: Backend, prices: PriceList, path: Path, image: Any, folder: bool
-) -> EnergyReport:
-    """Run, count, price and show one image; write what was asked for about it."""
-    from esdnet.images import save_image
-    from hw_sim.console import open_console, print_report
-    from hw_sim.prices import available, load_prices
-    from hw_sim.report import Run, build_report
-    from hw_sim.tiled import executed_tile, run_image
+class Pricing:
+    """What images of one command have in common: the options, an open backend, prices, the choice of tiles.
 
-    source, multiple = backend.source, backend.source.network.size_multiple
-    executor = backend.executor(executed_tile(image, args.tile, TILE_OVERLAP, multiple))
-    done = run_image(executor, image, args.precision, args.tile, TILE_OVERLAP, multiple)
-    run = Run(
-        image=str(path), network=source.label, backend=_backend_label(args), precision=args.precision,
-        steps=source.network.steps, tile=args.tile, tiles=done.tiles, executed_size=done.executed_size,
-        seconds=done.seconds, facts=dict(executor.facts),
-    )  # fmt: skip
-    report = build_report(source.network, done.counts, run, prices)
-    if args.save_image:
-        save_image(args.save_image / f"{path.stem}.png" if folder else args.save_image, done.output)
-    if not folder:
+    `sizes`, (height, width), are those of the images to come, `pngs` what each becomes if that is wanted.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        backend: Backend,
+        prices: PriceList,
+        pngs: dict[Path, Path],
+        sizes: list[tuple[int, int]],
+    ) -> None:
+        self.args, self.backend, self.prices, self.pngs = args, backend, prices, pngs
+        self.choice = TileChoice(args.tile, self._bytes_per_pixel(sizes), IMAGE_BYTES, kept=args.precision == "int8")
+        self.choice.keep_memory(sizes)
+
+    def _bytes_per_pixel(self, sizes: list[tuple[int, int]]) -> float:
+        import numpy as np
+
+        from esdnet.device import choose_device
+        from esdnet.footprint import bytes_per_pixel
+
+        if self.backend.name == "lava":  # takes small sizes alone, and looks after its memory itself
+            return 0.0
+        run = self.backend.executor((0, 0)).run
+        device = choose_device(self.args.device)
+        return bytes_per_pixel(lambda height, width: run(np.zeros((3, height, width))), sizes, device)
+
+    def price(self, path: Path) -> tuple[EnergyReport, Images]:
+        """Run, count and price one image, and write what it became; also the image and its output, (H, W, 3)."""
+        from esdnet.images import load_image, save_image
+        from esdnet.memory import out_of_memory
+        from esdnet.tiling import Grid
+        from esdnet.writing import make_folder
+        from hw_sim.report import Run, build_report
+        from hw_sim.tiled import run_image
+
+        args, source = self.args, self.backend.source
+        image = load_image(path)
+        size = (image.shape[0], image.shape[1])
+        tile = self.choice.tile(str(path), size)
+        grid = Grid(size, tile, args.overlap, source.network.size_multiple)
+        executor = self.backend.executor(grid.tile_size)
+        with out_of_memory(str(path), "give a smaller --tile"):
+            done = run_image(executor, image, args.precision, grid)
+        run = Run(
+            image=str(path), network=source.label, backend=_backend_label(args), precision=args.precision,
+            steps=source.network.steps, tile=tile, overlap=args.overlap, tiles=done.tiles,
+            executed_size=done.executed_size, seconds=done.seconds, facts=dict(executor.facts),
+        )  # fmt: skip
+        if path in self.pngs:
+            make_folder(self.pngs[path].parent)
+            save_image(self.pngs[path], done.output)
+        return build_report(source.network, done.counts, run, self.prices), (image, done.output)
+
+    def price_alone(self, path: Path) -> None:
+        """Price an image, show everything about it, and write the files asked for."""
+        from esdnet.writing import make_folder, write_json
+        from hw_sim.console import open_console, print_report
+        from hw_sim.prices import available, load_prices
+
+        report, pictures = self.price(path)
         print_report(open_console(), report, [load_prices(name) for name in available()])
-        if args.html:
+        if self.args.html:
             from hw_sim.html_report import write_html
 
-            write_html(args.html, report, image, done.output)
-        if args.plots:
+            write_html(self.args.html, report, *pictures)
+        if self.args.plots:
             from hw_sim.plots import write_plots
 
-            write_plots(args.plots, report)
-    return report
+            make_folder(self.args.plots)
+            write_plots(self.args.plots, report)
+        if self.args.json:
+            write_json(self.args.json, report.to_dict())
 
 
-def _finish(args: argparse.Namespace, reports: list[EnergyReport], folder: bool) -> None:
-    from esdnet.writing import write_json
-    from hw_sim.console import open_console, print_summary
-    from hw_sim.report import summary_dict
+def _price_folder(
+    args: argparse.Namespace, pricing: Pricing, images: list[Path], earlier: dict[str, Any] | None
+) -> int:
+    """Price the images of a folder that no earlier report holds; print a summary and write one report of all."""
+    from esdnet.jobs import run_jobs
+    from hw_sim.energy_folder import settings, take_over, write_folder_report
 
-    if folder:
-        print_summary(open_console(), reports)
+    made_with = settings(args, pricing.backend.source, pricing.prices) if args.json else {}
+    runs = take_over(earlier, args.json, made_with, images, pricing.pngs)
+    left = [path for path in images if str(path) not in runs]
+    outcome = run_jobs(left, lambda path: pricing.price(path)[0].to_dict())
+    runs |= {run["image"]: run for run in outcome.results}
+    ordered = [runs[str(path)] for path in images if str(path) in runs]
+    if ordered:
+        from hw_sim.console import open_console, print_summary
+
+        print_summary(open_console(), ordered)
     if args.json:
-        runs = [report.to_dict() for report in reports]
-        write_json(args.json, {"runs": runs, "summary": summary_dict(reports)} if folder else runs[0])
+        write_folder_report(args.json, made_with, ordered, outcome)
+    return outcome.status
 
 
 def _backend_label(args: argparse.Namespace) -> str:
-    return (
-        f"lava ({args.lava_model}{', stock' if args.lava_stock else ''})"
-        if args.backend == "lava"
-        else str(args.backend)
-    )
+    if args.backend != "lava":
+        return str(args.backend)
+    return f"lava ({args.lava_model or 'fused'}{', stock' if args.lava_stock else ''})"
 
 
-def _check_outputs(args: argparse.Namespace, folder: bool) -> None:
-    """What cannot be written is said before the work begins."""
-    from esdnet.writing import check_writable
-
-    if folder and (args.html or args.plots):
+def _check_options(args: argparse.Namespace, is_folder: bool) -> None:
+    """UserError for options that would be ignored."""
+    check_tile_flags(args, SIZE_MULTIPLE)
+    if args.backend != "lava" and (args.lava_model or args.lava_stock):
+        given = "--lava-stock" if args.lava_stock else "--lava-model"
+        raise UserError(f"{given}: is for --backend lava, found --backend {args.backend}")
+    if is_folder and (args.html or args.plots):
         raise UserError("--html and --plots show one image; give --image a file, or use --json for a folder")
-    for option, path, is_folder in (
-        ("--json", args.json, False),
-        ("--html", args.html, False),
-        ("--plots", args.plots, True),
-        ("--save-image", args.save_image, folder),
-    ):
-        if path is not None:
-            check_writable(option, path, is_folder)
-    if args.save_image is not None and not folder and args.save_image.suffix.lower() != ".png":
-        raise UserError(f"--save-image {args.save_image}: images are written as PNG, expected a name that ends in .png")
+    if args.html or args.plots:
+        require_extra("report", "--html or --plots")
+    if args.skip_existing and not (is_folder and args.json):
+        raise UserError("--skip-existing: takes over what the --json FILE of a folder holds; give both")
 
 
-def _progress(images: list[Path], folder: bool) -> Any:
-    if not folder:
-        return images
-    from tqdm import tqdm
+def _check_outputs(args: argparse.Namespace, images: list[Path], read: Path) -> dict[Path, Path]:
+    """What cannot be written is said before the work begins; returns the PNG of each image if --save-image is given."""
+    from esdnet.images import check_png_name, png_names
+    from esdnet.writing import check_folder, check_outputs
 
-    return tqdm(images, unit="image", file=sys.stderr)
+    pngs: dict[Path, Path] = {}
+    others: list[Path] = []
+    files = {"--json": args.json, "--html": args.html}
+    if args.save_image and args.image.is_dir():
+        check_folder("--save-image", args.save_image)
+        pngs = png_names(images, args.save_image)
+        others += pngs.values()
+    elif args.save_image:
+        check_png_name(f"--save-image {args.save_image}", args.save_image)
+        files["--save-image"] = args.save_image
+        pngs = {args.image: args.save_image}
+    if args.plots:
+        from hw_sim.plots import chart_names
+
+        check_folder("--plots", args.plots)
+        others += chart_names(args.plots)
+    check_outputs(files, [*images, read, Path(args.prices)], others)
+    return pngs
 
 
 if __name__ == "__main__":

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from esdnet.errors import UserError
 from esdnet.writing import written_beside
-from export.agreement import FLOAT64_OUTPUT, psnr_db
-from export.network import Network
+from export.agreement import output_within, psnr_db
+from export.network import Network, infer_shapes
 from export.nir_format import network_digest
 from hw_sim.result import Result
-from hw_sim.verification import Row
+from hw_sim.verification import Row, Status
 
 FORMAT = "esdnet-gpu-record-1"
-SHIPPED = Path(__file__).parent / "gpu_record.npz"  # of the bundled image and checkpoint, once a GPU has made it
+FACTS = ("device", "torch", "cuda", "network", "image", "size")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,23 +92,38 @@ def read_record(path: Path) -> Record:
         raise UserError(f"{path}: {found}; expected a record that verify.py --record wrote") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a record of this version; expected {FORMAT}")
-    return Record(content["facts"], outputs, content["spikes"])
+    facts, spikes = content.get("facts"), content.get("spikes")
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(key), str) and facts[key] for key in FACTS):
+        raise UserError(f"{path}: not a whole record: expected the facts {', '.join(FACTS)}")
+    if not isinstance(spikes, dict) or not spikes or spikes.keys() != outputs.keys():
+        raise UserError(f"{path}: not a whole record: expected spikes and an output of each precision")
+    return Record(facts, outputs, spikes)
 
 
-def find_record(path: Path | None, network: Network, image: NDArray[np.floating[Any]]) -> tuple[Record | None, str]:
-    """The record at `path`, by default the one that ships, if it is of this network and image; else why there is none.
-
-    UserError where a path was given and its record is of something else.
-    """
-    if path is None and not SHIPPED.exists():
-        return None, "no GPU's answer has been recorded yet; verify.py --record makes a record on a machine with CUDA"
-    record = read_record(path or SHIPPED)
-    other = [key for key, value in identity(network, image).items() if record.facts.get(key) != value]
-    if not other:
-        return record, ""
-    if path is not None:
+def find_record(path: Path, network: Network, image: NDArray[np.floating[Any]]) -> Record:
+    """The record at `path`; UserError unless it is of this network and image, and holds all of its neurons."""
+    record = read_record(path)
+    other = [key for key, value in identity(network, image).items() if record.facts[key] != value]
+    if other:
         raise UserError(f"{path}: the record of another {other[0]}; expected one of this checkpoint, image and --crop")
-    return None, f"the record that ships is of another {other[0]}"
+    shapes = infer_shapes(network, *image.shape[1:])
+    for precision, spikes in record.spikes.items():
+        for neuron in network.neurons:
+            if not _is_recorded(spikes.get(neuron.name), shapes[neuron.name][0]):
+                raise UserError(f"{path}: not a whole record: {precision}, {neuron.name}: expected its spikes per step")
+        output = record.outputs[precision]
+        if output.shape != shapes[network.output.name][1:] or not np.isfinite(output).all():
+            raise UserError(f"{path}: not a whole record: {precision}: expected an output like the image")
+    return record
+
+
+def _is_recorded(entry: Any, steps: int) -> bool:
+    """Spikes per step, and the hash of where they are."""
+    if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[1], str):
+        return False
+    per_step, digest = entry
+    counted = isinstance(per_step, list) and len(per_step) == steps and all(type(n) is int and n >= 0 for n in per_step)
+    return counted and len(digest) == 64
 
 
 def check_record(record: Record, precision: str, result: Result) -> Row:
@@ -117,20 +132,25 @@ def check_record(record: Record, precision: str, result: Result) -> Row:
     if precision not in record.outputs:
         return Row(name, precision, "not run", f"the record holds {', '.join(record.outputs)} only")
     first = first_change(record, precision, result)
-    largest = float(np.abs(result.output - record.outputs[precision]).max())
-    holds = not first and largest <= (FLOAT64_OUTPUT if precision == "float64" else 0.0)
+    expected = record.outputs[precision]
+    near = output_within(expected, result.output) if precision == "float64" else np.array_equal(expected, result.output)
+    largest = float(np.abs(result.output - expected).max())
+    status: Status = "holds" if near and not first else "FAILED"
+    note = first or f"output differs by {largest:.1e}"
+    if status == "holds" and not any(spikes.any() for spikes in result.spikes.values()):
+        status = "proves nothing"
     return Row(
-        name, precision, "holds" if holds else "FAILED",
-        "the simulator on this machine against it" if holds else f"the simulator here found something else: {first}",
-        None if first else 0, first, largest, psnr_db(record.outputs[precision], result.output),
+        name, precision, status,
+        f"the simulator here found something else: {note}" if status == "FAILED" else "the simulator here against it",
+        None if first else 0, first, largest, psnr_db(expected, result.output),
     )  # fmt: skip
 
 
 def first_change(record: Record, precision: str, result: Result) -> str:
     """The first neuron whose spikes are not those recorded, with their number in the first step that shows it."""
-    for name, (per_step, digest) in record.spikes[precision].items():
-        found = result.spikes[name]
-        if _hash(found) != digest:
+    for name, found in result.spikes.items():
+        per_step, digest = record.spikes[precision][name]
+        if _hash(found) != digest or _per_step(found) != per_step:
             counts = _per_step(found)
             step = next((step for step, count in enumerate(counts) if count != per_step[step]), 0)
             return f"{name}, step {step}: {counts[step]:,} spikes, recorded {per_step[step]:,}"

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.frames import check_image
 from export.integer_network import IntegerNetwork, IntegerNeuron, Operation
 from export.integer_run import run_integer, to_pixels
-from export.network import Conv, Network, NetworkError, Shape, ValueKind, infer_shapes
-from hw_sim.counts import NodeCounts, count_node, operands_of
+from export.network import Network, Shape, infer_shapes
+from hw_sim.counts import NodeCounts, count_node, operands_of, reads_spikes
 from hw_sim.result import Result
 
 
@@ -29,9 +30,7 @@ def run(
     count: bool = True,
 ) -> Result:
     """Execute on one image (3, H, W) in [0, 1], rounded to 8 bits first; sides as `size_multiple` demands."""
-    if image.ndim != 3:
-        raise NetworkError(f"{integer.network.name}: image of shape {image.shape}, expected (channels, height, width)")
-    size = (int(image.shape[1]), int(image.shape[2]))
+    size = check_image(integer.network, image)
     shapes = infer_shapes(integer.network, *size)
     spikes: dict[str, NDArray[np.bool_]] = {}
     counts: dict[str, NodeCounts] = {}
@@ -53,6 +52,6 @@ def _count(
     spike_map = spikes_out = None
     if isinstance(operation, IntegerNeuron):
         spikes_out = value.sum((1, 2, 3)).cpu().numpy()
-    elif isinstance(node, Conv) and network.kinds[node.inputs[0]] is ValueKind.SPIKE:
+    elif reads_spikes(network, node):
         spike_map = inputs[0].sum(1, dtype=torch.int32).cpu().numpy().astype(np.int64)
     return count_node(node, operands_of(network, shapes, node, spike_map, spikes_out))

@@ -1,7 +1,7 @@
 """The int8 rows of a verification: integers need not be close, they must be equal.
 
-In: an integer network and torch's answer to an image (on the CPU or a GPU). Out: what else runs it, as candidates, and
-the row of netx, which holds segments of it and not the whole.
+In: an integer network and torch's answer to an image (on the CPU or a GPU). Out: what else runs it, as candidates, the
+row of the NumPy oracle, which takes a crop, and the row of netx, which holds segments of it and not the whole.
 """
 
 from __future__ import annotations
@@ -9,38 +9,73 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet.errors import UserError
 from export.integer_network import IntegerNetwork
+from export.integer_run import to_pixels
+from export.lava_dl_check import check_available
 from export.network import Concat, Network, NetworkError, Resize, infer_shapes
-from hw_sim import integer_simulator
+from export.witness import Witness
+from hw_sim import integer_oracle, integer_simulator
+from hw_sim.candidates import lava_ready
 from hw_sim.result import Result
-from hw_sim.verification import Candidate, Reference, Row, Subject
+from hw_sim.verification import Candidate, Reference, Row, Subject, attempt, judge
 
 NETX = "netx segments on Lava"
+ORACLE_SIDE = 32  # pixels: a second's work for the oracle
+ONE_EXECUTOR = "in integers they are one executor, export/integer_run.py"
+ON_LAVA = "frames and delays are Lava's processes; integers are computed in them by the simulator's rules"
 
 
 def make_integer_reference(integer: IntegerNetwork, subject: Subject, device: str) -> Reference:
-    """Torch in integers on this device. (On the CPU that is the simulator in integers: there is one executor.)"""
+    """Torch in integers on this device. (That is the simulator in integers too: there is one executor.)"""
     started = time.perf_counter()
     result = integer_simulator.run(integer, subject.image, device=device)
-    return Reference(subject, result, {}, time.perf_counter() - started)
+    return Reference(subject, result, Witness({}, {}, ()), time.perf_counter() - started)
 
 
 def integer_candidates(integer: IntegerNetwork, device: str) -> list[Candidate]:
     """What runs the whole integer network besides torch on `device`."""
-    on_lava = Candidate("Lava", "int8", partial(_run_lava, integer))
+    ready, run = partial(_lava_ready, integer), partial(_run_lava, integer)
+    on_lava = Candidate("Lava", "int8", run, ready=ready, note=ON_LAVA)
     if device == "cpu":
         return [on_lava]
-    return [
-        Candidate("simulator on cpu", "int8", lambda subject: integer_simulator.run(integer, subject.image)),
-        on_lava,
-    ]
+    on_cpu = Candidate("simulator on cpu", "int8", lambda subject: integer_simulator.run(integer, subject.image))
+    return [replace(on_cpu, note=f"the executor of the reference, {ONE_EXECUTOR}, on another device"), on_lava]
+
+
+def judge_oracle(integer: IntegerNetwork, subject: Subject, oracle: IntegerNetwork | None = None) -> Row:
+    """The middle of the image through the NumPy oracle, which shares no code with the executors held against it.
+
+    `oracle`: what it runs instead of `integer`.
+    """
+    multiple = subject.network.size_multiple
+    sides = [min(side, ORACLE_SIDE // multiple * multiple or multiple) for side in subject.image.shape[1:]]
+    top, left = ((whole - side) // 2 for whole, side in zip(subject.image.shape[1:], sides, strict=True))
+    part = replace(subject, image=subject.image[:, top : top + sides[0], left : left + sides[1]])
+    run = partial(_run_oracle, oracle or integer)
+    note = f"the middle {sides[0]}x{sides[1]} pixels, by an executor of its own, written from docs/int8.md"
+    return judge(make_integer_reference(integer, part, "cpu"), Candidate("NumPy oracle", "int8", run, note=note), part)
+
+
+def _run_oracle(integer: IntegerNetwork, subject: Subject) -> Result:
+    values = integer_oracle.run(integer, to_pixels(subject.image)).values
+    spikes = {neuron.name: values[neuron.name].astype(bool) for neuron in integer.network.neurons}
+    return Result(values[integer.network.output.name][0] / 255.0, spikes)
+
+
+def _lava_ready(integer: IntegerNetwork, subject: Subject) -> None:
+    size = (int(subject.image.shape[1]), int(subject.image.shape[2]))
+    lava_ready(size)
+    from hw_sim.lava_backend.integer_session import make_integer_plan
+    from hw_sim.lava_backend.memory import check_memory
+
+    check_memory(make_integer_plan(integer, size, "fused", False))
 
 
 def _run_lava(integer: IntegerNetwork, subject: Subject) -> Result:
@@ -53,11 +88,12 @@ def _run_lava(integer: IntegerNetwork, subject: Subject) -> Result:
 
 def judge_netx(integer: IntegerNetwork, reference: Reference) -> Row:
     """Every part that Lava-DL's netx can hold, written, loaded and run on Lava's fixed-point models."""
+    return attempt(reference, NETX, "int8", check_available, lambda: _netx_row(integer, reference))
+
+
+def _netx_row(integer: IntegerNetwork, reference: Reference) -> Row:
     started = time.perf_counter()
-    try:
-        mismatches, first, segments = _run_netx(integer, reference)
-    except UserError as error:
-        return Row(NETX, "int8", "not run", str(error))
+    mismatches, first, segments = _run_netx(integer, reference)
     note = f"{segments} segments of spikes in, spikes out, on the spikes recorded before them; netx holds no more"
     seconds = time.perf_counter() - started
     return Row(NETX, "int8", "FAILED" if mismatches else "holds", first or note, mismatches, first, seconds=seconds)
@@ -88,7 +124,7 @@ def _run_netx(integer: IntegerNetwork, reference: Reference) -> tuple[int, str, 
         for path, segment in segments.items():
             write_segment(path, segment, shapes)
         given = {
-            path: (_spike_value(integer.network, part.source, spikes), spikes[part.target])
+            path: (_spike_value(integer.network, part.source, spikes)[None], spikes[part.target][None])
             for path, part in segments.items()
         }
         found = check_segments(given)

@@ -81,8 +81,13 @@ def chart_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def chart_names(folder: Path) -> list[Path]:
+    """The files that `write_plots` writes."""
+    return [folder / f"{name}.png" for name in CHARTS]
+
+
 def write_plots(folder: Path, report: EnergyReport) -> None:
     """One PNG per chart into a folder that exists."""
-    for name, chart in CHARTS.items():
-        with written_beside(folder / f"{name}.png") as beside:
+    for path, chart in zip(chart_names(folder), CHARTS.values(), strict=True):
+        with written_beside(path) as beside:
             beside.write_bytes(chart_png(chart(report)))

@@ -26,6 +26,7 @@ class Run:
     precision: str
     steps: int
     tile: int
+    overlap: int
     tiles: int
     executed_size: tuple[int, int]
     seconds: float
@@ -104,6 +105,7 @@ class EnergyReport:
             "precision": run.precision,
             "steps": run.steps,
             "tile": run.tile,
+            "overlap": run.overlap,
             "tiles": run.tiles,
             "executed_size": list(run.executed_size),
             "seconds": run.seconds,
@@ -249,14 +251,16 @@ def _analog_convolutions(report: EnergyReport) -> str:
     return f"{len(analog)} of {len(convolutions)} convolutions read real values and multiply{names}."
 
 
-def summary_dict(reports: list[EnergyReport]) -> dict[str, Any]:
-    """Means over several images, for the JSON file of a folder."""
-    energies = [report.energy_j() * 1e6 for report in reports]
+def summary_dict(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums and means over several images as `EnergyReport.to_dict` has them, for the JSON file of a folder."""
+    if not runs:
+        return {"images": 0}
+    energies = [run["totals"]["energy_uj"] for run in runs]
     return {
-        "images": len(reports),
+        "images": len(runs),
         "mean_energy_uj": sum(energies) / len(energies),
         "min_energy_uj": min(energies),
         "max_energy_uj": max(energies),
-        "mean_firing_rate": sum(report.firing_rate for report in reports) / len(reports),
-        "totals": sum_counts(report.total() for report in reports),
+        "mean_firing_rate": sum(run["firing_rate"] for run in runs) / len(runs),
+        "totals": {key: sum(run["totals"][key] for run in runs) for key in runs[0]["totals"]},
     }

@@ -16,8 +16,9 @@ from hw_sim.counts import NodeCounts
 class Result:
     """One image through one executor.
 
-    output: (3, H, W) in the executor's dtype. spikes: for every Neuron node, bool (T, C, H, W); empty if they were not
-    kept. counts: for every node. executed_size: (height, width) that was really run, padding included.
+    output: (C, H, W) in the executor's dtype; (T, C, H, W) where the network's Output has several frames. spikes: for
+    every Neuron node, bool (T, C, H, W); empty if they were not kept. counts: for every node. executed_size: (height,
+    width) that was really run, padding included.
     """
 
     output: NDArray[np.floating[Any]]

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.frames import check_image, output_of
 from export.network import (
     AXES,
     Activation,
@@ -40,7 +41,7 @@ from export.network import (
     ValueKind,
     infer_shapes,
 )
-from hw_sim.counts import NodeCounts, Operands, count_node, operands_of
+from hw_sim.counts import NodeCounts, Operands, count_node, operands_of, reads_spikes
 from hw_sim.result import Result
 
 Precision = Literal["float32", "float64"]
@@ -76,14 +77,8 @@ class _Run:
         count: bool,
     ) -> None:
         self.network, self.dtype, self.device, self.keep, self.count = network, dtype, device, keep, count
-        if image.ndim != 3:
-            raise NetworkError(f"{network.name}: image of shape {image.shape}, expected (channels, height, width)")
-        self.size = (int(image.shape[1]), int(image.shape[2]))
+        self.size = check_image(network, image)
         self.plan = _make_plan(network, self.size)
-        if image.shape[0] != network.input.channels:
-            raise NetworkError(
-                f"{network.name}: image has {image.shape[0]} channels, expected {network.input.channels}"
-            )
         self.image = torch.from_numpy(np.ascontiguousarray(image)).to(device, dtype).unsqueeze(0)
         self.values: dict[str, Tensor] = {}
         self.spike_maps: dict[str, Tensor] = {}
@@ -105,7 +100,7 @@ class _Run:
                 if not readers[name]:
                     del self.values[name]
                     self.spike_maps.pop(name, None)
-        output = self.values[self.network.output.name][0].cpu().numpy()
+        output = output_of(_numbers(self.values[self.network.output.name], self.dtype)).cpu().numpy()
         return Result(output, self.spikes, self.counts, self.size)
 
     def _execute(self, node: Node, readers: Mapping[str, int]) -> Tensor:
@@ -147,7 +142,7 @@ class _Run:
         if isinstance(node, Neuron):
             spikes_out = self._spike_map(node.name).sum((1, 2)).cpu().numpy()
             return count_node(node, replace(operands, spikes_out=spikes_out))
-        if isinstance(node, Conv) and operands.input_kinds[0] is ValueKind.SPIKE:
+        if reads_spikes(self.network, node):
             spike_map = self._spike_map(node.inputs[0]).cpu().numpy().astype(np.int64)
             return count_node(node, replace(operands, spike_map=spike_map))
         if node.name not in counts:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from esdnet.model import ESDNet
-from export.network import Conv, Network, NetworkError, Neuron, ValueKind, infer_shapes
-from hw_sim.counts import NodeCounts, count_node, operands_of
+from export.frames import check_image
+from export.network import Network, NetworkError, Neuron, infer_shapes
+from hw_sim.counts import NodeCounts, count_node, operands_of, reads_spikes
 from hw_sim.result import Result
 
 
@@ -32,21 +33,21 @@ def run(
 
     The model is moved to `precision` and `device` and stays there.
     """
+    size = check_image(network, image)
     dtype = getattr(torch, precision)
     model = model.to(device, dtype).eval()
     x = torch.from_numpy(np.ascontiguousarray(image)).to(device, dtype).unsqueeze(0)
     with torch.inference_mode(), _watch(model, network) as seen:
         output = model(x)[0].cpu().numpy()
     spikes = {node.name: seen[node.name].cpu().numpy() for node in network.neurons}
-    counts = _count(network, seen, (int(image.shape[1]), int(image.shape[2])))
-    return Result(output, spikes, counts, (int(image.shape[1]), int(image.shape[2])))
+    return Result(output, spikes, _count(network, seen, size), size)
 
 
 @contextmanager
 def _watch(model: ESDNet, network: Network) -> Iterator[dict[str, Tensor]]:
     """Collects, while it is open, the spikes of every neuron and of every input that the graph declares to be spikes.
 
-    Keys are node names; values are boolean (T, C, H, W), a neuron's output or a convolution's input.
+    Keys are node names; values are boolean (T, C, H, W), a neuron's output or the input of a convolution or matrix.
     """
     seen: dict[str, Tensor] = {}
     hooks = []
@@ -54,7 +55,7 @@ def _watch(model: ESDNet, network: Network) -> Iterator[dict[str, Tensor]]:
     for node in network.nodes:
         if isinstance(node, Neuron):
             hooks.append(_module(modules, node.name).register_forward_hook(_output_spikes(seen, node.name)))
-        elif isinstance(node, Conv) and network.kinds[node.inputs[0]] is ValueKind.SPIKE:
+        elif reads_spikes(network, node):
             hooks.append(_module(modules, node.name).register_forward_pre_hook(_input_spikes(seen, node.name)))
     try:
         yield seen

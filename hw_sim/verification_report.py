@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from export.near_ties import NearTies, describe_near_ties
 from hw_sim.console import open_console
-from hw_sim.verification import Row
+from hw_sim.verification import SILENT, Row
 
-STYLES = {"holds": "green", "FAILED": "bold red", "not run": "yellow", "reference": ""}
+STYLES = {
+    "holds": "green", "FAILED": "bold red", "proves nothing": "bold red", "not run": "yellow", "reference": "",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Heading:
     device: str
 
 
-def print_rows(heading: Heading, rows: list[Row]) -> None:
-    """The table, what is to be said of each row, and the sum of it."""
+def print_rows(heading: Heading, rows: list[Row], near_ties: Sequence[NearTies]) -> None:
+    """The table, what is to be said of each row, the reference's near-ties, and the sum of it."""
     console = open_console()
     console.print(
         f"[bold]{heading.image}[/bold], {heading.size[0]} x {heading.size[1]} pixels of it, through {heading.network},"
@@ -47,19 +50,41 @@ def print_rows(heading: Heading, rows: list[Row]) -> None:
     for row in rows:
         if row.note:
             console.print(f"- {row.backend}, {row.precision}: {row.status}: {row.note}", highlight=False, markup=False)
-    counts = Counter(row.status for row in rows)
-    console.print(
-        f"{counts['holds']} hold, {counts['FAILED']} failed, {counts['not run']} not run", highlight=False, style="bold"
-    )
+    for line in describe_near_ties(near_ties) or ["none"]:
+        console.print(f"- near-ties of torch's float64 membranes: {line}", highlight=False, markup=False)
+    console.print(summary(rows), highlight=False, style="bold")
 
 
-def to_dict(heading: Heading, rows: list[Row]) -> dict[str, Any]:
+def summary(rows: list[Row]) -> str:
+    """How many rows hold, failed, proved nothing; and which were not run, by name."""
+    named = {
+        status: [f"{row.backend} {row.precision}" for row in rows if row.status == status]
+        for status in ("holds", "FAILED", "proves nothing", "not run")
+    }
+    parts = [f"{len(named['holds'])} hold, {len(named['FAILED'])} failed"]
+    if named["proves nothing"]:
+        parts.append(f"{len(named['proves nothing'])} prove nothing: {SILENT}")
+    parts.append(f"{len(named['not run'])} not run" + (": " if named["not run"] else "") + ", ".join(named["not run"]))
+    return ", ".join(parts)
+
+
+def exit_status(rows: list[Row]) -> int:
+    """0 if every row that ran holds; 1 if one failed, or proves nothing."""
+    return 1 if any(row.status in ("FAILED", "proves nothing") for row in rows) else 0
+
+
+def to_dict(heading: Heading, rows: list[Row], near_ties: Sequence[NearTies]) -> dict[str, Any]:
     """The JSON form; an infinite PSNR (equal outputs) is null, as is what was not compared."""
     cells = [asdict(row) for row in rows]
     for cell in cells:
         if cell["psnr_db"] is not None and not math.isfinite(cell["psnr_db"]):
             cell["psnr_db"] = None
-    return {**asdict(heading), "rows": cells}
+    ties = [
+        {"neuron": tie.neuron, "step": step, "membranes": count, "nearest": nearest}
+        for tie in near_ties
+        for step, (count, nearest) in tie.by_step().items()
+    ]
+    return {**asdict(heading), "rows": cells, "near_ties": ties, "summary": summary(rows)}
 
 
 def _whole(number: int | None) -> str:

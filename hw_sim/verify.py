@@ -1,12 +1,14 @@
 """`python hw_sim/verify.py --image x.png`: hold every backend against torch, spike for spike.
 
 A row per backend and precision on stdout, progress on stderr. Exit 0 if every backend that ran keeps the promise, 1 if
-one fails, 2 for a user's mistake (one line). A backend that could not run is 'not run', never a pass.
+one fails or the image proves nothing, 2 for a user's mistake (one line). A backend that is not there is 'not run',
+never a pass. docs/exactness.md has the promise and the words.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from esdnet.command_line import program_name
 from esdnet.device import DEVICES
 from esdnet.errors import UserError, report_user_errors
 
@@ -25,9 +28,10 @@ if TYPE_CHECKING:
 
     from hw_sim.gpu_record import Record
     from hw_sim.result import Result
-    from hw_sim.verification import Row, Subject
+    from hw_sim.verification import Reference, Row, Subject
 
 Say = Callable[[str, str], None]  # what runs, in which precision
+CROP = 64  # pixels a side, unless told
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,19 +41,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options. By default: the checkpoint that ships, the middle 64x64 pixels, torch on a GPU if any."""
-    parser = argparse.ArgumentParser(prog="verify.py", description=__doc__.splitlines()[0] if __doc__ else None)
+    """The command's options. By default: the checkpoint that ships, the middle 64x64 pixels (a smaller image whole),
+    torch on a GPU if any."""
+    parser = argparse.ArgumentParser(
+        prog=program_name(), description="Hold every backend against torch, spike for spike."
+    )
     parser.add_argument("--image", type=Path, required=True, help="an image; its middle is run")
-    parser.add_argument("--checkpoint", type=Path, help="default: the checkpoint that ships, small_released.pt")
-    parser.add_argument("--crop", type=int, default=64, help="side of that middle, a multiple of 4; 0: the whole image")
+    parser.add_argument("--checkpoint", metavar="FILE|NAME", help="default: the bundled small_released")
+    parser.add_argument(
+        "--crop", type=int, metavar="N",
+        help=f"side of that middle, a multiple of 4; 0: the whole image (default: {CROP}, or all of a smaller image)",
+    )  # fmt: skip
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where torch runs, and the simulator too")
     record = parser.add_mutually_exclusive_group()
     record.add_argument("--record", type=Path, metavar="FILE", help="on a GPU: write its answer to this .npz file")
     record.add_argument(
-        "--reference",
-        type=Path,
-        metavar="FILE",
-        help="the record of a GPU to compare with; default: the one that ships",
+        "--reference", type=Path, metavar="FILE", help="compare with the answer of a GPU that --record wrote there"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     return parser
@@ -70,33 +77,33 @@ def _verify(args: argparse.Namespace) -> int:
     from hw_sim.backends import load_source
     from hw_sim.gpu_record import find_record
     from hw_sim.verification import Subject
-    from hw_sim.verification_report import Heading, print_rows, to_dict
+    from hw_sim.verification_report import Heading, exit_status, print_rows, to_dict
 
     source = load_source(args.checkpoint, None)
     if source.model is None:
         raise UserError(f"{source.label}: no torch model to compare with; give a checkpoint")
     subject = Subject(source.model, source.network, middle(image, args.crop, source.network.size_multiple))
-    record, missing = find_record(args.reference, subject.network, subject.image)
+    record = find_record(args.reference, subject.network, subject.image) if args.reference is not None else None
     with one_by_one() as say:
-        floats, float_answer = _float_rows(subject, device, say)
+        floats, reference = _float_rows(subject, device, say)
         integers, integer_answer = _integer_rows(subject, device, say)
-        answers = {"float64": float_answer, **({"int8": integer_answer} if integer_answer else {})}
-        recorded = _record_rows(args.record, record, missing, subject, answers, device)
+        answers = {"float64": reference.result, **({"int8": integer_answer} if integer_answer else {})}
+        recorded = _record_rows(args.record, record, subject, answers, device)
     rows = [*floats, *integers, *recorded]
     height, width = subject.image.shape[1:]
     heading = Heading(str(args.image), source.label, (height, width), subject.network.steps, device)
-    print_rows(heading, rows)
+    print_rows(heading, rows, reference.witness.near_ties)
     if args.json is not None:
-        write_json(args.json, to_dict(heading, rows))
-    return 1 if any(row.status == "FAILED" for row in rows) else 0
+        write_json(args.json, to_dict(heading, rows, reference.witness.near_ties))
+    return exit_status(rows)
 
 
 @contextmanager
 def one_by_one() -> Iterator[Say]:
-    """Says on stderr what runs now."""
+    """Says on stderr, if that is a terminal, what runs now."""
     from tqdm import tqdm
 
-    with tqdm(unit="backend", file=sys.stderr, leave=False) as bar:
+    with tqdm(unit="backend", file=sys.stderr, leave=False, disable=None) as bar:
 
         def say(what: str, precision: str) -> None:
             bar.set_description(f"{what}, {precision}")
@@ -105,33 +112,49 @@ def one_by_one() -> Iterator[Say]:
         yield say
 
 
-def _float_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], Result]:
-    """The float64 reference, every candidate that computes in floating point, and the reference's result."""
+def _float_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], Reference]:
+    """The float64 reference, and every candidate that computes in floating point."""
     from hw_sim.candidates import float_candidates
-    from hw_sim.verification import Row, judge, make_reference
+    from hw_sim.verification import judge, make_reference, reference_row
 
     say(f"torch on {device}", "float64")
     reference = make_reference(subject, device)
-    rows = [Row(f"torch on {device}", "float64", "reference", seconds=reference.seconds)]
+    rows = [reference_row(f"torch on {device}", "float64", reference)]
     for candidate in float_candidates(device):
         say(candidate.name, candidate.precision)
         rows.append(judge(reference, candidate, subject))
-    return rows, reference.result
+    return rows, reference
 
 
 def _integer_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], Result | None]:
-    """The same for int8; None for a network that cannot be quantised, which is then 'not run'."""
+    """The same for int8; None where there are no integers: a network that they cannot hold is 'not run', an error on
+    the way to them has failed."""
     from export.calibration import calibration_images, quantize_on_images
-    from hw_sim.integer_verification import NETX, integer_candidates, judge_netx, make_integer_reference
-    from hw_sim.verification import Row, judge
+    from export.design_rules import DesignRuleError
+    from export.integer_formats import QuantizationError
+    from hw_sim.integer_verification import (
+        NETX,
+        ONE_EXECUTOR,
+        integer_candidates,
+        judge_netx,
+        judge_oracle,
+        make_integer_reference,
+    )
+    from hw_sim.verification import Row, judge, reference_row
 
+    name = f"torch and simulator on {device}"
     say("quantising", "int8")
     try:
         integer = quantize_on_images(subject.network, calibration_images(None, subject.network.size_multiple))
+    except (DesignRuleError, QuantizationError) as error:
+        return [Row(name, "int8", "not run", str(error))], None
     except UserError as error:
-        return [Row(f"torch on {device}", "int8", "not run", str(error))], None
+        return [Row(name, "int8", "FAILED", str(error))], None
     reference = make_integer_reference(integer, subject, device)
-    rows = [Row(f"torch on {device}", "int8", "reference", seconds=reference.seconds)]
+    row = reference_row(name, "int8", reference)
+    rows = [dataclasses.replace(row, note="; ".join(filter(None, (ONE_EXECUTOR, row.note))))]
+    say("NumPy oracle", "int8")
+    rows.append(judge_oracle(integer, subject))
     for candidate in integer_candidates(integer, device):
         say(candidate.name, candidate.precision)
         rows.append(judge(reference, candidate, subject))
@@ -140,12 +163,7 @@ def _integer_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], R
 
 
 def _record_rows(
-    write_to: Path | None,
-    record: Record | None,
-    missing: str,
-    subject: Subject,
-    answers: dict[str, Result],
-    device: str,
+    write_to: Path | None, record: Record | None, subject: Subject, answers: dict[str, Result], device: str
 ) -> list[Row]:
     """Write this GPU's answers if that was asked for; otherwise hold the CPU's against those recorded."""
     from hw_sim import simulator
@@ -157,19 +175,29 @@ def _record_rows(
         write_record(write_to, make_record(facts, answers))
         return []
     if record is None:
+        missing = "no --reference given; verify.py --record FILE writes one on a machine with CUDA"
         return [Row("recorded GPU", precision, "not run", missing) for precision in answers]
     simulated = {**answers, "float64": simulator.run(subject.network, subject.image, precision="float64")}
     return [check_record(record, precision, result) for precision, result in simulated.items()]
 
 
-def middle(image: NDArray[np.float64], crop: int, multiple: int) -> NDArray[np.float64]:
-    """The middle (3, crop, crop) of an image (H, W, 3); smaller sides are taken whole, their border repeated."""
+def middle(image: NDArray[np.float64], crop: int | None, multiple: int) -> NDArray[np.float64]:
+    """The middle (3, crop, crop) of an image (H, W, 3), or the whole of it, its border repeated up to `multiple`.
+
+    Without `crop`: CROP pixels, or all that a smaller side has. UserError for a crop that the image does not hold.
+    """
     import numpy as np
 
-    if crop < 0 or crop % multiple:
+    height, width = image.shape[:2]
+    if crop is not None and (crop < 0 or crop % multiple):
         raise UserError(f"--crop {crop}: expected 0 (the whole image) or a multiple of {multiple}")
-    sides = [min(crop, side) if crop else side for side in image.shape[:2]]
-    top, left = ((whole - side) // 2 for whole, side in zip(image.shape[:2], sides, strict=True))
+    if crop is not None and crop > min(height, width):
+        raise UserError(
+            f"--crop {crop}: the image has {height}x{width} pixels; take a smaller crop, or 0 for all of it"
+        )
+    side = CROP if crop is None else crop or max(height, width)
+    sides = [min(side, whole) for whole in (height, width)]
+    top, left = ((whole - side) // 2 for whole, side in zip((height, width), sides, strict=True))
     part = image[top : top + sides[0], left : left + sides[1]].transpose(2, 0, 1)
     return np.pad(part, [(0, 0), *((0, -side % multiple) for side in sides)], mode="edge")
 

@@ -1,7 +1,7 @@
 """The engine: the process in which Lava lives, started by a LavaSession and gone with it.
 
 In, over a connection: a Plan, then requests. Out: one reply for each. Nothing that happens here can hang or soil the
-process that asked: Lava forks its processes from an interpreter without threads or OpenMP, a failed process is reported
+process that asked: Lava forks its processes from an interpreter without OpenMP threads, a failed process is reported
 with its traceback, and the end of the session, however it comes, ends them all.
 """
 
@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 import traceback
-from multiprocessing import Process
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -54,7 +53,7 @@ class Engine:
         plan = self.connection.recv()
         from hw_sim.lava_backend.runtime import LavaNetwork  # Lava and torch: seconds
 
-        os.register_at_fork(after_in_child=_end_with_parent)
+        os.register_at_fork(before=_before_fork, after_in_child=_end_with_parent)
         began = time.perf_counter()
         network = self.network = LavaNetwork(plan)
         network.compile()
@@ -77,41 +76,53 @@ class Engine:
                 self.failed = True
                 self.connection.send(("failed", (process, trace)))
 
-    def watch(self, lifeline: int, parent: int) -> None:
-        """End everything when the session closes the lifeline or its process has gone; report processes that ended."""
-        while True:
-            actors = self.network.actors if self.network else []
-            sentinels = {} if self.failed else {actor.sentinel: (name, actor) for name, actor in actors}
-            for ready in wait([lifeline, *sentinels], timeout=WATCH_S):
-                if ready == lifeline:
-                    self.end()
-                name, actor = sentinels[ready]
-                self.fail(name, _trace(actor))
-            if os.getppid() != parent:
-                self.end()
+    def watch(self, lifeline: int, parent: int) -> NoReturn:
+        """Until the session closes the lifeline or its process has gone, report processes that ended; then end.
 
-    def end(self) -> NoReturn:
-        """Kill Lava's processes, wait for them, and go. Nothing here needs saving, and Lava's stop() can hang."""
-        for _, actor in self.network.actors if self.network else []:
-            if actor.is_alive():
-                os.kill(actor.pid, signal.SIGKILL)
-        for _, actor in self.network.actors if self.network else []:
-            actor.join()
-        os._exit(0)
+        The end is one system call, whatever the main thread is doing: the kernel kills all that it forked, and what it
+        is just forking ends by itself. To wait for anything here, or to tidy, could hang.
+        """
+        try:
+            while os.getppid() == parent:
+                actors = self.network.actors if self.network and not self.failed else []
+                sentinels = {actor.sentinel: (name, actor) for name, actor in actors}
+                ready = wait([lifeline, *sentinels], timeout=WATCH_S)
+                if lifeline in ready:
+                    break
+                for sentinel in ready:
+                    name, actor = sentinels[sentinel]
+                    if trace := _trace(actor):
+                        self.fail(name, trace)
+        except BaseException:
+            traceback.print_exc()  # the session shows what was printed
+        finally:
+            os._exit(0)
+
+
+_libc = ctypes.CDLL(None)
+_forking = 0  # the process that forks
+
+
+def _before_fork() -> None:
+    global _forking
+    _forking = os.getpid()
 
 
 def _end_with_parent() -> None:
-    """In every process that Lava forks: the kernel kills it when the engine ends, however that happens."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    """In every process that Lava forks: the kernel kills it when its parent ends, however that happens."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != _forking:  # it ended before the kernel knew
+        os._exit(1)
 
 
 def _trace(actor: Any) -> str:
-    """The traceback that a process of Lava left, or how it ended."""
+    """The traceback that a process of Lava left, or how it ended; empty while its end is under way."""
     if actor.exception:
         return str(actor.exception[1])
-    Process.join(actor, WATCH_S)  # the exit status follows the end by a moment; Lava's own join has no time-out
-    code = actor.exitcode
-    return f"it ended with {f'signal {signal.Signals(-code).name}' if code and code < 0 else f'exit status {code}'}"
+    code = actor.exitcode  # nobody else may wait: Lava's own join has no time-out, and the main thread may be forking
+    if code is None:
+        return ""
+    return f"it ended with {f'signal {signal.Signals(-code).name}' if code < 0 else f'exit status {code}'}"
 
 
 if __name__ == "__main__":

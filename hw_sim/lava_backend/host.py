@@ -12,14 +12,21 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import IO, Any
 
-from esdnet.errors import UserError
+from esdnet.errors import BackendDied, UserError
 
 END_S = 5.0  # how long the engine may take to end its processes before it is killed itself
 POLL_S = 0.2  # how often a waiting host looks whether the engine is still there
 
 
-class LavaError(RuntimeError):
-    """Something failed inside Lava: the message names the process and holds its traceback."""
+class LavaError(BackendDied):
+    """Something failed inside Lava: one line that names the process; its cause, if any, is what the process left."""
+
+
+class ProcessOutput(Exception):
+    """All that is known of how a process ended: its traceback, or what it had printed."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 def check_available() -> None:
@@ -30,10 +37,12 @@ def check_available() -> None:
     if sys.version_info >= (3, 11):
         raise UserError(
             f"Lava: lava-nc 0.10.0 runs on Python 3.10, found {version}; make an environment with"
-            " Python 3.10 and `pip install lava-nc==0.10.0` there, or use --backend simulator"
+            " Python 3.10 and `pip install 'esdnet-deploy[lava]'` there, or use --backend simulator"
         )
     if find_spec("lava") is None:
-        raise UserError("Lava: lava-nc is not installed; `pip install lava-nc==0.10.0`, or use --backend simulator")
+        raise UserError(
+            "Lava: lava-nc is not installed; `pip install 'esdnet-deploy[lava]'`, or use --backend simulator"
+        )
 
 
 class EngineProcess:
@@ -77,26 +86,35 @@ class EngineProcess:
                 if time.monotonic() > deadline:
                     raise UserError(f"Lava: {what} took longer than {timeout_s:g} s; allow more time or fewer pixels")
             status, message = self.connection.recv()
-        except (EOFError, OSError) as error:
-            raise LavaError(f"the Lava engine ended unexpectedly; it had printed: {self._printed()}") from error
+        except (EOFError, OSError):
+            printed = self._printed()
+            raise LavaError(f"the Lava engine ended unexpectedly: {_last_line(printed)}") from ProcessOutput(printed)
         if status == "failed":
             process, trace = message
-            raise LavaError(f"Lava process {process} failed:\n{trace.strip()}")
+            raise LavaError(f"Lava process {process} failed: {_last_line(trace)}") from ProcessOutput(trace)
         return message
 
     def end(self) -> None:
-        """Let go of the lifeline and wait until the engine has ended its processes and itself. Idempotent."""
-        if os.getpid() != self.owner or self.process.returncode is not None:
+        """Let go of the lifeline, and wait until the engine and all that it forked are gone. Idempotent."""
+        if os.getpid() != self.owner or self.connection.closed:
             return
         os.close(self.lifeline)
+        deadline = time.monotonic() + END_S
         try:
-            self.process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()  # the kernel then ends its processes, see engine.py
-            self.process.wait()
+            while self.connection.poll(max(0.0, deadline - time.monotonic())):
+                self.connection.recv_bytes()  # replies that nobody waits for any more
+            self.process.kill()  # the kernel then ends what it forked, see engine.py
+        except (EOFError, OSError):
+            pass  # nobody holds the other end any more: all of them have inherited it
+        self.process.wait()
         self.connection.close()
         self.output.close()
 
     def _printed(self) -> str:
         self.output.seek(0)
-        return self.output.read().decode(errors="replace")[-4000:].strip() or "nothing"
+        return self.output.read().decode(errors="replace")[-4000:].strip() or "it had printed nothing"
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback, the exception itself."""
+    return text.strip().splitlines()[-1].strip()

@@ -6,7 +6,6 @@ that they can express; processes of ours compute the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -94,9 +93,8 @@ class IntegerLavaSession(LavaSession):
         plan = make_integer_plan(integer, size, model, stock)
         super().__init__(integer.network, size, precision=NUMBERS, timeout_s=timeout_s, plan=plan)
 
-    def stream(self, images: Iterable[NDArray[np.floating[Any]]]) -> Iterator[Result]:
-        """Images (channels, H, W) in [0, 1], back to back."""
-        return super().stream(to_pixels(image).astype(np.float64) for image in images)
+    def _frame(self, image: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        return to_pixels(super()._frame(image)).astype(np.float64)
 
     def _result(self, flight: Any) -> Result:
         result = super()._result(flight)

@@ -40,6 +40,7 @@ from export.network import (
     ValueKind,
     infer_shapes,
 )
+from hw_sim.counts import reads_spikes
 from hw_sim.lava_backend.stock import is_stock, split_bias
 
 Model = Literal["fused", "fine"]
@@ -84,7 +85,7 @@ class Outlet:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a process reports of a node: its spikes, or how many spikes its convolution received at each pixel."""
+    """What a process reports of a node: its spikes, or how many spikes its weights received at each pixel."""
 
     node: str
     value: Value
@@ -260,6 +261,12 @@ class Planner:
     def __init__(self, network: Network, size: tuple[int, int], precision: str, stock: bool) -> None:
         self.network, self.precision = network, precision
         self.shapes = infer_shapes(network, *size)
+        for name, (frames, _, _, _) in self.shapes.items():
+            if frames > network.steps:
+                raise NetworkError(
+                    f"{name}: {frames} frames an image, Lava sends one in each of its {network.steps} steps;"
+                    " use --backend simulator"
+                )
         self.stock = {node.name for node in network.nodes if stock and self.is_stock(node)}
         self.values = {node.name: self._value(node) for node in network.nodes}
         self.latencies = {network.input.name: 0}
@@ -350,7 +357,7 @@ class Planner:
         for node in nodes:
             if isinstance(node, Neuron):
                 yield Observation(node.name, self.values[node.name], "spikes")
-            elif isinstance(node, Conv) and self.network.kinds[node.inputs[0]] is ValueKind.SPIKE:
+            elif reads_spikes(self.network, node):
                 yield Observation(node.name, self.values[node.inputs[0]], "received")
 
     def _stock(self, node: Node) -> list[Leaf | StockLeaf]:

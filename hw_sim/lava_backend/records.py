@@ -20,7 +20,7 @@ Bytes = NDArray[np.uint8]
 @dataclass(frozen=True)
 class Record:
     """One process, one image. runs: executions of each node; spikes: bool (T, C, H, W) per Neuron;
-    received: spikes per pixel that reached each convolution, int64 (T, H, W)."""
+    received: spikes per pixel that reached each convolution or matrix, int64 (T, H, W)."""
 
     runs: dict[str, int]
     spikes: dict[str, NDArray[np.bool_]]
@@ -29,14 +29,14 @@ class Record:
 
 @dataclass
 class Flight:
-    """An image on its way: the step before its first, and what has come out so far.
+    """An image on its way: the step before its first, and what has come out so far: frames (C, H, W), records.
 
     Both sides know this class: it lies here, where nothing imports Lava, which sets the start method of
     multiprocessing and fails in a host that has set one.
     """
 
     start: int
-    output: NDArray[np.float64] | None = None
+    frames: list[NDArray[np.float64]] = field(default_factory=list)
     records: dict[str, Bytes] = field(default_factory=dict)
 
 

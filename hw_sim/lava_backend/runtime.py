@@ -99,9 +99,8 @@ class LavaNetwork:
         before, self.steps = self.steps, self.steps + self.plan.steps
         outputs = [self.extractor.receive() for _ in range(self.plan.steps)]
         for flight in self.flights:
-            first = flight.start + self.plan.latency
-            if before <= first < self.steps:
-                flight.output = outputs[first - before]
+            first = flight.start + self.plan.latency - before  # of its frames, among these outputs; there are at most T
+            flight.frames += outputs[max(first, 0) : max(first + self.plan.output.shape[0], 0)]
             for leaf in self.leaves:
                 if before < flight.start + leaf.start + self.plan.steps <= self.steps:
                     flight.records[leaf.name] = self.groups[leaf.name].record.external_pipe_csp_recv_port.recv()
@@ -111,7 +110,7 @@ class LavaNetwork:
         return done
 
     def _complete(self, flight: Flight) -> bool:
-        return flight.output is not None and len(flight.records) == len(self.leaves)
+        return len(flight.frames) == self.plan.output.shape[0] and len(flight.records) == len(self.leaves)
 
     def membrane(self, neuron: str) -> NDArray[np.floating[Any]]:
         """The Lava variable `v` of a neuron's process: its membranes after the last step (C, H, W)."""

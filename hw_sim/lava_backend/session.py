@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet.errors import UserError
+from export.frames import check_image, output_of
 from export.network import Network, NetworkError, Node
 from hw_sim.counts import NodeCounts, count_node, operands_of
 from hw_sim.lava_backend.host import EngineProcess, LavaError, check_available
@@ -80,15 +81,17 @@ class LavaSession:
         finished: list[Any] = []
         try:
             for image in images:
-                self._check(image)
-                self._ask(("run", image))
+                self._ask(("run", self._frame(image)))
                 yield from map(self._result, finished)  # while Lava works on the next one
                 finished = self._work()
             self._ask(("flush", None))
             yield from map(self._result, finished)
             yield from map(self._result, self._work())
-        except BaseException:  # a bad image, or a caller who wants no more: the network must be empty for the next
+        except (Exception, GeneratorExit):  # a bad image, or a caller who wants no more: it must be empty for the next
             self._drain()
+            raise
+        except KeyboardInterrupt:
+            self.close()
             raise
 
     def membrane(self, neuron: str) -> NDArray[np.floating[Any]]:
@@ -102,10 +105,13 @@ class LavaSession:
         membrane: NDArray[np.floating[Any]] = self._work()
         return membrane.astype(self.precision)
 
-    def _check(self, image: NDArray[np.floating[Any]]) -> None:
+    def _frame(self, image: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """What is fed to the network for an image, once it has been checked."""
         if image.shape != self.plan.image.frame_shape:
             expected = self.plan.image.frame_shape
             raise NetworkError(f"{self.network.name}: image of shape {image.shape}, this session takes {expected}")
+        check_image(self.network, image)
+        return image
 
     def _ask(self, request: Any) -> None:
         self._engine.send(request)
@@ -150,7 +156,8 @@ class LavaSession:
         counts = {node.name: self._count(node, spikes, received) for node in self.network.nodes}
         self.facts["images"] += 1
         ordered = {node.name: spikes[node.name] for node in self.network.neurons}
-        return Result(flight.output.astype(self.precision), ordered, counts, self.plan.image.frame_shape[1:])
+        output = output_of(np.stack(flight.frames)).astype(self.precision)
+        return Result(output, ordered, counts, self.plan.image.frame_shape[1:])
 
     def _count(
         self, node: Node, spikes: dict[str, NDArray[np.bool_]], received: dict[str, NDArray[np.int64]]

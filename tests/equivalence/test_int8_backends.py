@@ -17,8 +17,8 @@ from export.integer_convolution import convolve
 from export.integer_run import run_integer, to_pixels
 from export.network import Conv
 from export.to_lava_dl import main as to_lava_dl
+from hw_sim import integer_oracle
 from hw_sim.energy import main
-from tests import integer_oracle
 from tests.conftest import slow_if_spike_driven
 from tests.random_networks import random_network
 

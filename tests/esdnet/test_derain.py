@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +16,11 @@ from PIL import Image
 
 from esdnet.checkpoint import save_checkpoint
 from esdnet.config import preset
-from esdnet.derain import derain, main
+from esdnet.derain import Derainer, derain, main
 from esdnet.images import load_image
 from esdnet.model import ESDNet
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,101 @@ def test_double_precision_stays_double() -> None:
     assert (result.tiles, result.executed_size) == (2, (16, 16))
 
 
+def test_a_bad_file_among_others_is_named_and_the_rest_done(
+    checkpoint: Path, rainy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (rainy / "aa.png").write_text("hello")
+    out, report = tmp_path / "out", tmp_path / "r.json"
+    assert run(rainy, "-o", out, "--checkpoint", checkpoint, "--json", report) == 1
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1].startswith(f"error: {rainy / 'aa.png'}: cannot be read as an image")
+    assert lines[2].startswith("2 of 3 images in ")
+    assert lines[2].endswith(" s, 1 failed")
+    assert len(lines) == 3  # and no bar
+    content = json.loads(report.read_text())
+    assert [row["output"] for row in content["images"]] == [str(out / "a.png"), str(out / "b.png")]
+    assert content["failed"] == [{"name": str(rainy / "aa.png"), "error": lines[1].removeprefix("error: ")}]
+    assert (content["skipped"], content["not_run"]) == ([], [])
+
+
+def test_the_report_says_how_each_was_run(checkpoint: Path, rainy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.png"
+    flags = ("--checkpoint", checkpoint, "--tile", "16", "--overlap", "4", "--json", tmp_path / "r.json")
+    assert run(rainy / "a.png", "-o", out, *flags) == 0
+    [row] = json.loads((tmp_path / "r.json").read_text())["images"]
+    assert row.pop("seconds") > 0
+    assert row == {
+        "input": str(rainy / "a.png"), "output": str(out), "checkpoint": str(checkpoint), "device": "cpu",
+        "height": 30, "width": 37, "tile": 16, "overlap": 4, "executed_size": [16, 16], "tiles": 9,
+    }  # fmt: skip
+
+
+def test_what_is_there_is_skipped_if_asked(
+    checkpoint: Path, rainy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_text("there")
+    flags = ("-o", out, "--checkpoint", checkpoint, "--skip-existing", "--json", tmp_path / "r.json")
+    assert run(rainy, *flags) == 0
+    assert (out / "a.png").read_text() == "there"
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert (content["skipped"], len(content["images"])) == ([str(rainy / "a.png")], 1)
+    captured = capsys.readouterr()
+    assert captured.out.split() == [str(out / "b.png")]
+    assert "1 of 2 images are derained already and skipped" in captured.err
+    assert "1 of 1 images in " in captured.err
+    before = (out / "b.png").stat().st_mtime_ns
+    assert run(rainy, *flags) == 0  # nothing is left to do
+    assert (out / "b.png").stat().st_mtime_ns == before
+    assert len(json.loads((tmp_path / "r.json").read_text())["skipped"]) == 2
+
+
+def test_ctrl_c_says_how_far_it_came(
+    checkpoint: Path, rainy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (16, 16)).save(rainy / "c.png")
+    whole = Derainer.derain
+
+    def interrupted(self, name, image):
+        if name.endswith("b.bmp"):
+            raise KeyboardInterrupt
+        return whole(self, name, image)
+
+    monkeypatch.setattr(Derainer, "derain", interrupted)
+    out, report = tmp_path / "out", tmp_path / "r.json"
+    assert run(rainy, "-o", out, "--checkpoint", checkpoint, "--json", report) == 130
+    assert [path.name for path in out.iterdir()] == ["a.png"]
+    assert "stopped after 1 of 3 images in " in capsys.readouterr().err
+    assert json.loads(report.read_text())["not_run"] == [str(rainy / "b.bmp"), str(rainy / "c.png")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.05])
+def test_ctrl_c_at_any_moment_leaves_whole_files(delay: float, checkpoint: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for index in range(200):
+        Image.effect_noise((64, 64), 50).convert("RGB").save(source / f"{index:03}.png")
+    command = [sys.executable, "-m", "esdnet.derain", source, "-o", out, "--checkpoint", checkpoint, "--device", "cpu"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT, env=environment) as process:
+        for _ in range(3):
+            process.stdout.readline()
+        signal.sigtimedwait([], delay)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 130
+    written = sorted(out.iterdir())
+    assert error.splitlines()[-1].startswith(f"stopped after {len(written)} of 200 images in ")
+    assert len(error.splitlines()) == 2
+    assert [path.name for path in written] == [f"{index:03}.png" for index in range(len(written))]
+    for path in written:
+        load_image(path)
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: Path | str) -> str:
     """The one line on stderr of a run that must end with status 2."""
     assert run(*arguments) == 2
@@ -80,15 +180,33 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: Path | str) -> str:
 
 
 def test_users_mistakes(checkpoint: Path, rainy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
+    out, one = tmp_path / "out", rainy / "a.png"
     given = ("--checkpoint", checkpoint)
-    assert "no such file" in refused(capsys, tmp_path / "no.png", "-o", out, *given)
-    assert "expected a folder to write to" in refused(capsys, rainy, "-o", tmp_path / "x.png", *given)
-    assert "would overwrite its own input" in refused(capsys, rainy / "a.png", "-o", rainy / "a.png", *given)
-    assert "would overwrite its own input" in refused(capsys, rainy, "-o", rainy, *given)
-    assert "multiple of 4" in refused(capsys, rainy, "-o", out, *given, "--tile", "30")
-    assert "cannot be made a folder" in refused(capsys, rainy, "-o", rainy / "a.png" / "x", *given)
+    frames = [Image.new("L", (20, 20), shade) for shade in (0, 99)]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    for arguments, message in [
+        ((tmp_path / "no.png", "-o", out), "no such file"),
+        ((tmp_path / "x.gif", "-o", out), "x.gif: holds 2 frames"),
+        ((rainy, "-o", tmp_path / "x.png"), "is a folder, expected a folder to write to"),
+        ((rainy, "-o", tmp_path / "x.jpg"), "is a folder, expected a folder to write to"),
+        ((one, "-o", tmp_path / "x.jpg"), "x.jpg: images are written as PNG, expected a name that ends in .png"),
+        ((one, "-o", tmp_path / "x.tar.gz"), "expected a name that ends in .png"),
+        ((one, "-o", tmp_path / "no" / "b.png"), f"b.png: there is no folder {tmp_path / 'no'}; make it first"),
+        ((one, "-o", one), "would overwrite an input"),
+        ((rainy, "-o", rainy), "would overwrite an input"),
+        ((rainy, "-o", out, "--tile", "30"), "multiple of 4"),
+        ((rainy, "-o", out, "--overlap", "4"), "--overlap 4: is that of tiles; give --tile too"),
+        ((rainy, "-o", one / "x"), "the folder cannot be made"),
+        ((rainy, "-o", out, "--json", tmp_path / "no" / "r.json"), "there is no folder"),
+        ((one, "-o", tmp_path / "b.png", "--json", tmp_path / "b.png"), "would overwrite another output"),
+        ((one, "-o", out, "--json", one), "would overwrite an input"),
+        ((one, "-o", out, "--json", checkpoint), "would overwrite an input"),
+    ]:
+        assert message in refused(capsys, *arguments, *given)
+        assert not out.exists()
+        assert not (tmp_path / "x.jpg").exists()
     assert "expected a checkpoint file" in refused(capsys, rainy, "-o", out, "--checkpoint", tmp_path / "no.pt")
+    assert "by name: small_released, small" in refused(capsys, rainy, "-o", out, "--checkpoint", "large")
 
 
 def test_two_images_of_one_name(
@@ -97,18 +215,22 @@ def test_two_images_of_one_name(
     Image.new("RGB", (16, 16)).save(rainy / "a.bmp")
     line = refused(capsys, rainy, "-o", tmp_path / "out", "--checkpoint", checkpoint)
     assert "a.bmp would be written to" in line
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["new", "new/b.png"])
+def test_what_is_missing_is_said_before_torch_is_loaded(out: str, tmp_path: Path) -> None:
+    code = "import sys\nfrom esdnet.derain import main\nstatus = main(sys.argv[1:])\nassert 'torch' not in sys.modules"
+    arguments = ["nowhere.png" if out == "new" else "docs/sample/rainy_64.png", "-o", str(tmp_path / out)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the message is for machines without a GPU")
 def test_no_gpu(rainy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(rainy), "-o", str(tmp_path / "out"), "--device", "cuda"]) == 2
     assert capsys.readouterr().err == "error: --device cuda: no CUDA device is available; use --device cpu or auto\n"
-
-
-@pytest.mark.parametrize("module", ["esdnet.derain", "esdnet.evaluate"])
-def test_help_does_not_wait_for_torch(module: str) -> None:
-    code = f"import sys, {module}\ntry:\n    {module}.main(['--help'])\nfinally:\n    assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--checkpoint" in done.stdout

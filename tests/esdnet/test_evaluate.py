@@ -54,6 +54,7 @@ def test_scores_are_those_of_the_saved_images(checkpoint: Path, pairs: Path, tmp
     report = json.loads(report_file.read_text())
     assert report["checkpoint"] == str(checkpoint)
     assert (report["layout"], report["tile"], report["overlap"], report["device"]) == ("paired", 16, 8, "cpu")
+    assert (report["failed"], report["not_run"]) == ([], [])
     assert [row["name"] for row in report["images"]] == ["a", "b", "c"]
     for row in report["images"]:
         rainy, clean, output = (
@@ -65,6 +66,7 @@ def test_scores_are_those_of_the_saved_images(checkpoint: Path, pairs: Path, tmp
             [16, 16],
             12,
         )  # starts 0, 8, 12 and 0, 8, 16, 20
+        assert row["tile"] == 16
         assert row["psnr"] == pytest.approx(psnr_y(output, clean), rel=1e-12)
         assert row["ssim"] == pytest.approx(ssim_y(output, clean), rel=1e-12)
         assert row["input_psnr"] == pytest.approx(psnr_y(rainy, clean), rel=1e-12)
@@ -73,7 +75,7 @@ def test_scores_are_those_of_the_saved_images(checkpoint: Path, pairs: Path, tmp
 
     rows = list(csv.DictReader(table_file.read_text().splitlines()))
     assert [float(row["psnr"]) for row in rows] == [row["psnr"] for row in report["images"]]
-    assert list(rows[0]) == ["name", "height", "width", "tiles", "psnr", "ssim", "input_psnr", "input_ssim"]
+    assert list(rows[0]) == ["name", "height", "width", "tile", "tiles", "psnr", "ssim", "input_psnr", "input_ssim"]
 
 
 def test_table_on_stdout(checkpoint: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +105,34 @@ def test_piqe_without_targets(
     assert "MetaQA" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_bad_pair_among_others_is_named_and_the_rest_scored(
+    checkpoint: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (20, 20)).save(pairs / "target" / "b.png")  # of another size
+    assert run("--data", pairs, "--checkpoint", checkpoint, "--json", tmp_path / "s.json") == 1
+    report = json.loads((tmp_path / "s.json").read_text())
+    assert [row["name"] for row in report["images"]] == ["a", "c"]
+    assert [row["tile"] for row in report["images"]] == [0, 0]
+    assert report["tile"] is None
+    [failure] = report["failed"]
+    assert failure["name"] == "b"
+    assert "b.png: 20x20 pixels, but" in failure["error"]
+    assert report["mean"]["psnr"] == pytest.approx(np.mean([row["psnr"] for row in report["images"]]))
+    captured = capsys.readouterr()
+    assert "mean of 2" in captured.out
+    assert captured.err.splitlines()[-1].startswith("2 of 3 images in ")
+
+
+def test_if_all_fail_there_is_no_mean(checkpoint: Path, pairs: Path, tmp_path: Path, capsys) -> None:
+    for path in (pairs / "input").iterdir():
+        path.write_text("hello")
+    files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv")
+    assert run("--data", pairs, "--checkpoint", checkpoint, *files) == 1
+    report = json.loads((tmp_path / "s.json").read_text())
+    assert (report["images"], report["mean"], len(report["failed"])) == ([], {}, 3)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -112,6 +142,8 @@ def test_piqe_without_targets(
         (["--json", "no/where.json"], "no/where.json: there is no folder no"),
         (["--layout", "rain1200"], "holds no image"),
         (["--checkpoint", "no.pt"], "expected a checkpoint file"),
+        (["--overlap", "4"], "--overlap 4: is that of tiles"),
+        (["--json", "x", "--csv", "./x"], "--csv x: would overwrite what --json writes"),
     ],
 )
 def test_users_mistakes(

@@ -12,7 +12,16 @@ import torch
 from PIL import Image
 
 from esdnet.errors import UserError
-from esdnet.images import from_tensor, list_images, load_image, save_image, to_tensor
+from esdnet.images import (
+    check_png_name,
+    from_tensor,
+    image_size,
+    list_images,
+    load_image,
+    png_names,
+    save_image,
+    to_tensor,
+)
 
 
 def write_png(path: Path, depth: int, colour: int, rows: bytes, width: int, height: int) -> Path:
@@ -113,6 +122,57 @@ def test_camera_rotation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turned by 90 degrees
     image.save(tmp_path / "a.jpg", exif=exif)
     assert load_image(tmp_path / "a.jpg").shape == (32, 16, 3)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.webp", "a.png"])
+def test_several_frames_are_refused_with_their_number(name: str, tmp_path: Path) -> None:
+    """An animated PNG or WebP, the pages of a TIFF: which of them was meant?"""
+    frames = [Image.new("RGB", (20, 20), (60 * index, 0, 0)) for index in range(3)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(
+        UserError, match=rf"{name}: holds 3 frames, expected a single image; save one of them as a file"
+    ):
+        load_image(tmp_path / name)
+    frames[1].save(tmp_path / name)
+    assert load_image(tmp_path / name).shape == (20, 20, 3)
+
+
+def test_the_photo_of_a_cameras_multi_picture_file_is_taken(tmp_path: Path) -> None:
+    photo, preview = Image.new("RGB", (40, 30), (255, 255, 255)), Image.new("RGB", (20, 15))
+    photo.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert (opened.format, opened.n_frames) == ("MPO", 2)
+    image = load_image(tmp_path / "a.jpg")
+    assert image.shape == (30, 40, 3)
+    assert image.min() > 0.99
+
+
+def test_the_size_in_the_header(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("hello")
+    assert image_size(tmp_path / "a.png") == (30, 20)
+    assert image_size(tmp_path / "b.png") is None
+    assert image_size(tmp_path / "c.png") is None
+
+
+def test_names_of_the_png_files(tmp_path: Path) -> None:
+    sources = [tmp_path / "a.jpg", tmp_path / "b.tar.webp"]
+    out = tmp_path / "out"
+    assert png_names(sources, out) == {sources[0]: out / "a.png", sources[1]: out / "b.tar.png"}
+    assert not out.exists()
+    with pytest.raises(UserError, match=r"a\.bmp: a\.jpg would be written to .*a\.png too; rename one"):
+        png_names([*sources, tmp_path / "a.bmp"], out)
+    with pytest.raises(UserError, match=r"a\.png: would overwrite an input; choose another folder"):
+        png_names([tmp_path / "a.png"], tmp_path)
+    (out / "a.png").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"a\.png: is a folder, .*a\.jpg cannot be written there"):
+        png_names(sources, out)
+
+
+def test_only_names_of_png_files_pass() -> None:
+    check_png_name("-o", Path("a.PNG"))
+    with pytest.raises(UserError, match=r"^-o a\.jpg: images are written as PNG, expected a name that ends in \.png"):
+        check_png_name("-o a.jpg", Path("a.jpg"))
 
 
 def test_missing_file() -> None:

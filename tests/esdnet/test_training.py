@@ -22,6 +22,7 @@ from esdnet.training import (
     Trainer,
     TrainingConfig,
     Worker,
+    batches,
     draw_batch,
     learning_rate,
     learnt_thresholds,
@@ -69,6 +70,15 @@ def test_a_batch_depends_on_seed_rank_and_step_alone(pairs: Path) -> None:
     assert torch.equal(rainy(3, 1, 5), rainy(3, 1, 5))
     for other in ((4, 1, 5), (3, 0, 5), (3, 1, 6)):
         assert not torch.equal(rainy(3, 1, 5), rainy(*other))
+
+
+@pytest.mark.parametrize("start", [0, 2, 4])
+def test_exactly_the_batches_of_the_steps_to_come_are_drawn(start: int, pairs: Path) -> None:
+    """One drawn ahead for a step that never comes would still have to be paid for, at the end of every run."""
+    source = Watched(pairs, lambda drawn, rainy: None)
+    config = TrainingConfig(steps=5, batch=2, crop=16)
+    assert len(list(batches(source, config, 0, start))) == 5 - start
+    assert source.drawn == 2 * (5 - start)
 
 
 def test_averaged_weights_by_hand() -> None:
@@ -124,6 +134,37 @@ def test_interrupted_and_resumed_is_bit_identical(network: str, pairs: Path, tmp
         assert all(torch.equal(value, b["extra"]["optimizer"]["state"][index][key]) for key, value in state.items())
     steps = [line.split(",")[0] for line in (tmp_path / "parts" / "log.csv").read_text().splitlines()[1:]]
     assert steps == sorted({"2", "4", "6", str(first.step)})
+
+
+def test_more_steps_go_on_as_in_a_run_that_began_with_so_many(pairs: Path, tmp_path: Path) -> None:
+    """The learning rate is that of the longer run from there on, and so are the batches; nothing is warmed up again."""
+    rates: list[float] = []
+
+    class Noted(Trainer):
+        def train_step(self, rainy, clean):
+            rates.append(learning_rate(self.step, self.config))
+            seen.append(float(rainy.sum()))
+            return super().train_step(rainy, clean)
+
+    seen: list[float] = []
+    longer = TrainingConfig(steps=7, batch=1, crop=16, warmup=2)
+    expected = [learning_rate(step, longer) for step in range(4, 7)]
+    drawn = [float(draw_batch(PairedFolder(pairs, held_out=1), longer, 0, step)[0].sum()) for step in range(4, 7)]
+    short = make_trainer(PairedFolder(pairs, held_out=1), tmp_path, steps=4)
+    assert short.run()
+    grown = make_trainer(PairedFolder(pairs, held_out=1), tmp_path, steps=7)
+    with pytest.raises(UserError, match=r"last\.pt: the run began with steps 4, found 7; resume it with the former"):
+        grown.resume()
+    grown.__class__ = Noted
+    grown.resume(may_grow=True)
+    assert grown.run()
+    assert rates == expected
+    assert rates[0] > 100 * learning_rate(3, short.config)  # where the short run had ended
+    assert seen == drawn
+    assert read_checkpoint(tmp_path / "last.pt")["extra"]["training"]["steps"] == 7
+    shrunk = make_trainer(PairedFolder(pairs, held_out=1), tmp_path, steps=6)
+    with pytest.raises(UserError, match=r"the run began with steps 7, found 6"):
+        shrunk.resume(may_grow=True)
 
 
 def test_nan_stops_with_the_step_and_the_last_good_checkpoint(pairs: Path, tmp_path: Path) -> None:

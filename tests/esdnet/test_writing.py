@@ -4,8 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from esdnet.errors import CheckFailed, UserError, report_user_errors
-from esdnet.writing import check_replaceable, check_writable, write_json, write_text, written_beside
+from esdnet.errors import CannotWrite, CheckFailed, UserError
+from esdnet.writing import (
+    check_folder,
+    check_outputs,
+    check_replaceable,
+    check_writable,
+    make_folder,
+    say_target,
+    write_json,
+    write_text,
+    written_beside,
+)
 
 
 def test_a_failure_on_the_way_leaves_the_old_file_and_nothing_beside(tmp_path):
@@ -20,7 +30,7 @@ def test_a_failure_on_the_way_leaves_the_old_file_and_nothing_beside(tmp_path):
 def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
     path = tmp_path / "a.txt"
     message = r"a\.txt: cannot be written: No space left on device"
-    with pytest.raises(UserError, match=message), written_beside(path), open("/dev/full", "w") as full:
+    with pytest.raises(CannotWrite, match=message), written_beside(path), open("/dev/full", "w") as full:
         full.write("x")
     assert not path.exists()
 
@@ -32,22 +42,61 @@ def test_json_refuses_nan(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "is_folder", "message"),
+    ("name", "message"),
     [
-        ("missing/a.json", False, "there is no folder"),
-        ("", False, "is a folder, expected the name of a file"),
-        ("file/sub", True, "the folder cannot be made"),
+        ("missing/a.json", "there is no folder"),
+        ("", "is a folder, expected the name of a file"),
+        ("file/sub", "there is no folder"),
+        ("/dev/null", "is no regular file"),
     ],
 )
-def test_what_cannot_be_written_is_said_before(tmp_path, name, is_folder, message):
+def test_what_cannot_be_written_is_said_before(tmp_path, name, message):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=message):
-        check_writable("--json", tmp_path / name, is_folder)
+    with pytest.raises(UserError, match=f"^--json .*{message}"):
+        check_writable("--json", tmp_path / name)
 
 
-def test_an_output_folder_is_made(tmp_path):
-    check_writable("--plots", tmp_path / "a" / "b", is_folder=True)
-    assert (tmp_path / "a" / "b").is_dir()
+def test_a_folder_is_checked_without_being_made(tmp_path):
+    check_folder("--plots", tmp_path / "a" / "b")
+    check_folder("--plots", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/sub"):
+        with pytest.raises(UserError, match=r"^--plots .*file.*: the folder cannot be made: .*file is a file"):
+            check_folder("--plots", tmp_path / name)
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotWrite, match="file/sub: the folder cannot be made: Not a directory"):
+        make_folder(tmp_path / "file" / "sub")
+
+
+def test_no_output_takes_the_place_of_another_or_of_an_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("x.png").touch()
+    Path("link.json").symlink_to("e.json")
+    one, other, read, image = Path("e.json"), Path("./r.html"), Path("x.png"), Path("new") / "x.png"
+    check_outputs({"--json": one, "--html": other, "--csv": None}, [read], [image])
+    for files, message in [
+        ({"--json": one, "--html": tmp_path / "e.json"}, "--html .*e.json: would overwrite what --json writes"),
+        ({"--json": Path("link.json"), "--html": one}, "--html e.json: would overwrite what --json writes"),
+        ({"--json": Path("..") / tmp_path.name / "x.png"}, "--json .*x.png: would overwrite an input"),
+        ({"--json": Path("no") / "e.json"}, "--json no/e.json: there is no folder no"),
+    ]:
+        with pytest.raises(UserError, match=f"^{message}"):
+            check_outputs(files, [read], [image])
+    Path("new").mkdir()
+    with pytest.raises(UserError, match=r"^--json new/x\.png: would overwrite another output"):
+        check_outputs({"--json": image}, [read], [image])
+
+
+def test_where_an_export_goes_is_said_in_full(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    say_target(Path("runs") / "ema.pt", Path("ema_nir"))
+    assert capsys.readouterr().err == f"ema.pt: its export will be {tmp_path / 'ema_nir'}\n"
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
@@ -129,13 +178,3 @@ def test_only_its_like_is_replaced(tmp_path):
     check_replaceable(target, "an export", is_export)
     with pytest.raises(UserError, match="the folder that it goes to does not exist"):
         check_replaceable(tmp_path / "none" / "export", "an export", is_export)
-
-
-def test_a_failed_check_is_status_1_and_a_mistake_2(capsys):
-    def fail(error: Exception) -> int:
-        raise error
-
-    assert report_user_errors(lambda: fail(CheckFailed("lif1: 3 spikes differ"))) == 1
-    assert capsys.readouterr().err == "check failed, nothing was written: lif1: 3 spikes differ\n"
-    assert report_user_errors(lambda: fail(UserError("a.pt: not there"))) == 2
-    assert capsys.readouterr().err == "error: a.pt: not there\n"

@@ -14,7 +14,7 @@ from export.integer_network import SPIKE, Format, IntegerConv, IntegerNeuron
 from export.lava_dl_check import check_segments, compare
 from export.lava_dl_format import Layer, Segment, write_segment
 from export.network import Conv, Neuron
-from tests import integer_oracle
+from hw_sim import integer_oracle
 
 pytestmark = pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="Lava-DL runs on Python 3.10 only")
 
@@ -75,13 +75,13 @@ def test_netx_equals_the_oracle_on_every_kind_of_layer(tmp_path):
     given, names = {}, {}
     for index, (name, (segment, shape)) in enumerate(segments().items()):
         rate = 1.0 if name == "wrap around" else 0.4
-        spikes = np.random.default_rng(index).random(shape) < rate
+        images = np.random.default_rng(index).random((2, *shape)) < rate  # one after the other, states anew
         shapes: dict = {}
-        out = expected(segment, spikes, shapes)
+        out = np.stack([expected(segment, spikes, shapes) for spikes in images])
         assert 0 < out.sum() < out.size, name
         path = tmp_path / f"{index}.h5"
         write_segment(path, segment, shapes)
-        given[path], names[path] = (spikes, out), name
+        given[path], names[path] = (images, out), name
     changed = tmp_path / "changed.h5"
     shutil.copyfile(tmp_path / "0.h5", changed)
     with h5py.File(changed, "r+") as file:
@@ -93,21 +93,21 @@ def test_netx_equals_the_oracle_on_every_kind_of_layer(tmp_path):
     )
     assert [row.spikes for row in found.values()] == [int(out.sum()) for _, out in given.values()]
     assert wrong.mismatches > 0
-    assert wrong.first.startswith("step 0, channel 0, row ")
+    assert wrong.first.startswith("image 0, step 0, channel 0, row ")
 
 
 @pytest.mark.slow
 def test_a_file_that_netx_cannot_read_is_one_line(tmp_path):
     path = tmp_path / "a.h5"
     path.write_bytes(b"not HDF5")
-    spikes = np.zeros((1, 1, 4, 4), bool)
+    spikes = np.zeros((1, 1, 1, 4, 4), bool)
     with pytest.raises(UserError, match=r"netx: Lava could not run the files: .*signature not found"):
         check_segments({path: (spikes, spikes)})
 
 
 def test_comparison_names_the_first_mismatch():
-    expected = np.zeros((2, 3, 4, 5), bool)
+    expected = np.zeros((2, 2, 3, 4, 5), bool)
     found = expected.copy()
-    found[1, 2, 3, 4] = found[1, 2, 3, 0] = True
+    found[1, 1, 2, 3, 4] = found[1, 1, 2, 3, 0] = True
     row = compare(found, expected)
-    assert (row.spikes, row.mismatches, row.first) == (0, 2, "step 1, channel 2, row 3, column 0")
+    assert (row.spikes, row.mismatches, row.first) == (0, 2, "image 1, step 1, channel 2, row 3, column 0")

@@ -43,6 +43,16 @@ def test_populations_by_hand():
     assert (total.name, total.synapses, total.weights_per_channel, total.cores) == ("sum", 256 * 4, 4, 4)
 
 
+def test_a_kernel_of_one_output_channel():
+    """1 x 64 pixels, 27 weights: 400 - 27 bytes leave 93 states, at most 64 neurons: one core."""
+    nodes = list(network().nodes)
+    nodes[2] = dataclasses.replace(nodes[2], weight=np.ones((1, 3, 3, 3)))
+    nodes[4] = dataclasses.replace(nodes[4], weight=np.ones((1, 1, 1, 1)))
+    a, _, total = place(Network(name="thin", nodes=tuple(nodes), steps=4), 8, 8, LIMITS, {})
+    assert (a.synapses, a.weights_per_channel, a.cores) == (64 * 27, 27, 1)
+    assert (total.synapses, total.weights_per_channel, total.cores) == (64, 1, 1)
+
+
 def test_memory_splits_channels_when_a_kernel_is_large():
     """180 weights a channel: a core holds one channel's kernel (360 would leave 10 states, 5 pixels: 2 x 13 = 26
     cores); with one, 220 bytes leave 55 pixels: 4 x 2 = 8 cores."""

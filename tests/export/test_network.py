@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from export import network as network_module
 from export.network import (
+    FAN_IN,
     Add,
     Concat,
     Conv,
@@ -21,6 +23,7 @@ from export.network import (
     ValueKind,
     infer_shapes,
     output_shape,
+    value_kind,
 )
 
 
@@ -91,6 +94,7 @@ def test_arrays_of_a_node_cannot_be_changed():
         ([Add(name="s", inputs=("image",))], r"s \(add\): 1 inputs, expected 2"),
         ([Concat(name="k", inputs=("image",))], r"k \(concat\): 1 inputs, expected 2 or more"),
         ([conv("c", "image", channels=5)], r"c \(conv\): input has 2 channels, its weight expects 5"),
+        ([conv("c", "image", channels=1, groups=2)], r"c \(conv\): 3 outputs do not split into 2 groups"),
         ([conv("c", "image", bias=np.zeros(7))], r"c \(conv\): bias \(7,\), expected \(3,\)"),
         ([Linear(name="l", inputs=("image",), weight=np.ones((1, 4)))], r"l \(linear\): axis C has 2, .* expects 4"),
         ([Repeat(name="r", inputs=("image",)), Repeat(name="q", inputs=("r",))], "q .*has 2 steps already"),
@@ -122,9 +126,20 @@ def test_sides_that_the_multiple_does_not_divide_are_refused():
         infer_shapes(graph, 10, 8)
 
 
-def test_an_unknown_kind_has_no_shape():
+def test_an_unknown_kind_has_no_rule():
     class Strange(Node):
         """A kind that nobody knows."""
 
     with pytest.raises(NetworkError, match="s: no shape rule for kind strange"):
         output_shape(Strange(name="s"), [], 1)
+    with pytest.raises(NetworkError, match="s: no rule for what the value of kind strange is"):
+        value_kind(Strange(name="s"), [])
+    with pytest.raises(NetworkError, match="s: no rule for the inputs of kind strange; add one to FAN_IN"):
+        network(Strange(name="s", inputs=("image",)))
+
+
+def test_every_kind_of_node_has_its_rules():
+    kinds = set(Node.__subclasses__()) & {value for value in vars(network_module).values() if isinstance(value, type)}
+    assert set(FAN_IN) == kinds
+    assert all(value_kind.dispatch(kind) is not value_kind.dispatch(Node) for kind in kinds)
+    assert all(output_shape.dispatch(kind) is not output_shape.dispatch(Node) for kind in kinds - {Input})

@@ -20,6 +20,8 @@ from export.nir_format import (
     HEADER_BYTES,
     MANIFEST,
     encode_node,
+    file_digest,
+    header,
     is_export,
     manifest_digest,
     network_digest,
@@ -310,6 +312,95 @@ def test_a_manifest_that_contradicts_the_graphs(tmp_path, change, match):
     refused(path, match)
 
 
+def forge(path: Path, change, file: str = "01_down.nir") -> None:
+    """Change the graph of an export, then make all its hashes anew."""
+    victim = path / file if path.is_dir() else path
+    with h5py.File(victim, "r+") as content:
+        change(content["node"])
+    if path.is_dir():
+        edit_manifest(path, lambda manifest: manifest["files"].update({file: file_digest(victim)}), seal=True)
+    else:
+        content = victim.read_bytes()
+        digest = file_digest(victim, HEADER_BYTES)
+        victim.write_bytes(header(digest) + content[HEADER_BYTES:])
+
+
+def rewrite(group, key: str, value) -> None:
+    del group[key]
+    group.create_dataset(key, data=value)
+
+
+def cut_edge(source: str, reader: str):
+    def change(top):
+        kept = [edge for edge in top["edges"][()].tolist() if edge != [source.encode(), reader.encode()]]
+        assert len(kept) == len(top["edges"]) - 1
+        rewrite(top, "edges", kept)
+
+    return change
+
+
+def turn_edge(top) -> None:
+    edges = top["edges"][()].tolist()
+    rewrite(top, "edges", [*edges[:-1], [edges[-1][1], edges[-1][0]]])
+
+
+FORGED = {
+    "a stride": (lambda top: rewrite(top["nodes/down"], "stride", [1, 1]), "down: stride in the graph is not that of"),
+    "a padding": (lambda top: rewrite(top["nodes/down"], "padding", [0, 0]), "down: padding in the graph is not that"),
+    "a dilation": (lambda top: rewrite(top["nodes/deep"], "dilation", [2, 2]), "deep: dilation in the graph is not"),
+    "groups": (lambda top: rewrite(top["nodes/deep"], "groups", 2), "deep: groups in the graph is not that of the man"),
+    "a size": (lambda top: rewrite(top["nodes/deep"], "input_shape", [9, 9]), "deep: input_shape in the graph is not"),
+    "a threshold": (
+        lambda top: top["nodes/l2/v_threshold"].__setitem__((0, 0, 0), 0.5),
+        "l2: v_threshold of its LIF is not that of the neuron in the manifest",
+    ),
+    "a leak": (lambda top: top["nodes/l2/v_leak"].__setitem__((0, 0, 0), 0.5), "l2: v_leak of its LIF is not that of"),
+    "a type": (lambda top: rewrite(top["nodes/l2"], "type", "IF"), "l2: type IF in the graph, LIF in the manifest"),
+    "an edge": (cut_edge("l2", "deep"), "deep: reads l2 in the manifest, but not in the graph"),
+    "a node": (lambda top: top["nodes"].move("l2", "l9"), "l2: a node of the manifest, but not of the graph"),
+    "one node more": (lambda top: top["nodes"].copy("l2", "l9"), "l9: a node of the graph, but not of the manifest"),
+    "a time step": (lambda top: rewrite(top["metadata"], "dt", 1e-3), "the graph's dt is not 0.0001 s"),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_graph_with_forged_hashes_is_compared_with_the_manifest(tmp_path, single_file, what):
+    """Every hash is right: what is compared is what a reader of the graph would run."""
+    change, match = FORGED[what]
+    path = write(mixed_network(), tmp_path, single_file)
+    forge(path, change)
+    refused(path, match)
+
+
+def test_the_selecting_convolutions_of_a_graph_are_compared_too(tmp_path):
+    """They are no nodes of the network: a channel taken from another place would not show in any weight of it."""
+    path = write(mixed_network(), tmp_path)
+    forge(path, lambda top: top["nodes/up.selected/weight"].__setitem__((0, 0), 0.5), "02_l3.nir")
+    refused(path, r"up\.selected: weight in the graph is not that of the manifest")
+
+
+def test_a_turned_edge_is_found(tmp_path):
+    path = write(mixed_network(), tmp_path)
+    forge(path, turn_edge)
+    refused(path, "output: reads deep in the manifest, but not in the graph")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda m: m.update(dt=1e-3), "manifest: dt 0.001, expected 0.0001 s"),
+        (lambda m: m["shapes"].update(down=[4, 6, 8, 12]), r"down: shape \[4, 6, 8, 12\] in the manifest, its inputs"),
+        (lambda m: m["steps"][1]["nodes"].pop(), "its steps do not hold every node once"),
+        (lambda m: m["nodes"][4].update(stride=[1, 1]), r"skip \(concat\): shapes .* differ in more than"),
+        (lambda m: m["nodes"][6].update(inputs=["down"]), "deep: reads down in the manifest, but not in the graph"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself(tmp_path, change, match):
+    path = write(mixed_network(), tmp_path)
+    edit_manifest(path, change, seal=True)
+    refused(path, match)
+
+
 def test_only_exports_count_as_exports(tmp_path, single_file):
     assert is_export(write(mixed_network(), tmp_path, single_file))
     (tmp_path / "text").write_text("hello")
@@ -326,10 +417,27 @@ def test_fields_that_cannot_be_stored_are_refused():
         encode_node(Odd(name="odd"))
 
 
-def test_an_image_of_another_size_is_refused(tmp_path):
-    path = write(mixed_network(), tmp_path)
-    with pytest.raises(NetworkError, match=r"image of shape \(3, 8, 8\), the export is for \(3, 8, 12\)"):
-        run_export(open_export(path), read_network(path), image(3, 8, 8), print)
+def test_an_image_of_another_size_runs_where_parameters_are_per_channel(tmp_path, single_file):
+    found = mixed_network()
+    path = write(found, tmp_path, single_file)
+    spikes: dict[str, np.ndarray] = {}
+    output = run_export(open_export(path), read_network(path), image(3, 4, 6), spikes.__setitem__)
+    expected = run(found, image(3, 4, 6), precision="float64", count=False)
+    assert np.array_equal(output, expected.output)
+    assert all(np.array_equal(spikes[name], value) for name, value in expected.spikes.items())
+    with pytest.raises(NetworkError, match="image of 3x6; both sides must be positive multiples of 2"):
+        run_export(open_export(path), read_network(path), image(3, 3, 6), print)
+
+
+def test_an_image_of_another_size_is_refused_where_a_threshold_is_per_pixel(tmp_path, single_file):
+    found = stock_networks()["chain"]
+    threshold = np.full((4, *SHAPE), 0.15)
+    threshold[0, 0, 0] = 0.4
+    nodes = tuple(replace(n, threshold=threshold) if n.name == "a.lif" else n for n in found.nodes)
+    path = write(replace(found, nodes=nodes), tmp_path, single_file)
+    run_export(open_export(path), read_network(path), image(3, *SHAPE), lambda name, spikes: None)
+    with pytest.raises(NetworkError, match=r"a\.lif: its parameters vary over frames of \(4, 8, 12\), found 8x8"):
+        run_export(open_export(path), read_network(path), image(3, 8, 8), lambda name, spikes: None)
 
 
 def test_single_numbers_keep_every_bit(tmp_path, single_file):

@@ -79,6 +79,22 @@ def test_a_strided_convolution_beside_an_input_of_its_own_size_stands_alone(tmp_
     agree(found, tmp_path / "nir")
 
 
+@pytest.mark.parametrize("stride", [(2, 1), (1, 2)], ids=["height", "width"])
+def test_a_change_of_one_side_is_a_change_of_size(stride, tmp_path):
+    """`down` reads 8x12 and gives 4x12 or 8x6, as `host` is: they cannot come in by one Input."""
+    rng = np.random.default_rng(3)
+    found = network(
+        "one side",
+        neuron("l", "coding"), conv(rng, "small", "l", (3, 3), stride=stride),
+        Affine(name="large", inputs=("l",), scale=dyadic(rng, 4, 1, 1, 1), placement="host"),
+        Affine(name="host", inputs=("small",), scale=dyadic(rng, 4, 1, 1, 1), placement="host"),
+        conv(rng, "down", "large", (3, 3), stride=stride), Add(name="sum", inputs=("down", "host")),
+    )  # fmt: skip
+    inputs = [step.inputs for step in cut(found, 8, 12) if step.segment]
+    assert inputs == [("coding",), ("l",), ("large",), ("host", "down")]
+    agree(found, tmp_path / "nir")
+
+
 def test_the_released_network_has_only_the_documented_operations_on_the_host(tiny_network):
     shapes = infer_shapes(tiny_network, 16, 16)
     host = {

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from esdnet.images import save_image
 from export.lava_dl_folder import read_integer
 from export.to_lava_dl import main
 from tests.conftest import slow_if_spike_driven
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -135,11 +132,3 @@ def test_an_earlier_export_is_replaced(files):
     assert export("--no-check", "-o", "out") == 0
     assert Path("out/manifest.json").stat().st_mtime_ns > before
     assert not list(files.glob(".*"))
-
-
-def test_help_as_a_script(files):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "export/to_lava_dl.py"), "--help"], capture_output=True, text=True, cwd=files
-    )
-    assert done.returncode == 0
-    assert "--calibration" in done.stdout

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,23 +101,14 @@ def test_tiles_are_stated_and_their_overlap_is_counted(files):
     assert run(files, "--tile", "16", "--json", str(files / "e.json")) == 0
     content = json.loads((files / "e.json").read_text())
     # 32 x 24 padded; tiles of 16 that share at least 8: 3 rows x 2 columns
-    assert (content["tile"], content["tiles"], content["executed_size"]) == (16, 6, [16, 16])
+    assert (content["tile"], content["overlap"]) == (16, 8)
+    assert (content["tiles"], content["executed_size"]) == (6, [16, 16])
     whole = files / "w.json"
     run(files, "--json", str(whole))
     assert content["totals"]["macs"] > json.loads(whole.read_text())["totals"]["macs"]
-
-
-def test_a_folder_gives_runs_and_a_summary(files, capsys):
-    (files / "in").mkdir()
-    for name in ("a", "b"):
-        save_image(files / "in" / f"{name}.png", np.full((16, 20, 3), 0.5))
-    options = ["--json", str(files / "e.json"), "--save-image", str(files / "out")]
-    assert main(["--image", str(files / "in"), "--checkpoint", str(files / "tiny.pt"), *options]) == 0
-    content = json.loads((files / "e.json").read_text())
-    assert [Path(run["image"]).name for run in content["runs"]] == ["a.png", "b.png"]
-    assert content["summary"]["images"] == 2
-    assert sorted(path.name for path in (files / "out").iterdir()) == ["a.png", "b.png"]
-    assert "2 images, mean energy" in capsys.readouterr().out
+    assert run(files, "--tile", "16", "--overlap", "0", "--json", str(files / "f.json")) == 0
+    content = json.loads((files / "f.json").read_text())
+    assert (content["overlap"], content["tiles"]) == (0, 4)
 
 
 def test_html_and_plots_are_whole(files):
@@ -124,6 +116,10 @@ def test_html_and_plots_are_whole(files):
     text = (files / "r.html").read_text()
     assert text.count("data:image/png;base64,") == 4
     assert "encoder_level1.0.residual.1" in text
+    placed = dict(re.findall(r"<td>([^<]*)</td><td>\w+</td><td>(host and neurocore|host|neurocore)</td>", text))
+    assert placed["encoder_level1.0: attention and sums (30)"] == "host and neurocore"
+    assert placed["encoder_level1.0.residual.1"] == "neurocore"
+    assert [place for name, place in placed.items() if name.startswith("refinement: the rest")] == ["host"]
     for name in ("energy_by_block.png", "firing_rates.png"):
         with Image.open(files / "plots" / name) as picture:
             assert picture.width > 500
@@ -181,6 +177,16 @@ def test_grey_palette_opaque_and_16_bit_images_are_read(files, mode):
         (["--tile", "30"], "tile size 30: expected 0 (whole image) or a multiple of 4"),
         (["--json", "nowhere/e.json"], "--json nowhere/e.json: there is no folder nowhere"),
         (["--json", "."], "--json .: is a folder"),
+        (["--json", "x", "--html", "x"], "--html x: would overwrite what --json writes"),
+        (["--json", "x.png"], "--json x.png: would overwrite an input"),
+        (["--json", "tiny.pt"], "--json tiny.pt: would overwrite an input"),
+        (["--save-image", "./x.png"], "--save-image x.png: would overwrite an input"),
+        (["--save-image", "new/o.png"], "there is no folder new; make it first"),
+        (["--plots", ".", "--save-image", "firing_rates.png"], "firing_rates.png: would overwrite another output"),
+        (["--overlap", "4"], "--overlap 4: is that of tiles; give --tile too"),
+        (["--lava-model", "fine"], "--lava-model: is for --backend lava, found --backend simulator"),
+        (["--lava-stock", "--backend", "torch"], "--lava-stock: is for --backend lava, found --backend torch"),
+        (["--skip-existing", "--json", "e.json"], "--skip-existing: takes over what the --json FILE of a folder"),
         (["--save-image", "out.jpg"], "expected a name that ends in .png"),
         (["--device", "cuda"], "no CUDA device is available"),
         (["--network", "nowhere_nir"], "nowhere_nir"),
@@ -221,6 +227,25 @@ def test_an_unwritable_folder_is_said_before_the_work(files, capsys):
     assert "is not writable" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--image", "--checkpoint", "--network", "--json"])
+def test_what_is_missing_is_said_before_torch_is_loaded(files, option):
+    code = "import sys\nfrom hw_sim.energy import main\nstatus = main(sys.argv[1:])\nassert 'torch' not in sys.modules"
+    arguments = {"--image": str(files / "x.png"), option: "no/where"}
+    if option == "--network":  # is looked for by its reader
+        code = code.replace("assert", "#")
+    command = [sys.executable, "-c", code, *(word for pair in arguments.items() for word in pair)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "no/where" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bundled_checkpoint_by_name(files, capsys):
+    image = ["--image", str(files / "x.png"), "--json", str(files / "e.json")]
+    assert main([*image, "--checkpoint", "small_spike_driven"]) == 0
+    assert json.loads((files / "e.json").read_text())["network"] == "small_spike_driven.pt (bundled)"
+
+
 def test_no_arguments_is_usage_and_status_2(capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])
@@ -233,14 +258,3 @@ def test_the_command_runs_as_a_script_from_anywhere(files):
     done = subprocess.run(command, cwd=files, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "Layer by layer" in done.stdout
-
-
-def test_help_answers_without_loading_torch(files):
-    code = (
-        "import sys; from hw_sim.energy import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.rstrip().endswith("False")

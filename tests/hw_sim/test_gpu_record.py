@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 
 import numpy as np
 import pytest
 
 from esdnet.errors import UserError
-from hw_sim import gpu_record, simulator, torch_backend
+from hw_sim import simulator, torch_backend
 from hw_sim.gpu_record import check_record, find_record, identity, make_record, read_record, write_record
 from hw_sim.verification import Subject
 
@@ -37,8 +39,7 @@ def path(tmp_path, subject, result):
 
 
 def test_a_record_comes_back_as_it_was_written(path, subject, result):
-    record, missing = find_record(path, subject.network, subject.image)
-    assert missing == ""
+    record = find_record(path, subject.network, subject.image)
     assert record.facts["device"] == "some GPU"
     assert np.array_equal(record.outputs["float64"], result.output)
     assert {name: counts for name, (counts, _) in record.spikes["float64"].items()} == {
@@ -48,7 +49,7 @@ def test_a_record_comes_back_as_it_was_written(path, subject, result):
 
 
 def test_the_simulator_is_held_against_the_record(path, subject, simulated):
-    record, _ = find_record(path, subject.network, subject.image)
+    record = find_record(path, subject.network, subject.image)
     row = check_record(record, "float64", simulated)
     assert (row.backend, row.precision, row.status, row.mismatches) == ("recorded some GPU", "float64", "holds", 0)
     assert row.max_difference < 1e-9
@@ -81,15 +82,53 @@ def test_a_record_of_something_else_is_refused_if_it_was_asked_for(path, subject
     with pytest.raises(UserError, match="the record of another image"):
         find_record(path, subject.network, subject.image + 0.001)
     renamed = dataclasses.replace(subject.network, name="the same under another name")
-    assert find_record(path, renamed, subject.image)[0] is not None
+    assert find_record(path, renamed, subject.image).facts["device"] == "some GPU"
 
 
-def test_without_a_record_the_reason_is_said(tmp_path, path, subject, monkeypatch):
-    monkeypatch.setattr(gpu_record, "SHIPPED", tmp_path / "none.npz")
-    assert find_record(None, subject.network, subject.image)[1].startswith("no GPU's answer has been recorded yet")
-    monkeypatch.setattr(gpu_record, "SHIPPED", path)
-    assert find_record(None, subject.network, subject.image)[1] == ""
-    assert find_record(None, subject.network, subject.image[:, :16])[1] == "the record that ships is of another image"
+def test_a_silent_network_on_both_sides_proves_nothing(simulated):
+    silent = {name: np.zeros_like(spikes) for name, spikes in simulated.spikes.items()}
+    result = dataclasses.replace(simulated, spikes=silent)
+    row = check_record(make_record({"device": "some GPU"}, {"float64": result}), "float64", result)
+    assert row.status == "proves nothing"
+
+
+NAME = "down1_2.maxpool_conv.0"
+OF_EACH, FACTS, IMAGE = (
+    "expected spikes and an output of each",
+    "expected the facts device, torch, cuda",
+    "like the image",
+)
+SPIKES = f"float64, {NAME}: expected its spikes per step"
+EMPTIED = {
+    "no spikes": (lambda content, arrays: content.update(spikes={}), OF_EACH),
+    "no neurons": (
+        lambda content, arrays: content["spikes"].update(float64={}),
+        "encoder_level1.0.residual.0: expected",
+    ),
+    "a neuron less": (lambda content, arrays: content["spikes"]["float64"].pop(NAME), SPIKES),
+    "no counts": (lambda content, arrays: content["spikes"]["float64"][NAME].__setitem__(0, []), SPIKES),
+    "no hash": (lambda content, arrays: content["spikes"]["float64"][NAME].__setitem__(1, ""), SPIKES),
+    "null": (lambda content, arrays: content["spikes"]["float64"].update({NAME: None}), SPIKES),
+    "no output": (lambda content, arrays: arrays.pop("output/float64"), OF_EACH),
+    "another output": (lambda content, arrays: arrays.update({"output/float64": np.zeros(3)}), IMAGE),
+    "not a number": (lambda content, arrays: arrays["output/float64"].fill(np.nan), IMAGE),
+    "no facts": (lambda content, arrays: content.update(facts={}), FACTS),
+    "no device": (lambda content, arrays: content["facts"].update(device=""), FACTS),
+    "another format": (lambda content, arrays: content.update(format="esdnet-gpu-record-2"), "not a record of this"),
+}
+
+
+@pytest.mark.parametrize("what", EMPTIED)
+def test_a_record_with_emptied_fields_is_refused(path, subject, what):
+    change, message = EMPTIED[what]
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files}
+    content = json.loads(str(arrays.pop("record")))
+    change(content, arrays)
+    np.savez(path, record=np.array(json.dumps(content)), **arrays)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        find_record(path, subject.network, subject.image)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 not a zip"])

@@ -11,8 +11,7 @@ from export.integer_network import SPIKE, IntegerNeuron, Rescale
 from export.integer_run import execute, neuron_steps, run_integer, to_pixels
 from export.network import NetworkError, Neuron
 from export.quantize import quantize
-from hw_sim import integer_simulator, simulator
-from tests import integer_oracle
+from hw_sim import integer_oracle, integer_simulator, simulator
 from tests.random_networks import RANDOM, random_network
 
 

@@ -13,7 +13,14 @@ from export.integer_run import run_integer, to_pixels
 from export.lava_dl_format import find_segments
 from export.network import NetworkError, ValueKind
 from export.quantize import quantize
-from hw_sim.integer_verification import _spike_value, integer_candidates, judge_netx, make_integer_reference
+from hw_sim import integer_verification
+from hw_sim.integer_verification import (
+    _spike_value,
+    integer_candidates,
+    judge_netx,
+    judge_oracle,
+    make_integer_reference,
+)
 from hw_sim.verification import Subject, judge
 from tests.conftest import slow_if_spike_driven
 
@@ -51,6 +58,21 @@ def damaged(integer: IntegerNetwork) -> IntegerNetwork:
 def test_torch_in_integers_is_the_reference_and_fires(reference):
     assert sum(int(spikes.sum()) for spikes in reference.result.spikes.values()) > 1000
     assert np.array_equal(reference.result.output * 255, np.rint(reference.result.output * 255))
+
+
+def test_the_numpy_oracle_is_a_second_witness_on_a_crop(integer, subject, monkeypatch):
+    monkeypatch.setattr(integer_verification, "ORACLE_SIDE", 14)
+    row = judge_oracle(integer, subject)
+    assert (row.backend, row.status, row.mismatches, row.max_difference) == ("NumPy oracle", "holds", 0, 0.0), row
+    assert row.note == "the middle 12x12 pixels, by an executor of its own, written from docs/int8.md"
+
+
+def test_the_oracle_finds_a_changed_integer_and_names_its_layer(integer, subject):
+    """Either of the two may be the one that is wrong."""
+    for ours, theirs in ((integer, damaged(integer)), (damaged(integer), integer)):
+        row = judge_oracle(ours, subject, theirs)
+        assert row.status == "FAILED"
+        assert row.note.startswith(f"{LAYER}: encoder_level2.0.residual.3, step ")
 
 
 @needs_lava

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.frames import output_of
 from export.network import (
     Activation,
     Add,
@@ -62,10 +63,10 @@ def play(plan: Plan, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, dic
                 if 0 <= number < len(images) and frame < outlet.value.shape[0]:
                     messages[outlet.value.name, step] = flow.emit(outlet.value.name)
         assert not any(flow.outbox.values())
-    return [
-        (messages[plan.output.name, plan.latency + number * plan.steps], spikes[number])
-        for number in range(len(images))
-    ]
+    frames = range(plan.output.shape[0])
+    first = [plan.latency + number * plan.steps for number in range(len(images))]
+    outputs = [np.stack([messages[plan.output.name, step + frame] for frame in frames]) for step in first]
+    return list(zip(map(output_of, outputs), spikes, strict=True))
 
 
 def check(network: Network, images: Sequence[np.ndarray], model: str) -> None:

@@ -14,11 +14,10 @@ from export.integer_network import IntegerConv, IntegerNeuron
 from export.integer_run import run_integer, to_pixels
 from export.network import ValueKind
 from export.quantize import quantize
-from hw_sim import integer_simulator
+from hw_sim import integer_oracle, integer_simulator
 from hw_sim.lava_backend.integer_session import IntegerLavaSession, make_integer_plan
 from hw_sim.lava_backend.plan import Leaf, StockLeaf
 from hw_sim.result import Result, compare
-from tests import integer_oracle
 from tests.hw_sim.test_lava_dataflow import play
 from tests.random_networks import RANDOM
 

@@ -11,7 +11,7 @@ from esdnet.config import preset
 from esdnet.errors import UserError
 from esdnet.model import ESDNet
 from export.lower import lower
-from export.network import Affine, Conv, Network, NetworkError, Neuron, Node, Reduce, output_shape
+from export.network import FAN_IN, Affine, Conv, Network, NetworkError, Neuron, Node, Reduce, output_shape
 from hw_sim.lava_backend.memory import check_memory
 from hw_sim.lava_backend.plan import Leaf, Plan, StockLeaf, make_plan
 from hw_sim.lava_backend.stock import is_stock
@@ -107,6 +107,9 @@ def test_spikes_travel_as_single_bytes_and_host_work_is_one_process():
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Delay(Node):
     """A kind that the Lava backend does not know."""
+
+
+FAN_IN[Delay] = 1
 
 
 @output_shape.register

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esdnet.errors import UserError
+from esdnet.errors import UserError, report_user_errors
 from export.network import Affine
 from hw_sim import simulator
 from hw_sim.lava_backend import LavaError, LavaSession
+from hw_sim.lava_backend.host import ProcessOutput
 from hw_sim.result import compare
 from tests.hw_sim.lava_networks import Dying, Raising, Sleeping, every_kind, image, relay
 
@@ -71,8 +72,9 @@ def test_two_runs_at_once_and_the_failure_of_one():
     ):
         assert len(processes(engine_of(healthy))) > len(network.neurons)
         began = time.monotonic()
-        with pytest.raises(LavaError, match=r"(?s)Lava process broken failed:.*Traceback.*ValueError: the cause"):
+        with pytest.raises(LavaError, match=r"^Lava process broken failed: ValueError: the cause$") as failure:
             failing.run(pixels)
+        assert "Traceback" in str(failure.value.__cause__)
         assert time.monotonic() - began < 2 * END_S
         assert not processes(engine_of(failing))
         with pytest.raises(LavaError, match="the Lava session has ended"):
@@ -82,10 +84,18 @@ def test_two_runs_at_once_and_the_failure_of_one():
     assert not processes(engine_of(healthy))
 
 
+def test_a_failure_inside_lava_is_one_line_of_a_command(capsys):
+    def fail() -> int:
+        raise LavaError("Lava process broken failed: ValueError: the cause") from ProcessOutput("Traceback\n ...")
+
+    assert report_user_errors(fail) == 1
+    assert capsys.readouterr().err == "error: Lava process broken failed: ValueError: the cause\n"
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_named():
     with LavaSession(relay(HALF, Dying(name="victim", inputs=("half",), block="late")), (8, 8)) as session:
-        with pytest.raises(LavaError, match="Lava process victim failed:\nit ended with signal SIGKILL"):
+        with pytest.raises(LavaError, match=r"^Lava process victim failed: it ended with signal SIGKILL$"):
             session.run(image(1))
         assert not processes(engine_of(session))
 
@@ -104,7 +114,7 @@ def test_the_engine_is_killed():
     with LavaSession(relay(HALF), (8, 8)) as session:
         os.kill(engine_of(session), signal.SIGKILL)
         assert gone_within(engine_of(session), END_S)
-        with pytest.raises(LavaError, match=r"the Lava (engine ended unexpectedly|session has ended)"):
+        with pytest.raises(LavaError, match=r"^the Lava (engine ended unexpectedly: .*|session has ended)$"):
             session.run(image(1))
 
 

@@ -6,13 +6,13 @@ import pytest
 from esdnet.config import preset
 from esdnet.model import ESDNet
 from export.lower import lower
-from export.network import Conv, Neuron, ValueKind, infer_shapes
+from export.network import Conv, Input, Network, Neuron, Output, ValueKind, infer_shapes
 from hw_sim import simulator
 from hw_sim.counts import Operands, count_node
 from hw_sim.prices import load_prices
 from hw_sim.report import Run, assumptions, build_report, dense_ann_macs, price_table, text_rule_energy_j
 
-RUN = Run("x.png", "net", "simulator", "float64", 4, 0, 1, (64, 64), 0.1)
+RUN = Run("x.png", "net", "simulator", "float64", 4, 0, 8, 1, (64, 64), 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,19 @@ def test_firing_rate_is_spikes_per_neuron_and_step(golden, golden_report, golden
     updates = sum(np.prod(shapes[node.name]) for node in golden_network.neurons)
     spikes = sum(int(count) for count in golden.spikes.values())
     assert golden_report.firing_rate == pytest.approx(spikes / updates)
+
+
+def test_a_network_without_neurons_fires_at_a_rate_of_nothing():
+    nodes = (
+        Input(name="x"),
+        Conv(name="c", inputs=("x",), weight=np.ones((3, 3, 1, 1))),
+        Output(name="y", inputs=("c",)),
+    )
+    network = Network(name="plain", nodes=nodes, steps=1)
+    report = build_report(network, simulator.run(network, np.ones((3, 8, 8))).counts, RUN, load_prices("paper"))
+    assert report.firing_rate == 0.0
+    assert report.to_dict()["firing_rate"] == 0.0
+    assert report.break_even is None
 
 
 def test_the_price_table_shows_what_is_not_priced(golden_report):

@@ -11,11 +11,17 @@ import pytest
 import torch
 
 from esdnet.checkpoint import save_checkpoint
+from esdnet.config import preset
 from esdnet.errors import UserError
 from esdnet.images import load_image, save_image
+from esdnet.model import ESDNet
+from export import calibration
 from hw_sim import simulator
 from hw_sim.gpu_record import identity, make_record, write_record
+from hw_sim.verification import Row
+from hw_sim.verification_report import exit_status, summary
 from hw_sim.verify import main, middle
+from tests.ties import NEURON, tied_model
 
 ROOT = Path(__file__).parents[2]
 SIDE = 16
@@ -48,7 +54,7 @@ def test_one_row_per_backend_and_a_record_that_differs_fails_the_command(either_
     result = simulator.run(either_network, part, precision="float64")
     name = next(iter(result.spikes))
     wrong = dataclasses.replace(result, spikes={**result.spikes, name: ~result.spikes[name]})
-    facts = {"device": "some GPU", **identity(either_network, part)}
+    facts = {"device": "some GPU", "torch": "2", "cuda": "12", **identity(either_network, part)}
     write_record(files / "gpu.npz", make_record(facts, {"float64": wrong}))
     assert run(files, "--reference", str(files / "gpu.npz"), "--json", str(files / "rows.json")) == 1
     content = json.loads((files / "rows.json").read_text())
@@ -62,8 +68,8 @@ def test_one_row_per_backend_and_a_record_that_differs_fails_the_command(either_
         (backend, precision)
         for backend in ("snnTorch, step by step", f"simulator on {device}", "ONNX Runtime", "Lava")
         for precision in ("float64", "float32")
-    } | {("Lava", "int8"), ("netx segments on Lava", "int8")}
-    assert rows.pop((f"torch on {device}", "int8"))["status"] == "reference"
+    } | {("NumPy oracle", "int8"), ("Lava", "int8"), ("netx segments on Lava", "int8")}
+    assert rows.pop((f"torch and simulator on {device}", "int8"))["status"] == "reference"
     assert rows.pop(("recorded some GPU", "int8"))["note"] == "the record holds float64 only"
     for key, row in rows.items():
         if row["status"] == "not run":  # Lava exists for Python 3.10 alone
@@ -85,8 +91,47 @@ def test_as_a_script_it_exits_0_and_says_that_no_gpu_was_recorded(files):
         [*command, "--crop", str(SIDE)], cwd=files, capture_output=True, text=True, timeout=110, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "recorded GPU, float64: not run: " in done.stdout
-    assert "0 failed" in done.stdout
+    assert "recorded GPU, float64: not run: no --reference given" in done.stdout
+    last = done.stdout.rstrip().splitlines()[-1]
+    assert ", 0 failed, " in last
+    assert last.endswith("recorded GPU float64, recorded GPU int8")
+    assert done.stderr == ""  # no bar, since it is no terminal
+
+
+@pytest.mark.slow
+def test_an_image_that_makes_nothing_spike_is_no_pass(files, capsys):
+    torch.manual_seed(0)
+    save_checkpoint(files / "tiny.pt", ESDNet(dataclasses.replace(preset("tiny"), threshold=1e6)))
+    assert run(files) == 1
+    out = capsys.readouterr().out
+    assert "0 hold, 0 failed" in out
+    assert " prove nothing: nothing spiked in the reference" in out
+
+
+@pytest.mark.slow
+def test_a_missing_file_of_our_own_fails(files, capsys, monkeypatch):
+    monkeypatch.setattr(calibration, "DEFAULT_IMAGE", files / "gone.png")
+    assert run(files, "--json", str(files / "rows.json")) == 1
+    (row,) = (row for row in json.loads((files / "rows.json").read_text())["rows"] if row["status"] == "FAILED")
+    assert row["precision"] == "int8"
+    assert "gone.png" in row["note"]
+
+
+@pytest.mark.slow
+def test_near_ties_are_told(files, capsys):
+    save_checkpoint(files / "tiny.pt", tied_model())
+    save_image(files / "x.png", np.zeros((SIDE, SIDE, 3)))
+    run(files, "--json", str(files / "rows.json"))
+    told = json.loads((files / "rows.json").read_text())
+    assert [(tie["neuron"], tie["step"], tie["membranes"]) for tie in told["near_ties"]] == [
+        (NEURON, step, SIDE**2) for step in range(4)
+    ]
+    assert {row["status"] for row in told["rows"] if row["precision"] == "float64"} <= {"reference", "holds", "not run"}
+    out = capsys.readouterr().out
+    assert (
+        f"near-ties of torch's float64 membranes: {NEURON}, step 0: {SIDE**2} within rounding of the threshold" in out
+    )
+    assert "spikes differ from torch's, by near-ties; none from the simulator's" in out
 
 
 @pytest.mark.parametrize(
@@ -96,6 +141,7 @@ def test_as_a_script_it_exits_0_and_says_that_no_gpu_was_recorded(files):
         (["--checkpoint", "nowhere.pt"], "nowhere.pt: expected a checkpoint file, found nothing"),
         (["--crop", "30"], "--crop 30: expected 0 (the whole image) or a multiple of 4"),
         (["--crop", "-4"], "--crop -4: expected"),
+        (["--crop", "4096"], "--crop 4096: the image has 32x24 pixels; take a smaller crop, or 0 for all of it"),
         (["--reference", "nowhere.npz"], "nowhere.npz: there is no such file"),
         (["--json", "nowhere/rows.json"], "--json nowhere/rows.json: there is no folder nowhere"),
         (["--record", "gpu.npz", "--device", "cpu"], "--record: keeps the answer of a GPU"),
@@ -123,13 +169,31 @@ def test_the_middle_is_the_middle():
     assert whole.shape == (3, 12, 8)
     assert np.array_equal(whole[:, :10, :6], image.transpose(2, 0, 1))
     assert np.array_equal(whole[:, 11, :6], image[9].T)
-    assert middle(image, 8, 4).shape == (3, 8, 8)  # 6 columns, all of them, and two more
-    with pytest.raises(UserError, match="--crop 6"):
+    assert np.array_equal(middle(image, None, 4), whole)  # smaller than the crop that is the default
+    assert middle(np.zeros((100, 50, 3)), None, 4).shape == (3, 64, 52)
+    with pytest.raises(UserError, match="--crop 6: expected"):
         middle(image, 6, 4)
+    with pytest.raises(UserError, match="--crop 8: the image has 10x6 pixels"):
+        middle(image, 8, 4)
 
 
-def test_help_answers_without_loading_torch():
-    code = "import sys; from hw_sim.verify import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    code += "print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("False\n")
+def rows(*statuses: str) -> list[Row]:
+    return [Row(f"backend {number}", "float64", status) for number, status in enumerate(statuses)]
+
+
+def test_the_last_line_counts_what_was_not_run_by_name():
+    found = rows("reference", "holds", "holds", "not run")
+    assert (summary(found), exit_status(found)) == ("2 hold, 0 failed, 1 not run: backend 3 float64", 0)
+    assert summary(rows("holds")) == "1 hold, 0 failed, 0 not run"
+    found = rows("holds", "FAILED", "not run", "not run")
+    expected = "1 hold, 1 failed, 2 not run: backend 2 float64, backend 3 float64"
+    assert (summary(found), exit_status(found)) == (expected, 1)
+    found = rows("reference", "proves nothing", "not run")
+    assert summary(found).startswith("0 hold, 0 failed, 1 prove nothing: nothing spiked in the reference")
+    assert exit_status(found) == 1
+
+
+def test_help_promises_no_record_that_does_not_ship(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "ships" not in capsys.readouterr().out.split("--reference", 2)[2]

@@ -22,7 +22,9 @@ def attend(qkv: Tensor, order: Tensor, shut: Tensor | None, heads: int, overlap:
     """
     images, _, height, width = qkv.shape
     queries, keys, values = take(_tokens(qkv), order).unflatten(2, (3, heads, -1)).unbind(2)  # (N, L, heads, C / heads)
-    queries = queries.unflatten(1, (-1, WINDOW)).transpose(2, 3) * queries.shape[-1] ** -0.5  # (N, windows, heads, 64, d)
+    queries = (
+        queries.unflatten(1, (-1, WINDOW)).transpose(2, 3) * queries.shape[-1] ** -0.5
+    )  # (N, windows, heads, 64, d)
     keys, values = (_slide(each, overlap) for each in (keys, values))  # (N, windows, heads, d, 64 + 2 overlap)
     closed = qkv.new_zeros(1, height * width, 1) if shut is None else SHUT * take(_tokens(shut), order)
     logits = queries @ keys

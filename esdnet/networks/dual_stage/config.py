@@ -18,7 +18,7 @@ class DualStageConfig:
     every attention.
     """
 
-    channels: tuple[int, int, int] = (32, 48, 64)
+    channels: tuple[int, int, int] = (32, 40, 48)
     blocks: tuple[int, int, int] = (1, 1, 1)
     stages: int = 2
     attentions: int = 1  # of each stage; 0 leaves U-Nets without mask, clusters and windows

@@ -45,7 +45,9 @@ def rain_mask(image: Tensor) -> Tensor:
         levels = torch.floor(image.amin(1) * 255 + 0.5).clamp(0, 255).to(torch.uint8)
         found = torch.stack([_response(levels, angle) for angle in ANGLES], dim=1)  # (N, 9, H, W)
         strength = found.clamp(max=MOST).sum((2, 3))  # int64: exact
-        strongest = (strength == strength.amax(1, keepdim=True)).to(image.dtype)  # equals all count: a mirrored image...
+        strongest = (strength == strength.amax(1, keepdim=True)).to(
+            image.dtype
+        )  # equals all count: a mirrored image...
         kept = F.max_pool1d(strongest, 3, stride=1, padding=1).to(torch.uint8)  # ...has the mirrored mask
         highest = (found * kept[..., None, None]).amax(1, keepdim=True)
         return (highest >= THRESHOLD).to(image.dtype)

@@ -112,7 +112,9 @@ def test_rain_on_photos_is_found(heavy: bool, least_iou: float, least_precision:
     for index, path in enumerate(list_images(SHARED_DATA / "clean")[::13]):
         clean, rng = load_image(path).astype(np.float32), np.random.default_rng([0, index])
         height, width = clean.shape[:2]
-        rainy = add_rain(clean, heavy_rain(rng, height, width, rng.random()) if heavy else light_rain(rng, height, width))
+        rainy = add_rain(
+            clean, heavy_rain(rng, height, width, rng.random()) if heavy else light_rain(rng, height, width)
+        )
         truth, found = (rainy - clean).max(2) > RAIN, mask_of(rainy)
         both = np.count_nonzero(truth & found)
         scores.append((both / np.count_nonzero(truth | found), both / np.count_nonzero(found)))

@@ -44,7 +44,9 @@ def test_square_windows_by_hand() -> None:
 def test_pixels_of_a_cluster_stand_side_by_side_in_rows() -> None:
     clusters = Clusters(2, 2).eval()
     clusters.centres.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    features = torch.tensor([[[1.0, 0.0], [0.2, 3.0]], [[0.1, 2.0], [0.1, 1.0]]])[None]  # pixels 0 and 3 lean to the first
+    features = torch.tensor([[[1.0, 0.0], [0.2, 3.0]], [[0.1, 2.0], [0.1, 1.0]]])[
+        None
+    ]  # pixels 0 and 3 lean to the first
     assert clusters(features).tolist() == [[0, 3, 1, 2]]
 
 

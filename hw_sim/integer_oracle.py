@@ -1,28 +1,35 @@
 """docs/int8.md in NumPy, written to be read: an integer network, pixels in; every value and membrane out.
 
-It shares nothing with export/integer_run.py but the data: int64 throughout, convolutions tap by tap, no torch.
+The second witness of the integers: it shares nothing with export/integer_run.py but the data. int64 throughout,
+convolutions tap by tap, no torch; seconds for an image of 64x64.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from export import integer_network as ops
-from export.network import AXES
+from export.integer_network import IntArray
+from export.network import AXES, NetworkError
+
+Pair = tuple[int, int]
 
 
 @dataclass
 class Trace:
     """Integers of every node (spikes as 0 and 1), membranes before the reset of every neuron."""
 
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-    membranes: dict[str, np.ndarray] = field(default_factory=dict)
+    values: dict[str, IntArray] = field(default_factory=dict)
+    membranes: dict[str, IntArray] = field(default_factory=dict)
 
 
-def run(network: ops.IntegerNetwork, pixels: np.ndarray) -> Trace:
+def run(network: ops.IntegerNetwork, pixels: NDArray[np.integer[Any]]) -> Trace:
+    """One image, 8-bit pixels (3, H, W), sides multiples of the network's."""
     trace = Trace()
     for operation in network.operations:
         inputs = [trace.values[name] for name in operation.node.inputs]
@@ -33,24 +40,29 @@ def run(network: ops.IntegerNetwork, pixels: np.ndarray) -> Trace:
     return trace
 
 
-def shift_right(x: np.ndarray, shift: int) -> np.ndarray:
+def shift_right(x: IntArray, shift: int) -> IntArray:
     """x / 2^shift, rounded half up."""
     return x if shift == 0 else (x + 2 ** (shift - 1)) >> shift
 
 
-def toward_zero(x: np.ndarray, shift: int) -> np.ndarray:
+def toward_zero(x: IntArray, shift: int) -> IntArray:
+    """x / 2^shift without its fraction."""
     return np.sign(x) * (np.abs(x) >> shift)
 
 
-def rescaled(x: np.ndarray, rescale: ops.Rescale | None) -> np.ndarray:
+def rescaled(x: IntArray, rescale: ops.Rescale | None) -> IntArray:
+    """To another scale; x itself where there is none."""
     return x if rescale is None else shift_right(x * rescale.multiplier, rescale.shift)
 
 
-def saturated(x: np.ndarray, to: ops.Format) -> np.ndarray:
+def saturated(x: IntArray, to: ops.Format) -> IntArray:
+    """The nearest integers that the format holds."""
     return np.clip(x, to.low, to.high)
 
 
-def convolved(x: np.ndarray, weight: np.ndarray, stride, padding, dilation, groups) -> np.ndarray:
+def convolved(
+    x: IntArray, weight: NDArray[np.integer[Any]], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> IntArray:
     """Sums over channels and taps, one tap after the other."""
     weight = weight.astype(np.int64)
     x = np.pad(x, ((0, 0), (0, 0), (padding[0], padding[0]), (padding[1], padding[1])))
@@ -73,23 +85,26 @@ def convolved(x: np.ndarray, weight: np.ndarray, stride, padding, dilation, grou
 
 
 class Oracle:
+    """One rule for each operation. Membranes go into the trace; T is `steps`."""
+
     def __init__(self, trace: Trace, steps: int) -> None:
         self.trace, self.steps = trace, steps
 
     @singledispatchmethod
-    def value(self, operation: ops.Operation, *inputs: np.ndarray) -> np.ndarray:
-        raise NotImplementedError(type(operation))
+    def value(self, operation: ops.Operation, *inputs: IntArray) -> IntArray:
+        """The integers of a node, given those of its inputs, (T or 1, C, H, W)."""
+        raise NetworkError(f"{operation.name}: the NumPy oracle has no rule for {type(operation).__name__}")
 
     @value.register
-    def _(self, operation: ops.IntegerInput, x):
+    def _(self, operation: ops.IntegerInput, x: IntArray) -> IntArray:
         return x
 
     @value.register
-    def _(self, operation: ops.IntegerRepeat, x):
+    def _(self, operation: ops.IntegerRepeat, x: IntArray) -> IntArray:
         return np.repeat(x, self.steps, axis=0)
 
     @value.register
-    def _(self, operation: ops.IntegerConv, x):
+    def _(self, operation: ops.IntegerConv, x: IntArray) -> IntArray:
         node = operation.node
         sums = convolved(x, operation.weight, node.stride, node.padding, node.dilation, node.groups)
         if operation.bias is not None:
@@ -97,7 +112,7 @@ class Oracle:
         return sums if operation.rescale is None else saturated(rescaled(sums, operation.rescale), operation.output)
 
     @value.register
-    def _(self, operation: ops.IntegerLinear, x):
+    def _(self, operation: ops.IntegerLinear, x: IntArray) -> IntArray:
         axis = AXES.index(operation.node.axis)
         sums = np.moveaxis(np.tensordot(operation.weight.astype(np.int64), x, axes=(1, axis)), 0, axis)
         if operation.bias is not None:
@@ -105,7 +120,7 @@ class Oracle:
         return saturated(rescaled(sums, operation.rescale), operation.output)
 
     @value.register
-    def _(self, operation: ops.IntegerNeuron, x):
+    def _(self, operation: ops.IntegerNeuron, x: IntArray) -> IntArray:
         u = v = np.zeros(x.shape[1:], np.int64)
         spikes, membranes = np.zeros(x.shape, np.int64), np.zeros(x.shape, np.int64)
         for step, arrived in enumerate(x):
@@ -123,25 +138,25 @@ class Oracle:
         return spikes
 
     @value.register
-    def _(self, operation: ops.IntegerAdd, x, y):
+    def _(self, operation: ops.IntegerAdd, x: IntArray, y: IntArray) -> IntArray:
         total = x * operation.rescale.multiplier[0] + y * operation.rescale.multiplier[1]
         return saturated(shift_right(total, operation.rescale.shift), operation.output)
 
     @value.register
-    def _(self, operation: ops.IntegerMul, x, y):
+    def _(self, operation: ops.IntegerMul, x: IntArray, y: IntArray) -> IntArray:
         return saturated(rescaled(x * y, operation.rescale), operation.output)
 
     @value.register
-    def _(self, operation: ops.IntegerAffine, x):
+    def _(self, operation: ops.IntegerAffine, x: IntArray) -> IntArray:
         total = x * operation.rescale.multiplier + operation.offset
         return saturated(shift_right(total, operation.rescale.shift), operation.output)
 
     @value.register
-    def _(self, operation: ops.IntegerConcat, *inputs):
+    def _(self, operation: ops.IntegerConcat, *inputs: IntArray) -> IntArray:
         return np.concatenate([x * 2**left for x, left in zip(inputs, operation.left, strict=True)], axis=1)
 
     @value.register
-    def _(self, operation: ops.IntegerMean, x):
+    def _(self, operation: ops.IntegerMean, x: IntArray) -> IntArray:
         axes = tuple(AXES.index(axis) for axis in operation.node.axes)
         count = int(np.prod([x.shape[axis] for axis in axes]))
         shift = 9 + int(np.ceil(np.log2(count)))  # a 16-bit multiplier; six fractional bits more than x
@@ -149,19 +164,19 @@ class Oracle:
         return saturated(shift_right(x.sum(axes, keepdims=True) * multiplier, shift), operation.output)
 
     @value.register
-    def _(self, operation: ops.IntegerMax, x):
+    def _(self, operation: ops.IntegerMax, x: IntArray) -> IntArray:
         return x.max(tuple(AXES.index(axis) for axis in operation.node.axes), keepdims=True)
 
     @value.register
-    def _(self, operation: ops.IntegerRelu, x):
+    def _(self, operation: ops.IntegerRelu, x: IntArray) -> IntArray:
         return np.where(x > 0, x, 0)
 
     @value.register
-    def _(self, operation: ops.IntegerSigmoid, x):
+    def _(self, operation: ops.IntegerSigmoid, x: IntArray) -> IntArray:
         return operation.table[np.clip(rescaled(x, operation.rescale), -2048, 2047) + 2048].astype(np.int64)
 
     @value.register
-    def _(self, operation: ops.IntegerResize, x):
+    def _(self, operation: ops.IntegerResize, x: IntArray) -> IntArray:
         if operation.node.mode == "nearest":
             factor = operation.node.factor
             return x.repeat(factor, axis=2).repeat(factor, axis=3)
@@ -177,5 +192,5 @@ class Oracle:
         return out
 
     @value.register
-    def _(self, operation: ops.IntegerOutput, x):
+    def _(self, operation: ops.IntegerOutput, x: IntArray) -> IntArray:
         return np.clip(shift_right(x, operation.right), 0, 255)

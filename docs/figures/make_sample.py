@@ -1,6 +1,6 @@
 """Makes the bundled sample: a public-domain photo from scikit-image, and the same photo with rain drawn over it.
 
-python docs/sample/make_sample.py   writes rainy.png, clean.png and rainy_64.png beside this file, always the same.
+python docs/figures/make_sample.py   writes rainy.png, clean.png and rainy_64.png to esdnet/sample, always the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     clean = resize(photo, SIZE, anti_aliasing=True)
     clean = np.round(clean * 255) / 255
     layer = heavy_rain(np.random.default_rng(SEED), *SIZE, SEVERITY)
-    folder = Path(__file__).parent
+    folder = Path(__file__).resolve().parents[2] / "esdnet" / "sample"
     save_image(folder / "clean.png", clean)
     rainy = add_rain(clean.astype(np.float32), layer)
     save_image(folder / "rainy.png", rainy)

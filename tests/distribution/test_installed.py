@@ -1,0 +1,93 @@
+"""The wheel at work: installed into a new environment, run in a folder that is not the checkout."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from esdnet.checkpoint import save_checkpoint
+from esdnet.images import save_image
+from tests.distribution.conftest import ROOT, done, run
+from tests.distribution.test_wheel import PROJECT
+
+HAS_LAVA = sys.version_info < (3, 11)
+QUICK = {  # added to a command, so that it does not take hours here
+    "esdnet-train": ["--steps", "2", "--batch", "1", "--crop", "32", "--held-out", "1", "--threads", "1"],
+    "esdnet-verify": ["--crop", "16"],
+    "esdnet-to-lava-dl": [] if HAS_LAVA else ["--no-check"],
+}
+VARIES = {"seconds", "facts"}  # of a report, from run to run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_model) -> Path:
+    """What the README's commands name: a photo, a checkpoint, photos to train on, pairs to evaluate on."""
+    save_checkpoint(tmp_path / "ckpt.pt", tiny_model)
+    shutil.copy(ROOT / "docs" / "sample" / "rainy_64.png", tmp_path / "rainy.png")
+    rng = np.random.default_rng(0)
+    for name in ("PHOTOS", "PAIRS/input", "PAIRS/target"):
+        (tmp_path / name).mkdir(parents=True)
+        for index in range(2):
+            save_image(tmp_path / name / f"{index}.png", rng.random((40, 48, 3)))
+    return tmp_path
+
+
+def test_what_is_imported_is_what_was_installed(installed, tmp_path):
+    code = "import esdnet, export, hw_sim; print(esdnet.__file__, export.__file__, hw_sim.__file__, sep='\\n')"
+    for path in done([str(installed / "python"), "-c", code], tmp_path).split():
+        assert Path(path).is_relative_to(installed.parent)
+
+
+def test_every_command_of_the_readme_runs_as_installed(installed, folder):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [line.split() for line in re.findall(r"^esdnet-.+$", text, re.MULTILINE)]
+    assert {words[0] for words in commands} == PROJECT["scripts"].keys()
+    printed = {}
+    for name, *options in commands:
+        printed[name] = done([str(installed / name), *options, *QUICK.get(name, [])], folder)
+    assert "mean of 2" in printed["esdnet-evaluate"]
+    assert "Estimate for Intel Loihi 2" in printed["esdnet-to-lava-dl"]
+    assert " 0 failed" in printed["esdnet-verify"]
+    written = {"derained.png", "energy.json", "report.html", "ckpt_nir", "ckpt.onnx", "ckpt_lava_dl", "runs"}
+    assert written <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_energy_reports_what_the_checkout_reports(precision, installed, folder):
+    """With the module form of the command, and int8 with the calibration image that ships."""
+    options = ["--image", "rainy.png", "--checkpoint", "ckpt.pt", "--precision", precision, "--save-image"]
+    here = [str(installed / "python"), "-m", "hw_sim.energy", *options, "here.png", "--json", "here.json"]
+    there = [sys.executable, str(ROOT / "hw_sim" / "energy.py"), *options, "there.png", "--json", "there.json"]
+    done(here, folder)
+    done(there, folder)
+    reports = [json.loads((folder / name).read_text()) for name in ("here.json", "there.json")]
+    assert reports[0]["totals"]["spikes"] > 0
+    for key in reports[0].keys() - VARIES:
+        assert reports[0][key] == reports[1][key], key
+    assert (folder / "here.png").read_bytes() == (folder / "there.png").read_bytes()
+
+
+def test_verify_has_the_same_rows_as_from_the_checkout(installed, folder):
+    options = ["--image", "rainy.png", "--checkpoint", "ckpt.pt", "--crop", "16", "--json"]
+    done([str(installed / "esdnet-verify"), *options, "here.json"], folder)
+    done([sys.executable, str(ROOT / "hw_sim" / "verify.py"), *options, "there.json"], folder)
+    rows = [json.loads((folder / name).read_text())["rows"] for name in ("here.json", "there.json")]
+    for row in (*rows[0], *rows[1]):
+        assert row.pop("seconds") is None or row["status"] != "not run"
+    assert rows[0] == rows[1]
+    held = {(row["backend"], row["precision"]) for row in rows[0] if row["status"] == "holds"}
+    assert ("netx segments on Lava", "int8") in held or not HAS_LAVA
+
+
+def test_a_mistake_is_one_line_and_status_2(installed, folder):
+    refused = run([str(installed / "esdnet-to-lava-dl"), "ckpt.pt", "--target", "tpu", "--no-check"], folder)
+    assert refused.returncode == 2
+    assert refused.stderr == "error: --target tpu: unknown, expected one of loihi2\n"
