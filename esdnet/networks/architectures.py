@@ -51,14 +51,14 @@ def build(config: Config) -> Network:
     raise TypeError(f"no network is built from {config!r}")
 
 
-@build.register
+@build.register(ESDNetConfig)
 def _(config: ESDNetConfig) -> ESDNet:
     from esdnet.model import ESDNet
 
     return ESDNet(config)
 
 
-@build.register
+@build.register(DualStageConfig)
 def _(config: DualStageConfig) -> DualStage:
     from esdnet.networks.dual_stage.model import DualStage
 
