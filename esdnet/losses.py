@@ -1,4 +1,4 @@
-"""Training losses: 1 - SSIM, alone or with a Charbonnier term or the logarithm of the error, and with a price on spikes.
+"""Training losses: 1 - SSIM, alone, with a Charbonnier term or with the logarithm of the error; and a price on spikes.
 
 Images are (N, 3, H, W), RGB in [0, 1], any float dtype.
 
@@ -71,8 +71,8 @@ def log_error(a: Tensor, b: Tensor) -> Tensor:
 
 
 class RestorationLoss(nn.Module):
-    """`l1_weight` * Charbonnier on RGB + `log_weight` * log error on RGB + 1 - SSIM on RGB or on luma; with weights of 0
-    the paper's SSIM loss.
+    """`l1_weight` * Charbonnier on RGB + `log_weight` * log error on RGB + 1 - SSIM on RGB or on luma; with weights of
+    0 the paper's SSIM loss.
 
     Of a network in stages each stage's image is judged: the last fully, those before by EARLIER_STAGE.
     """

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,12 +145,13 @@ def _settings(arguments: argparse.Namespace) -> tuple[TrainingConfig, DataConfig
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of the training that have been given."""
     given = given_flags(arguments, TrainingConfig)
-    weights = LOSSES[arguments.loss] if arguments.loss else {}
-    for name, weight in weights.items():
-        if not weight and name in given:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag}: is no part of --loss {arguments.loss}")
-    given = weights | given
+    if not arguments.resume:  # else the run has its loss
+        loss = arguments.loss or loss_name(asdict(TrainingConfig()))
+        for name in LOSSES[loss].keys() & given.keys():
+            if not LOSSES[loss][name]:
+                [owner] = [other for other, weights in LOSSES.items() if weights[name]]
+                raise UserError(f"--{name.replace('_', '-')}: is that of --loss {owner}, found --loss {loss}")
+        given = LOSSES[loss] | given
     if arguments.ssim_on:
         given["ssim_on_luma"] = arguments.ssim_on == "y"
     return given

@@ -28,7 +28,7 @@ from esdnet.errors import UserError
 from esdnet.layers import TdBatchNorm
 from esdnet.lif import LIF
 from esdnet.losses import FiringLoss, RestorationLoss
-from esdnet.networks.architectures import build
+from esdnet.networks.architectures import build, name_of
 from esdnet.run_log import RunLog, progress_bar
 from esdnet.training_config import CHANGEABLE, DataConfig, TrainingConfig, check_unchanged
 from esdnet.validation import Validation, validate
@@ -112,6 +112,21 @@ def read_run(last: Path) -> dict[str, Any]:
     return content
 
 
+def _check_network(model: Network, config: TrainingConfig) -> None:
+    """UserError where the network cannot be trained in this way."""
+    name = name_of(model.config)
+    if config.crop % model.size_multiple:
+        raise UserError(
+            f"training: crop must be a multiple of {model.size_multiple} for a {name} network, found {config.crop}"
+        )
+    if config.freeze_norm and not _norms(model):
+        raise UserError(f"training: freeze_norm needs batch norms, the {name} network has none")
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, TdBatchNorm)]
+
+
 class AveragedWeights:
     """Exponential moving average of weights and batch statistics, kept in a network of its own in eval mode."""
 
@@ -149,10 +164,10 @@ class Trainer:
         self.network: nn.Module = self.model
         if worker.size > 1:
             self.network = nn.parallel.DistributedDataParallel(self.model)
+        _check_network(self.model, config)
         if config.freeze_norm:
-            for module in self.model.modules():
-                if isinstance(module, TdBatchNorm):
-                    module.eval()
+            for module in _norms(self.model):
+                module.eval()
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model), lr=config.lr, betas=BETAS, weight_decay=config.weight_decay
         )

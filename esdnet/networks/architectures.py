@@ -14,16 +14,19 @@ from esdnet.config import ESDNetConfig
 from esdnet.errors import UserError
 from esdnet.networks.dual_stage.config import PRESETS as DUAL_STAGE_PRESETS
 from esdnet.networks.dual_stage.config import DualStageConfig
+from esdnet.networks.nafnet_config import PRESETS as NAFNET_PRESETS
+from esdnet.networks.nafnet_config import NAFNetConfig
 
 if TYPE_CHECKING:
     from esdnet.model import ESDNet
     from esdnet.networks.dual_stage.model import DualStage
+    from esdnet.networks.nafnet import NAFNet
 
-    Network = ESDNet | DualStage
+    Network = ESDNet | DualStage | NAFNet
 
-Config = ESDNetConfig | DualStageConfig
-CONFIGS: dict[str, type[Config]] = {"esdnet": ESDNetConfig, "dual_stage": DualStageConfig}
-PRESETS: dict[str, Config] = {**ESDNET_PRESETS, **DUAL_STAGE_PRESETS}
+Config = ESDNetConfig | DualStageConfig | NAFNetConfig
+CONFIGS: dict[str, type[Config]] = {"esdnet": ESDNetConfig, "dual_stage": DualStageConfig, "nafnet": NAFNetConfig}
+PRESETS: dict[str, Config] = {**ESDNET_PRESETS, **DUAL_STAGE_PRESETS, **NAFNET_PRESETS}
 
 
 def preset(name: str) -> Config:
@@ -63,3 +66,10 @@ def _(config: DualStageConfig) -> DualStage:
     from esdnet.networks.dual_stage.model import DualStage
 
     return DualStage(config)
+
+
+@build.register(NAFNetConfig)
+def _(config: NAFNetConfig) -> NAFNet:
+    from esdnet.networks.nafnet import NAFNet
+
+    return NAFNet(config)

@@ -6,41 +6,12 @@ In: rainy images (N, 3, H, W) in [0, 1]. Out: derained images of the same size.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esdnet.errors import UserError
 from esdnet.networks.dual_stage.attention import PixelNorm
-
-
-@dataclass(frozen=True)
-class NAFNetConfig:
-    """Blocks are given per level, finest first; each level has twice the channels of the one before."""
-
-    width: int = 16
-    encoder_blocks: tuple[int, ...] = (1, 2, 4)
-    middle_blocks: int = 1
-    decoder_blocks: tuple[int, ...] = (1, 1, 1)
-
-    def __post_init__(self) -> None:
-        if self.width < 1 or self.middle_blocks < 0 or len(self.encoder_blocks) != len(self.decoder_blocks):
-            raise UserError(f"config: expected a width, and as many encoder as decoder levels, found {self}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, as a checkpoint stores them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> NAFNetConfig:
-        """The inverse of to_dict; missing names take their defaults, unknown ones are refused."""
-        try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-        except TypeError as error:
-            raise UserError(f"config: {error}") from error
+from esdnet.networks.nafnet_config import NAFNetConfig
 
 
 class SimpleGate(nn.Module):

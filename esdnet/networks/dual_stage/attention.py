@@ -17,14 +17,14 @@ def attend(qkv: Tensor, order: Tensor, shut: Tensor | None, heads: int, overlap:
     """Softmax attention of each window of 64 places to itself and to `overlap` places on either side.
 
     `qkv` (N, 3 C, H, W) holds queries, keys and values, `order` the pixel at each place (see rearrange), `shut` (N, 1,
-    H, W) is 1 where a pixel's key must not be read. Where all keys of a window are shut, all are read as if none were: what
-    is taken from every logit changes no softmax. H W is a multiple of 64. Out: (N, C, H, W), each value at its pixel.
+    H, W) is 1 where a pixel's key must not be read. Where all keys of a window are shut, all are read as if none were:
+    what is taken from every logit changes no softmax. H W is a multiple of 64. Out: (N, C, H, W), each value at its
+    pixel.
     """
     images, _, height, width = qkv.shape
     queries, keys, values = take(_tokens(qkv), order).unflatten(2, (3, heads, -1)).unbind(2)  # (N, L, heads, C / heads)
-    queries = (
-        queries.unflatten(1, (-1, WINDOW)).transpose(2, 3) * queries.shape[-1] ** -0.5
-    )  # (N, windows, heads, 64, d)
+    queries = queries.unflatten(1, (-1, WINDOW)).transpose(2, 3)  # (N, windows, heads, 64, d)
+    queries = queries * queries.shape[-1] ** -0.5
     keys, values = (_slide(each, overlap) for each in (keys, values))  # (N, windows, heads, d, 64 + 2 overlap)
     closed = qkv.new_zeros(1, height * width, 1) if shut is None else SHUT * take(_tokens(shut), order)
     logits = queries @ keys
@@ -53,8 +53,8 @@ class WindowAttention(nn.Module):
         self.norm = PixelNorm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, order: Tensor, shut: Tensor | None = None) -> Tensor:
         return x + self.out(attend(self.qkv(self.norm(x)), order, shut, self.heads, self.overlap))

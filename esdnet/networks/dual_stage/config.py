@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
+from esdnet.config import NetworkConfig
 from esdnet.errors import UserError
 
 Order = Literal["clustered", "windows", "raster", "random"]
 
 
 @dataclass(frozen=True)
-class DualStageConfig:
+class DualStageConfig(NetworkConfig):
     """One dual-stage network. Both stages are U-Nets of three levels, finest first; attention works on the last.
 
     `blocks` are the residual blocks of the encoder; the decoder has as many, and the last level as many again after
@@ -37,20 +38,9 @@ class DualStageConfig:
         if self.order not in get_args(Order):
             raise UserError(f"config: order must be one of {', '.join(get_args(Order))}, found {self.order!r}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, as a checkpoint stores them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DualStageConfig:
-        """The inverse of to_dict; missing names take their defaults, unknown ones are refused."""
-        try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-        except TypeError as error:
-            raise UserError(f"config: {error}") from error
-
 
 PRESETS = {
     "tiny_dual_stage": DualStageConfig(channels=(16, 16, 32)),
     "small_dual_stage": DualStageConfig(),
+    "small_two_unets": DualStageConfig(attentions=0),  # the same without mask and attention: a control
 }

@@ -1,9 +1,9 @@
 """A mask of rain streaks by grey-level morphology: rainy images in, 0 or 1 per pixel out. Nothing in it is learnt.
 
-The second paper names masks made by morphological operations and no more; which ones is our choice. A streak is brighter
-than its surround across, and goes on along itself. So for each of nine directions: a white top-hat with a short line
-across keeps what is thin, an opening with a longer line along it keeps what is long. Rain falls in one direction: of an
-image only its strongest direction and the two beside it count.
+The paper (see model) names masks made by morphological operations and no more; which ones is our choice. A streak is
+brighter than its surround across, and goes on along itself. So for each of nine directions: a white top-hat with a
+short line across keeps what is thin, an opening with a longer line along it keeps what is long. Rain falls in one
+direction: of an image only its strongest direction and the two beside it count.
 
 All of it is done in whole grey levels, so that every dtype, device and library finds the same mask, to the last pixel.
 """
@@ -45,10 +45,8 @@ def rain_mask(image: Tensor) -> Tensor:
         levels = torch.floor(image.amin(1) * 255 + 0.5).clamp(0, 255).to(torch.uint8)
         found = torch.stack([_response(levels, angle) for angle in ANGLES], dim=1)  # (N, 9, H, W)
         strength = found.clamp(max=MOST).sum((2, 3))  # int64: exact
-        strongest = (strength == strength.amax(1, keepdim=True)).to(
-            image.dtype
-        )  # equals all count: a mirrored image...
-        kept = F.max_pool1d(strongest, 3, stride=1, padding=1).to(torch.uint8)  # ...has the mirrored mask
+        strongest = strength == strength.amax(1, keepdim=True)  # of equals all: a mirrored image has the mirrored mask
+        kept = F.max_pool1d(strongest.to(image.dtype), 3, stride=1, padding=1).to(torch.uint8)
         highest = (found * kept[..., None, None]).amax(1, keepdim=True)
         return (highest >= THRESHOLD).to(image.dtype)
 

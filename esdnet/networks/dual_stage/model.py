@@ -1,8 +1,8 @@
 """The dual-stage network as a torch module: rainy images (N, 3, H, W) in [0, 1] in, derained ones of the same size out.
 
-After Hou et al. 2026, of which the abstract is public: a first stage whose attention passes over pixels that a rain mask
-names, a second whose attention slides over pixels rearranged by clusters of their features. All else is our choice
-(docs/dual_stage.md).
+After Hou et al. 2026 (Dual-stage deraining network based on mask and non-local attention), of which the abstract is
+public: a first stage whose attention passes over pixels that a rain mask names, a second whose attention slides over
+pixels rearranged by clusters of their features. All else is our choice (docs/dual_stage.md).
 """
 
 from __future__ import annotations
