@@ -38,6 +38,11 @@ class DualStageConfig(NetworkConfig):
         if self.order not in get_args(Order):
             raise UserError(f"config: order must be one of {', '.join(get_args(Order))}, found {self.order!r}")
 
+    @property
+    def has_mask(self) -> bool:
+        """Whether the network looks for rain streaks before it begins."""
+        return self.masked and self.attentions > 0
+
 
 PRESETS = {
     "tiny_dual_stage": DualStageConfig(channels=(16, 16, 32)),

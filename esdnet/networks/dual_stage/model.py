@@ -131,8 +131,13 @@ class DualStage(nn.Module):
         _, light = self.stage2(seen, None, self.hand_on(features))
         return [first, first + light]
 
+    def mask(self, image: Tensor) -> Tensor:
+        """The rain mask of images as the first stage has it, which sees them padded: (N, 3, H, W) -> (N, 1, H, W)."""
+        height, width = image.shape[-2:]
+        return rain_mask(pad(image))[..., :height, :width]
+
     def _shut(self, image: Tensor) -> Tensor | None:
-        if not (self.config.masked and self.config.attentions):
+        if not self.config.has_mask:
             return None
         return (F.avg_pool2d(rain_mask(image), SCALE) >= RAINY).to(image.dtype)
 
