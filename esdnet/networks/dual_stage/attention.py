@@ -22,10 +22,10 @@ def attend(qkv: Tensor, order: Tensor, shut: Tensor | None, heads: int, overlap:
     pixel.
     """
     images, _, height, width = qkv.shape
-    queries, keys, values = take(_tokens(qkv), order).unflatten(2, (3, heads, -1)).unbind(2)  # (N, L, heads, C / heads)
-    queries = queries.unflatten(1, (-1, WINDOW)).transpose(2, 3)  # (N, windows, heads, 64, d)
+    queries, keys, values = take(_tokens(qkv), order).chunk(3, dim=2)  # (N, L, C)
+    queries = queries.unflatten(1, (-1, WINDOW)).unflatten(3, (heads, -1)).transpose(2, 3)  # (N, windows, heads, 64, d)
     queries = queries * queries.shape[-1] ** -0.5
-    keys, values = (_slide(each, overlap) for each in (keys, values))  # (N, windows, heads, d, 64 + 2 overlap)
+    keys, values = (_slide(each, overlap).unflatten(2, (heads, -1)) for each in (keys, values))  # (..., d, 64 + 2 overlap)
     closed = qkv.new_zeros(1, height * width, 1) if shut is None else SHUT * take(_tokens(shut), order)
     logits = queries @ keys
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) - _slide(closed, overlap, BEYOND).unsqueeze(2)
@@ -39,9 +39,11 @@ def _tokens(features: Tensor) -> Tensor:
 
 
 def _slide(tokens: Tensor, overlap: int, beyond: float = 0.0) -> Tensor:
-    """(N, L, ...) to the windows that its queries look at: (N, L / 64, ..., 64 + 2 overlap)."""
-    padding = (0, 0) * (tokens.ndim - 2) + (overlap, overlap)
-    return F.pad(tokens, padding, value=beyond).unfold(1, WINDOW + 2 * overlap, WINDOW)
+    """(N, L, C) to the windows that its queries look at: (N, L / 64, C, 64 + 2 overlap)."""
+    first = torch.arange(0, tokens.shape[1], WINDOW, device=tokens.device)
+    places = first[:, None] + torch.arange(WINDOW + 2 * overlap, device=tokens.device)
+    windows = F.pad(tokens, (0, 0, overlap, overlap), value=beyond).index_select(1, places.flatten())
+    return windows.unflatten(1, (-1, WINDOW + 2 * overlap)).movedim(2, -1)
 
 
 class WindowAttention(nn.Module):

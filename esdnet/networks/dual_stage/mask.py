@@ -42,11 +42,12 @@ def rain_mask(image: Tensor) -> Tensor:
     Equal rain in all channels is seen in the darkest, so that coloured edges count less.
     """
     with torch.no_grad():
-        levels = torch.floor(image.amin(1) * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+        whole = torch.int32 if torch.onnx.is_in_onnx_export() else torch.uint8  # ONNX Runtime has no minimum of bytes
+        levels = torch.floor(image.amin(1) * 255 + 0.5).clamp(0, 255).to(whole)
         found = torch.stack([_response(levels, angle) for angle in ANGLES], dim=1)  # (N, 9, H, W)
         strength = found.clamp(max=MOST).sum((2, 3))  # int64: exact
         strongest = strength == strength.amax(1, keepdim=True)  # of equals all: a mirrored image has the mirrored mask
-        kept = F.max_pool1d(strongest.to(image.dtype), 3, stride=1, padding=1).to(torch.uint8)
+        kept = F.max_pool1d(strongest[None].to(image.dtype), 3, stride=1, padding=1)[0].to(whole)
         highest = (found * kept[..., None, None]).amax(1, keepdim=True)
         return (highest >= THRESHOLD).to(image.dtype)
 
@@ -65,11 +66,13 @@ def _opening(levels: Tensor, line: Offsets) -> Tensor:
 
 def _extreme(levels: Tensor, line: Offsets, choose: Callable[[Tensor, Tensor], Tensor], beyond: int) -> Tensor:
     rows, columns = (max(abs(offset[axis]) for offset in line) for axis in (0, 1))
-    height, width = levels.shape[-2:]
     padded = F.pad(levels, (columns, columns, rows, rows), value=beyond)
     return reduce(
         choose,
-        (padded[..., rows + down : rows + down + height, columns + right :][..., :width] for down, right in line),
+        (
+            padded[..., rows + down : (down - rows) or None, columns + right : (right - columns) or None]
+            for down, right in line
+        ),
     )
 
 
@@ -78,5 +81,5 @@ def _steps(points: int) -> range:
 
 
 def _leaning(step: int, angle: float) -> int:
-    """How far a line has moved sideways after `step`: rounded away from 0, so that a line is its own mirror image."""
-    return int(math.copysign(math.floor(abs(step * math.tan(math.radians(angle))) + 0.5), step * angle))
+    """How far a line has moved sideways after `step`: never half a pixel more, so a line is its own mirror image."""
+    return round(step * math.tan(math.radians(angle)))

@@ -81,7 +81,8 @@ class Clusters(nn.Module):
             labels = self.label(pixels)
             if self.training:
                 self._follow(pixels.flatten(0, 1), labels.flatten())
-            return torch.argsort(labels, dim=1, stable=True)
+            pixel = torch.arange(labels.shape[1], device=labels.device)
+            return torch.argsort(labels * labels.shape[1] + pixel, dim=1)  # no two are equal: every sort is stable
 
     def label(self, pixels: Tensor) -> Tensor:
         """The cluster of each pixel: (..., C) -> (...). The cosine's denominator is left out: it changes no maximum."""
