@@ -25,7 +25,9 @@ def attend(qkv: Tensor, order: Tensor, shut: Tensor | None, heads: int, overlap:
     queries, keys, values = take(_tokens(qkv), order).chunk(3, dim=2)  # (N, L, C)
     queries = queries.unflatten(1, (-1, WINDOW)).unflatten(3, (heads, -1)).transpose(2, 3)  # (N, windows, heads, 64, d)
     queries = queries * queries.shape[-1] ** -0.5
-    keys, values = (_slide(each, overlap).unflatten(2, (heads, -1)) for each in (keys, values))  # (..., d, 64 + 2 overlap)
+    keys, values = (
+        _slide(each, overlap).unflatten(2, (heads, -1)) for each in (keys, values)
+    )  # (..., d, 64 + 2 overlap)
     closed = qkv.new_zeros(1, height * width, 1) if shut is None else SHUT * take(_tokens(shut), order)
     logits = queries @ keys
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) - _slide(closed, overlap, BEYOND).unsqueeze(2)
