@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,45 @@ def test_without_output_layers_both_stages_are_the_identity(size: tuple[int, int
 def test_any_size_in_the_same_size_out(network: DualStage) -> None:
     for size in ((32, 32), (33, 64), (17, 90)):
         assert network(torch.rand(1, 3, *size)).shape == (1, 3, *size)
+
+
+def test_the_second_stage_sees_what_the_first_made_of_the_image(network: DualStage) -> None:
+    """Both images and their gradients, from the parts of the network put together here."""
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    shut = torch.zeros(1, 1, 16, 16)
+    for row, column in np.ndindex(16, 16):  # at least 8 of the 16 pixels of one on the last level
+        shut[0, 0, row, column] = (
+            network.mask(image)[0, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].sum() >= 8
+        )
+    assert 0 < shut.mean() < 1
+    features, light = network.stage1(image, shut)
+    first = image + light
+    _, light = network.stage2(torch.cat([first, image, first - image], 1), None, network.hand_on(features))
+    expected = (first, first + light)
+    weight = network.stage1.output.weight
+    for mine, its in zip(network.stages(image), expected, strict=True):
+        assert torch.equal(mine, its)
+        gradients = [torch.autograd.grad(each.sum(), weight, retain_graph=True)[0] for each in (mine, its)]
+        assert torch.allclose(*gradients, rtol=1e-5, atol=1e-5)
+
+
+def test_windows_overlap_in_the_second_stage_alone(network: DualStage) -> None:
+    """All 256 pixels of the last level are in one order. What changes in one pixel of the second window, changes that
+    window alone in the first stage; in the second, so it does the first window, which looks 32 places on."""
+    order = torch.arange(256)[None]
+    for stage, place, changed in (
+        (network.stage1, 64, {1}),
+        (network.stage2, 95, {0, 1}),
+        (network.stage2, 96, {1, 2}),
+    ):
+        attention = stage.bottleneck.attentions[0]
+        features = torch.randn(1, 32, 16, 16, generator=torch.Generator().manual_seed(3))
+        with torch.no_grad():
+            before = attention(features, order)
+            features[0, :, place // 16, place % 16] += 1
+            after = attention(features, order)
+        places = (before != after).any(1).flatten().nonzero().flatten()
+        assert set((places // 64).tolist()) == changed
 
 
 def test_float32_is_float64_rounded(network: DualStage) -> None:

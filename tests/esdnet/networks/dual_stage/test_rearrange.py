@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from esdnet.networks.dual_stage.config import PRESETS
 from esdnet.networks.dual_stage.model import DualStage
-from esdnet.networks.dual_stage.rearrange import Clusters, Rows, Shuffled, SquareWindows, inverse, take
+from esdnet.networks.dual_stage.rearrange import STEP, Clusters, Rows, Shuffled, SquareWindows, inverse, take
 from esdnet.rain import add_rain, heavy_rain
 
 
@@ -80,6 +80,24 @@ def test_no_cluster_takes_half_of_features_that_are_much_alike() -> None:
     shares = np.bincount(clusters.label(far_from_zero(500).flatten(2).mT).flatten().numpy(), minlength=8) / 512
     assert shares.max() <= 0.5
     assert shares.min() > 0  # none is dead
+    assert torch.allclose(clusters.mean, far_from_zero(500).mean((0, 2, 3)), rtol=0, atol=0.5)
+
+
+def test_a_step_of_training_by_hand() -> None:
+    """The mean is (10, 0). Two pixels lean up from it, two to the left: to there the centres move, by STEP."""
+    clusters = Clusters(3, 2).train()
+    centres = torch.nn.functional.normalize(torch.tensor([[1.0, 3.0], [-2.0, 1.0], [0.0, -1.0]]), dim=1)
+    clusters.centres.copy_(centres)
+    clusters.mean.copy_(torch.tensor([10.0, 0.0]))
+    pixels = torch.tensor([[10.0, 1.0], [10.0, 5.0], [9.0, 0.0], [7.0, 0.0]])
+    clusters(pixels.T.view(1, 2, 2, 2))
+    ends = torch.tensor([[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])  # nobody is with the third: it stays
+    expected = torch.nn.functional.normalize(centres + STEP * (ends - centres), dim=1)
+    assert torch.allclose(clusters.centres, expected, rtol=0, atol=1e-6)
+    assert torch.allclose(clusters.mean, torch.tensor([10 - 0.01 * 1.0, 0.01 * 1.5]), rtol=0, atol=1e-5)
+    assert torch.allclose(
+        clusters.share, torch.tensor([1 / 3 + 0.01 / 6, 1 / 3 + 0.01 / 6, 0.99 / 3]), rtol=0, atol=1e-6
+    )
 
 
 def test_a_dead_centre_is_put_where_pixels_are_served_worst() -> None:
