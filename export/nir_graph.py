@@ -34,6 +34,7 @@ from export.network import (
 from export.nir_segments import Step, is_stock
 
 DT_S = 1e-4  # seconds per step: what snnTorch and spikingjelly assume when they import
+DRIVE = ".drive"  # the convolution before a LIF that holds its gain and bias
 EXTENSION = "esdnet."  # prefix of node types that are not NIR's
 
 
@@ -210,7 +211,7 @@ def _(node: Neuron, builder: _Builder) -> list[str]:
     sources = builder.sources[node.inputs[0]]
     if np.any(node.gain != 1.0) or np.any(node.bias != 0.0):  # importers read only r = 1
         drive = _diagonal(node.gain, node.bias, shape)
-        sources = [builder.spec.add(f"{node.name}.drive", drive, sources)]
+        sources = [builder.spec.add(node.name + DRIVE, drive, sources)]
     parameters = {key: Filled(shape, value) for key, value in encode_lif(node).items()}
     return [builder.spec.add(node.name, SpecNode("LIF", parameters), sources)]
 

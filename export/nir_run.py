@@ -36,6 +36,7 @@ from export.network import (
     Mul,
     Network,
     NetworkError,
+    Neuron,
     Node,
     Output,
     Reduce,
@@ -44,9 +45,10 @@ from export.network import (
     infer_shapes,
 )
 from export.nir_format import Export
-from export.nir_graph import EXTENSION, input_is_stream
+from export.nir_graph import DRIVE, EXTENSION, input_is_stream
 
 Values = dict[str, Tensor]
+Arrays = Mapping[str, NDArray[np.floating[Any]]]
 See = Callable[[str, NDArray[np.bool_]], NDArray[np.bool_] | None]
 
 
@@ -58,6 +60,29 @@ class _Run:
     steps: int
     see: See
     other_form: Counter[str] | None = None
+    layers: _LayerByLayer | None = None
+
+
+class _LayerByLayer:
+    """Has every convolution, matrix and neuron whose input is given read that, and keeps what it would have read, and
+    what it gives."""
+
+    def __init__(self, network: Network, given: Arrays) -> None:
+        self.layers = {node.name: node for node in network.nodes if isinstance(node, (Conv, Linear, Neuron))}
+        self.given, self.found = given, dict[str, Array]()
+
+    def reads(self, name: str, inputs: Sequence[Tensor], is_driven: bool) -> Sequence[Tensor]:
+        """A neuron with a gain or bias has a node before it, its drive, that reads for it."""
+        node = self.layers.get(name.removesuffix(DRIVE))
+        if node is None or is_driven or node.inputs[0] not in self.given:
+            return inputs
+        source = node.inputs[0]
+        self.found[source] = sum_of(inputs).numpy()
+        return [torch.from_numpy(np.ascontiguousarray(self.given[source], np.float64))]
+
+    def gives(self, name: str, value: Tensor) -> None:
+        if name in self.layers:
+            self.found[name] = value.numpy()
 
 
 def run_export(export: Export, network: Network, image: Array, see: See) -> Array:
@@ -103,10 +128,20 @@ class OpenedExport:
         """
         infer_shapes(self.network, *check_image(self.network, image))  # NetworkError for a size it cannot take
         run = _Run(self.manifest["dt"], self.network.steps, see, other_form)
-        given = {self.network.input.name: torch.from_numpy(np.ascontiguousarray(image, np.float64)).unsqueeze(0)}
+        return np.asarray(output_of(self._execute(run, image[None]).numpy()))
+
+    def run_layers(self, given: Arrays) -> dict[str, Array]:
+        """What every convolution, matrix and neuron gives when it reads the values given, by name, (T or 1, C, H, W),
+        what it would have read, and the output."""
+        layers = _LayerByLayer(self.network, given)
+        run = _Run(self.manifest["dt"], self.network.steps, lambda name, spikes: None, layers=layers)
+        output = self._execute(run, given[self.network.input.name])
+        return {**layers.found, self.network.output.name: output.numpy()}
+
+    def _execute(self, run: _Run, frame: NDArray[np.floating[Any]]) -> Tensor:
+        given = {self.network.input.name: torch.from_numpy(np.ascontiguousarray(frame, np.float64))}
         with torch.inference_mode():
-            execute = self._run_file if self.nodes else self._run_folder
-            return np.asarray(output_of(execute(run, given)).numpy())
+            return (self._run_file if self.nodes else self._run_folder)(run, given)
 
     def _run_folder(self, run: _Run, given: Values) -> Tensor:
         network, values, steps = self.network, dict(given), self.manifest["steps"]
@@ -144,6 +179,9 @@ def run_graph(graph: nir.NIRGraph, stream: Tensor, dt_s: float, see: See) -> Ten
 
 
 def _run_graph(run: _Run, graph: nir.NIRGraph, stream: Tensor) -> Tensor:
+    if len(graph.outputs) != 1:
+        found = ", ".join(name.removeprefix("output_") for name in graph.outputs)
+        raise NetworkError(f"NIR: no node reads {found}, expected one such node, the graph's output")
     (start,), (end,) = graph.inputs, graph.outputs
     sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, reader in graph.edges:
@@ -159,7 +197,12 @@ def _evaluate(
     uses = Counter(name for reader in sources.values() for name in reader) + Counter(wanted)
     for name in TopologicalSorter(sources).static_order():
         if name not in values:
-            values[name] = run_node(nodes[name], [values[source] for source in sources[name]], run, name)
+            inputs: Sequence[Tensor] = [values[source] for source in sources[name]]
+            if run.layers is not None:
+                inputs = run.layers.reads(name, inputs, name + DRIVE in nodes)
+            values[name] = run_node(nodes[name], inputs, run, name)
+            if run.layers is not None:
+                run.layers.gives(name, values[name])
         for source in sources.get(name, ()):
             uses[source] -= 1
             if not uses[source]:

@@ -64,7 +64,6 @@ def _export(args: argparse.Namespace) -> int:
 
     target = args.out or Path(f"{args.checkpoint.stem}_lava_dl")
     check_replaceable(target, "a Lava-DL export", is_export)
-    say_target(checkpoint, target)
     limits = load_limits(args.target) if args.target else None
     if not args.no_check:
         check_available()
@@ -72,6 +71,7 @@ def _export(args: argparse.Namespace) -> int:
     height, width = args.input_size
     infer_shapes(network, height, width)  # a size that the network cannot take is found at once
     pixels = centre_pixels(args.image, height, width)
+    say_target(checkpoint, target)
     with written_beside(target) as beside:
         recording, failure = _write_and_check(network, pixels, args, beside)
         if failure:

@@ -52,11 +52,11 @@ def _export(args: argparse.Namespace) -> int:
     stem = args.checkpoint.stem
     target = args.out or Path(f"{stem}.nir" if args.single_file else f"{stem}_nir")
     check_replaceable(target, "a NIR export", is_export)
-    say_target(checkpoint, target)
     from esdnet.checkpoint import load_checkpoint
 
     model = load_checkpoint(checkpoint)
     network = checked_network(model, *args.input_size)
+    say_target(checkpoint, target)
     with written_beside(target) as beside:
         report = _write_and_check(model, network, args, beside)
         if report.failures:

@@ -47,19 +47,20 @@ def _export(args: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(args.checkpoint)
     target = args.out or Path(f"{args.checkpoint.stem}.onnx")
     check_outputs({"-o": target}, [checkpoint])
-    say_target(checkpoint, target)
     from esdnet.checkpoint import load_network
     from esdnet.model import ESDNet
     from export.lower import lower
 
     model = load_network(checkpoint)
-    if not isinstance(model, ESDNet) and args.precision != "float32":
+    network = lower(model, args.checkpoint.stem) if isinstance(model, ESDNet) else None
+    if network is None and args.precision != "float32":
         raise UserError(f"--precision {args.precision}: {args.checkpoint} is no ESDNet, expected float32")
+    say_target(checkpoint, target)
     with written_beside(target) as beside:
-        if isinstance(model, ESDNet):
-            lines = _write_and_check(model, lower(model, args.checkpoint.stem), args.precision, beside)
-        else:
+        if network is None:
             lines = _trace_and_check(model, beside)
+        else:
+            lines = _write_and_check(model, network, args.precision, beside)
     print("\n".join(lines))
     print(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB), for images of any height and width")
     return 0

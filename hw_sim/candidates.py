@@ -9,7 +9,7 @@ import copy
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from hw_sim.backends import LAVA_LIMIT
 from hw_sim.result import Result
 from hw_sim.verification import Candidate, Subject, simulate_layers
 
+if TYPE_CHECKING:
+    from export.nir_run import OpenedExport
+
 
 def float_candidates(device: str) -> list[Candidate]:
     """Every backend in floating point, torch first. `device`: where torch runs; the simulator there and on the CPU."""
@@ -35,7 +38,7 @@ def float_candidates(device: str) -> list[Candidate]:
         _torch_backend("snnTorch, step by step", "float64", unfused, UNFUSED),
         _torch_backend("snnTorch, step by step", "float32", unfused, UNFUSED),
         *(_simulator(precision, place) for place in dict.fromkeys((device, "cpu")) for precision in _BOTH),
-        Candidate("NIR, written and read back", "float64", _run_nir),
+        _nir(),
         *(_onnx(precision) for precision in _BOTH),
         *(_lava(precision) for precision in _BOTH),
     ]
@@ -89,10 +92,20 @@ def _simulator(precision: FloatPrecision, device: str) -> Candidate:
     )
 
 
-def _run_nir(subject: Subject) -> Result:
-    """Written as stock graphs, read from the files, and run by NIR's own semantics."""
+def _nir() -> Candidate:
+    def run(subject: Subject) -> Result:
+        spikes: dict[str, NDArray[np.bool_]] = {}
+        return Result(_written_and_read(subject).run(subject.image, spikes.__setitem__), spikes)
+
+    def run_layers(subject: Subject, given: Values) -> Values:
+        return _written_and_read(subject).run_layers(given)
+
+    return Candidate("NIR, written and read back", "float64", run, run_layers)
+
+
+def _written_and_read(subject: Subject) -> OpenedExport:
     from export.nir_format import decode_network, open_export
-    from export.nir_run import run_export
+    from export.nir_run import OpenedExport
     from export.nir_write import write_folder
 
     height, width = subject.image.shape[1:]
@@ -100,9 +113,7 @@ def _run_nir(subject: Subject) -> Result:
         path = Path(folder) / "network_nir"
         write_folder(subject.network, height, width, path)
         export = open_export(path)
-        spikes: dict[str, NDArray[np.bool_]] = {}
-        output = run_export(export, decode_network(export), subject.image, spikes.__setitem__)
-    return Result(output, spikes)
+        return OpenedExport(export, decode_network(export))
 
 
 def _onnx(precision: FloatPrecision) -> Candidate:

@@ -63,7 +63,7 @@ def run_in(model: ESDNet, seed: int = 0) -> ESDNet:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> ESDNet:
-    """A tiny ESDNet as released, float32, eval mode, that fires in every layer."""
+    """A tiny ESDNet as released, float32, eval mode; on the photo its deeper layers are silent."""
     torch.manual_seed(1)
     return run_in(ESDNet(preset("tiny")))
 

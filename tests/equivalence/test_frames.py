@@ -18,9 +18,8 @@ from export.nir_run import run_export
 from export.nir_write import write_folder
 from export.onnx_format import to_model
 from export.onnx_run import run_image
-from hw_sim import integer_simulator, simulator
+from hw_sim import integer_oracle, integer_simulator, simulator
 from hw_sim.result import compare
-from tests import integer_oracle
 
 STEPS = 4
 SIZE = (6, 8)

@@ -15,8 +15,7 @@ from export.integer_run import run_integer, to_pixels
 from export.lower import lower
 from export.network import Affine, Conv, Input, Linear, Network, Output, Repeat
 from export.quantize import quantize_node, rescale_by
-from hw_sim import integer_simulator, simulator
-from tests import integer_oracle
+from hw_sim import integer_oracle, integer_simulator, simulator
 
 SUMS = "encoder_level1.0.residual.4"  # joins the residual stream: rescaled, a step for each channel
 RAW = "encoder_level1.0.residual.1"  # a neuron reads its sums as they are: one step for the layer

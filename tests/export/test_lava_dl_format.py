@@ -309,5 +309,5 @@ def test_a_manifest_that_contradicts_its_constants(copy):
 def test_an_operation_of_a_newer_program(integer):
     record, arrays = encode_integer(integer)
     record["operations"][3]["operation"] = "IntegerFuture"
-    with pytest.raises(UserError, match="unknown operation 'IntegerFuture': a newer program wrote this export"):
+    with pytest.raises(UserError, match="unknown operation 'IntegerFuture'; a newer program wrote this export"):
         decode_integer(record, arrays)

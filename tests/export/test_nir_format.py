@@ -209,7 +209,7 @@ def test_a_network_without_host_operations_is_one_stock_file(name, tmp_path):
     assert np.array_equal(output, expected.output)
     assert all(np.array_equal(spikes[name], value) for name, value in expected.spikes.items())
     stream = torch.from_numpy(image()).expand(4, -1, -1, -1)
-    assert np.array_equal(run_graph(graph, stream, DT_S, spikes.__setitem__)[0].numpy(), output)
+    assert np.array_equal(run_graph(graph, stream, DT_S, spikes.__setitem__).numpy(), output)
 
 
 # --- refused, each in one line ----------------------------------------------------------------------------------------
@@ -431,13 +431,13 @@ def test_an_image_of_another_size_runs_where_parameters_are_per_channel(tmp_path
 
 def test_an_image_of_another_size_is_refused_where_a_threshold_is_per_pixel(tmp_path, single_file):
     found = stock_networks()["chain"]
-    threshold = np.full((4, *SHAPE), 0.15)
+    threshold = np.full((4, 8, 8), 0.15)
     threshold[0, 0, 0] = 0.4
     nodes = tuple(replace(n, threshold=threshold) if n.name == "a.lif" else n for n in found.nodes)
-    path = write(replace(found, nodes=nodes), tmp_path, single_file)
-    run_export(open_export(path), read_network(path), image(3, *SHAPE), lambda name, spikes: None)
-    with pytest.raises(NetworkError, match=r"a\.lif: its parameters vary over frames of \(4, 8, 12\), found 8x8"):
-        run_export(open_export(path), read_network(path), image(3, 8, 8), lambda name, spikes: None)
+    path = write(replace(found, nodes=nodes), tmp_path, single_file, (8, 8))
+    run_export(open_export(path), read_network(path), image(3, 8, 8), lambda name, spikes: None)
+    with pytest.raises(NetworkError, match=r"a\.lif \(neuron\): constants .* do not fit a value \(4, 4, 8, 12\)"):
+        run_export(open_export(path), read_network(path), image(3, 8, 12), lambda name, spikes: None)
 
 
 def test_single_numbers_keep_every_bit(tmp_path, single_file):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.near_ties import membranes
-from export.network import Conv, Input, Network, NetworkError, Neuron, Node, Output, Repeat, output_shape
+from export.network import FAN_IN, Conv, Input, Network, NetworkError, Neuron, Node, Output, Repeat, output_shape
 from export.rounding import EPS, MOST, Reach, Rounding
 from export.witness import witness
 from hw_sim.verification import simulate_layers
@@ -78,11 +78,12 @@ def test_the_worst_case_is_never_an_excuse(tiny_model, tiny_network, photo):
     assert vast.bound("conv") <= MOST * 18e300
 
 
-def test_a_kind_without_a_rule_is_refused_by_name():
+def test_a_kind_without_a_rule_is_refused_by_name(monkeypatch):
     @dataclass(frozen=True, kw_only=True, eq=False)
     class Odd(Node):
         pass
 
+    monkeypatch.setitem(FAN_IN, Odd, 1)
     output_shape.register(Odd)(lambda node, inputs, steps: inputs[0])
     nodes = (Input(name="image"), Odd(name="odd", inputs=("image",)), Output(name="out", inputs=("odd",)))
     rounding = Rounding(Network(name="n", nodes=nodes, steps=1), (8, 8), {})

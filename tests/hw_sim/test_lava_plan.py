@@ -11,7 +11,7 @@ from esdnet.config import preset
 from esdnet.errors import UserError
 from esdnet.model import ESDNet
 from export.lower import lower
-from export.network import FAN_IN, Affine, Conv, Network, NetworkError, Neuron, Node, Reduce, output_shape
+from export.network import FAN_IN, Affine, Conv, Network, NetworkError, Neuron, Node, Reduce, output_shape, value_kind
 from hw_sim.lava_backend.memory import check_memory
 from hw_sim.lava_backend.plan import Leaf, Plan, StockLeaf, make_plan
 from hw_sim.lava_backend.stock import is_stock
@@ -109,15 +109,18 @@ class Delay(Node):
     """A kind that the Lava backend does not know."""
 
 
-FAN_IN[Delay] = 1
-
-
 @output_shape.register
 def _(node: Delay, inputs, steps):
     return inputs[0]
 
 
-def test_a_kind_without_a_rule_is_refused_by_name():
+@value_kind.register
+def _(node: Delay, inputs):
+    return inputs[0]
+
+
+def test_a_kind_without_a_rule_is_refused_by_name(monkeypatch):
+    monkeypatch.setitem(FAN_IN, Delay, 1)
     with pytest.raises(NetworkError, match="wait: the Lava backend has no rule for kind delay"):
         make_plan(relay(Delay(name="wait", inputs=("image",))), (8, 8))
 

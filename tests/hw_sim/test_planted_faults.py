@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import onnx
 import pytest
+import torch
 
+from esdnet.config import preset
+from esdnet.model import ESDNet
 from export import nir_graph, nir_write, onnx_format
+from export.lower import lower
 from export.network import Affine, Conv, Neuron
 from hw_sim import simulator, verification
 from hw_sim.candidates import float_candidates
 from hw_sim.verification import Subject, judge, make_reference
+from tests.conftest import run_in
 
 CANDIDATES = {
     f"{one.name}, {one.precision}": one
@@ -20,12 +24,19 @@ CANDIDATES = {
     if one.name.startswith(("simulator", "NIR", "ONNX"))
 }
 NIR = "NIR, written and read back, float64"
+LOW = 0.02  # a threshold that many membranes of a random network reach
 ANALOG, SPIKE_FED, NEURON = "encoder_level1.0.shortcut.0", "encoder_level2.0.residual.1", "encoder_level2.0.residual.3"
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_model, tiny_network, photo):
-    return make_reference(Subject(tiny_model, tiny_network, photo[:, :16, :16]))
+def reference(photo):
+    """The layers that are damaged fire: a fault in a silent one would not show."""
+    torch.manual_seed(1)
+    model = run_in(ESDNet(dataclasses.replace(preset("tiny"), threshold=LOW)))
+    network = lower(model, "lively")
+    reference = make_reference(Subject(model, network, photo))
+    assert not {NEURON, network[SPIKE_FED].inputs[0]} & set(reference.silent)
+    return reference
 
 
 def failed(reference, name: str, subject: Subject | None = None) -> str:
@@ -44,7 +55,7 @@ def with_node(subject: Subject, name: str, change) -> Subject:
 
 def one_weight(node: Conv) -> Conv:
     weight = node.weight.copy()
-    weight.flat[np.abs(weight).argmax()] *= 1.001
+    weight.flat[0] += 1e-3
     return dataclasses.replace(node, weight=weight)
 
 
@@ -72,10 +83,7 @@ GRAPH = {
 def test_a_number_of_the_graph(reference, name, fault):
     layer, change = GRAPH[fault]
     named = failed(reference, name, with_node(reference.subject, layer, change)).split(": ")[0].split(", ")
-    assert layer in named
-    if name != NIR:  # the others can be asked layer by layer
-        assert named == [layer]
-    assert all(one.startswith(layer.split(".")[0]) for one in named)
+    assert named == [layer]
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
@@ -91,15 +99,18 @@ def test_an_edge_that_is_cut(reference, name):
         return Affine(name=node.name, inputs=node.inputs[:1], block=node.block)
 
     note = failed(reference, name, with_node(reference.subject, "encoder_level2.0.sum", cut))
-    assert all(one.startswith("encoder_level2.0.") for one in note.split(": ")[0].split(", ")), note
+    if name == NIR:  # what nothing reads is found before it runs
+        assert "NIR: no node reads output, encoder_level2.0.shortcut.0, expected one such node" in note
+    else:
+        assert all(one.startswith("encoder_level2.0.") for one in note.split(": ")[0].split(", ")), note
 
 
 @pytest.mark.parametrize("name", ["simulator on cpu, float64", "simulator on cpu, float32"])
 @pytest.mark.parametrize(
     ("node", "damage", "message"),
     [
-        (SPIKE_FED, lambda value: value[:, :, :-1], "value has shape (4, 16, 7, 8), declared (4, 16, 8, 8)"),
-        (SPIKE_FED, lambda value: value * (value.new_ones(8, 1).cumsum(0) < 8), "deviates by"),
+        (SPIKE_FED, lambda value: value[:, :, :-1], "value has shape (4, 16, 15, 12), declared (4, 16, 16, 12)"),
+        (SPIKE_FED, lambda value: value * (value.new_ones(16, 1).cumsum(0) < 16), "deviates by"),
         (NEURON, lambda value: value * 0.7, "declared spike, found torch.float"),
         (NEURON, lambda value: value & False, "a spike differs where the membrane is off the threshold"),
     ],
@@ -128,7 +139,7 @@ def test_the_writer_of_nir_and_what_its_reader_expects(reference, monkeypatch):
         return {**fields, "v_threshold": fields["v_threshold"] * 1.01}
 
     monkeypatch.setattr(nir_graph, "encode_lif", higher)
-    assert failed(reference, NIR).startswith("patch_embed.proj: encoder_level1.0.residual.0, step ")
+    assert failed(reference, NIR).startswith("encoder_level1.0.residual.0: encoder_level1.0.residual.0, step ")
 
 
 def test_the_writer_of_nir_alone(reference, monkeypatch):

@@ -164,8 +164,12 @@ def test_float32_must_reach_60_db(reference):
         result = simulator.run(subject.network, subject.image, precision="float32")
         return dataclasses.replace(result, output=result.output + np.float32(0.0011))  # 59.2 dB
 
-    row = judge(reference, Candidate("x", "float32", dim), reference.subject)
+    seen = dataclasses.replace(SIMULATOR["float32"], run=dim)  # layer by layer it is right
+    row = judge(reference, seen, reference.subject)
     assert (row.status, row.note) == ("FAILED", "output at 59.2 dB, promised 60")
+    row = judge(reference, Candidate("x", "float32", dim), reference.subject)
+    assert row.status == "FAILED"
+    assert row.note.endswith("its spikes make an output 0.0011 away, allowed 1e-05")
 
 
 def test_a_spike_without_a_reason_is_found(reference):
@@ -268,8 +272,12 @@ def test_a_silent_run_proves_nothing(photo):
 
 def test_silent_layers_are_named(reference):
     name = next(iter(reference.result.spikes))
-    quiet = {**reference.result.spikes, name: np.zeros_like(reference.result.spikes[name])}
-    result = dataclasses.replace(reference.result, spikes=quiet)
-    row = reference_row("torch", "float64", dataclasses.replace(reference, result=result))
-    assert row.note == f"1 of {len(quiet)} neuron layers silent, so not exercised: {name}"
-    assert reference_row("torch", "float64", reference).note == ""
+    loud = {key: np.ones_like(fired) for key, fired in reference.result.spikes.items()}
+
+    def note(**spikes) -> str:
+        result = dataclasses.replace(reference.result, spikes={**loud, **spikes})
+        return reference_row("torch", "float64", dataclasses.replace(reference, result=result)).note
+
+    assert note() == ""
+    silenced = note(**{name: np.zeros_like(loud[name])})
+    assert silenced == f"1 of {len(loud)} neuron layers silent, so not exercised: {name}"
