@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def _study(args: argparse.Namespace) -> int:
 
     if args.json:
         check_writable("--json", args.json)
-    images = _images(args.images, args.limit)
+    images = load_images(args.images, args.limit)
     rows = [
         row
         for kind, checkpoint in (("released", args.released), ("spike-driven", args.spike_driven))
@@ -79,7 +80,7 @@ def _study(args: argparse.Namespace) -> int:
     return 0
 
 
-def _images(folder: Path | None, limit: int) -> list[Image]:
+def load_images(folder: Path | None, limit: int) -> list[Image]:
     """Middles of SIZE x SIZE, (3, SIZE, SIZE) float32."""
     import numpy as np
 
@@ -131,46 +132,45 @@ def _row(name: str, trained: bool, network: Network, runs: list[dict[str, NodeCo
     return Row(name, trained, make_plan(network, (side, side)).latency, totals, dense_ann_macs(network, runs[0]))
 
 
-def layer_rates(network: Network, counts: dict[str, NodeCounts]) -> dict[str, float]:
-    """By node: of a convolution that reads spikes, ACs over dense operations; of a neuron, spikes per step."""
+def layer_rates(network: Network, counts: dict[str, NodeCounts]) -> dict[str, dict[str, float]]:
+    """By node and count: of a convolution that reads spikes, ACs over dense operations and spikes over inputs; of a
+    neuron, spikes per step."""
     rates = {}
     for node in network.nodes:
-        if fields := _rate_fields(network, node):
-            spent, most = (counts[node.name].totals()[field] for field in fields)
-            rates[node.name] = spent / most
+        totals = counts[node.name].totals()
+        rates[node.name] = {spent: totals[spent] / totals[most] for spent, most in _rate_fields(network, node).items()}
     return rates
 
 
-def _rate_fields(network: Network, node: Node) -> tuple[str, str] | None:
-    """The counts whose ratio is a node's firing rate: what it did, and the most it can do. None of other nodes."""
+def _rate_fields(network: Network, node: Node) -> dict[str, str]:
+    """What a node did by the count of the most that it can do: their ratios are its firing rates."""
     from export.network import Conv, Neuron, ValueKind
 
     if isinstance(node, Neuron):
-        return "spikes", "neuron_updates"
+        return {"spikes": "neuron_updates"}
     if isinstance(node, Conv) and network.kinds[node.inputs[0]] is ValueKind.SPIKE:
-        return "acs", "dense_taps"
-    return None
+        return {"acs": "dense_taps", "events_in": "spike_bits"}
+    return {}
 
 
-def counts_at_rates(network: Network, rates: dict[str, float]) -> dict[str, NodeCounts]:
+def counts_at_rates(network: Network, rates: dict[str, dict[str, float]]) -> dict[str, NodeCounts]:
     """Counts of a network whose layers fire as the layers in their places do in one with fewer blocks."""
     import numpy as np
 
     from benchmarks.paper_tables import silent_counts
 
     blocks = _blocks_per_stage(rates)
-    own = _blocks_per_stage({node.name: 0.0 for node in network.nodes})
+    own = _blocks_per_stage([node.name for node in network.nodes])
     counts = silent_counts(network, SIZE)
     for node in network.nodes:
-        if fields := _rate_fields(network, node):
-            spent, most = fields
-            rate = rates[_place(node.name, own, blocks)]
+        for spent, most in _rate_fields(network, node).items():
+            rate = rates[_place(node.name, own, blocks)][spent]
             number = np.rint(getattr(counts[node.name], most) * rate).astype(np.int64)
             counts[node.name] = dataclasses.replace(counts[node.name], **{spent: number})
     return counts
 
 
-def _blocks_per_stage(names: dict[str, float]) -> dict[str, int]:
+def _blocks_per_stage(names: Iterable[str]) -> dict[str, int]:
     """How many blocks each encoder and decoder level has, from names such as encoder_level1.0.residual.1."""
     found: dict[str, int] = {}
     for name in names:

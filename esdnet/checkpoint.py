@@ -1,6 +1,7 @@
-"""Checkpoints: ours (config + weights) and the authors' released format, both read as data only, never as code.
+"""Checkpoints: ours (architecture, config, weights) and the authors' released format, both read as data only, never as
+code.
 
-In: a path. Out: a ready ESDNet in eval mode, or a UserError in one line that says what the file lacks.
+In: a path. Out: a ready network in eval mode, or a UserError in one line that says what the file lacks.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import pickle
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,16 +19,21 @@ from esdnet.bundled import find_checkpoint
 from esdnet.config import ESDNetConfig
 from esdnet.errors import UserError
 from esdnet.model import ESDNet
+from esdnet.networks.architectures import Config, build, config_of, name_of
 from esdnet.writing import written_beside
+
+if TYPE_CHECKING:
+    from esdnet.networks.architectures import Network
 
 FORMAT = "esdnet-checkpoint-1"
 
 
-def save_checkpoint(path: str | Path, model: ESDNet, extra: dict[str, Any] | None = None) -> None:
-    """Write config, weights and `extra` (plain values, lists, tensors); a crash on the way leaves the old file."""
+def save_checkpoint(path: str | Path, model: Network, extra: dict[str, Any] | None = None) -> None:
+    """Write architecture, config, weights and `extra` (plain values, lists, tensors); a crash leaves the old file."""
     path = Path(path)
     content = {
         "format": FORMAT,
+        "architecture": name_of(model.config),
         "config": model.config.to_dict(),
         "state_dict": {key: value.detach().cpu().clone() for key, value in model.state_dict().items()},
         "extra": extra or {},
@@ -41,22 +47,32 @@ def save_checkpoint(path: str | Path, model: ESDNet, extra: dict[str, Any] | Non
 
 
 def load_checkpoint(path: str | Path) -> ESDNet:
-    """The network of a checkpoint, a file or the name of a bundled one, float32, on the CPU, in eval mode.
+    """The ESDNet of a checkpoint, float32, on the CPU, in eval mode. UserError on anything that is not one."""
+    model = load_network(path)
+    if not isinstance(model, ESDNet):
+        raise UserError(f"{path}: holds a {name_of(model.config)} network, expected an ESDNet")
+    return model
+
+
+def load_network(path: str | Path) -> Network:
+    """The network of a checkpoint, a file or the name of a bundled one, of any architecture, float32, on the CPU, in
+    eval mode. Where no architecture is named, as in files of version 0.1, it is an ESDNet.
 
     UserError on anything that is not one.
     """
     content = read_checkpoint(path)
+    config: Config
     if content.get("format") == FORMAT:
         if not isinstance(content.get("config"), dict) or not isinstance(content.get("state_dict"), dict):
             raise UserError(f"{path}: damaged checkpoint: config or state_dict is missing; save it again")
-        config, state = ESDNetConfig.from_dict(content["config"]), content["state_dict"]
+        config, state = config_of(content.get("architecture", "esdnet"), content["config"]), content["state_dict"]
     else:
         state = content.get("state_dict", content)
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise UserError(f"{path}: not an ESDNet checkpoint: expected a state_dict of tensors")
         state = {key.removeprefix("module."): value for key, value in state.items()}
         config = infer_config(path, state)
-    model = ESDNet(config)
+    model = build(config)
     _check_keys(path, model, state)
     model.load_state_dict(state)
     return model.eval()
@@ -103,7 +119,7 @@ def infer_config(path: str | Path, state: dict[str, Tensor]) -> ESDNetConfig:
     )
 
 
-def _check_keys(path: str | Path, model: ESDNet, state: dict[str, Any]) -> None:
+def _check_keys(path: str | Path, model: Network, state: dict[str, Any]) -> None:
     """Every key, shape and value must be as the network needs them; the first that is not is named."""
     expected = model.state_dict()
     for key, value in expected.items():

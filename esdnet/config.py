@@ -1,11 +1,14 @@
-"""The architecture as a frozen value: everything that decides a network's shape and neurons, and the named presets."""
+"""ESDNet as a frozen value: everything that decides its shape and neurons, and the named presets."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from esdnet.errors import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SIZE_MULTIPLE = 4  # of the sides of what runs at once: two levels of stride 2
 
@@ -21,7 +24,24 @@ Readout = Literal["analog", "spikes"]
 
 
 @dataclass(frozen=True)
-class ESDNetConfig:
+class NetworkConfig:
+    """What decides a network's shape, of any architecture: numbers, words and tuples of numbers, by name."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, as a checkpoint stores them."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of to_dict; missing names take their defaults, unknown ones are refused."""
+        try:
+            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        except TypeError as error:
+            raise UserError(f"config: {error}") from error
+
+
+@dataclass(frozen=True)
+class ESDNetConfig(NetworkConfig):
     """One ESDNet. Blocks are given per level, finest first; `steps` is T.
 
     Defaults are those of the authors' released code (threshold 0.15, tau 2, so a membrane decay of 0.5); the paper's
@@ -61,21 +81,11 @@ class ESDNetConfig:
         if self.block != "srb" and (self.shortcut, self.polarity) != ("analog", "on"):
             raise UserError(f"config: shortcut and polarity belong to block srb, found block {self.block}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, as a checkpoint stores them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ESDNetConfig:
-        """The inverse of to_dict; missing names take their defaults, unknown ones are refused."""
-        try:
-            fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-            for key, (off, on) in _ONCE_BOOLEAN.items():
-                if isinstance(fields.get(key), bool):
-                    fields[key] = on if fields[key] else off
-            return cls(**fields)
-        except TypeError as error:
-            raise UserError(f"config: {error}") from error
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The same, of version 0.1 too."""
+        once = {key: names[values[key]] for key, names in _ONCE_BOOLEAN.items() if isinstance(values.get(key), bool)}
+        return super().from_dict(values | once)
 
 
 _CHOICES = {

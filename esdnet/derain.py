@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,13 @@ from esdnet.images import (
 )
 from esdnet.jobs import Outcome, run_jobs
 from esdnet.memory import out_of_memory
-from esdnet.tile_choice import OVERLAP, TileChoice, add_tile_flags, check_tile_flags
+from esdnet.tile_choice import OVERLAP, TileChoice, add_tile_flags, check_tile, check_tile_flags
 from esdnet.writing import check_folder, check_outputs, make_folder, write_json
 
 if TYPE_CHECKING:
-    from esdnet.model import ESDNet
+    from torch import Tensor
+
+    from esdnet.networks.architectures import Network
     from esdnet.tiling import Tiled
 
 IMAGE_BYTES = 150  # a pixel of the whole image: read, blended and written in float64, whatever runs at once
@@ -49,6 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("input", type=Path, help="an image, or a folder of images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="a .png file, or a folder")
     add_network_flags(parser)
+    parser.add_argument(
+        "--show-mask", type=Path, metavar="FILE.png",
+        help="write the rain mask that a dual-stage network has of the image: white where there is rain",
+    )  # fmt: skip
     parser.add_argument("--skip-existing", action="store_true", help="leave out images whose PNG is there already")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done, how, and what failed")
     return parser
@@ -72,8 +79,12 @@ def derain_files(arguments: argparse.Namespace) -> int:
     check_tile_flags(arguments, SIZE_MULTIPLE)
     checkpoint = find_checkpoint(arguments.checkpoint)
     jobs = _plan(arguments.input, arguments.out)
-    check_outputs({"--json": arguments.json}, [checkpoint, *jobs], jobs.values())
+    check_outputs({"--json": arguments.json, "--show-mask": arguments.show_mask}, [checkpoint, *jobs], jobs.values())
     is_folder = arguments.input.is_dir()
+    if arguments.show_mask is not None:
+        if is_folder or arguments.skip_existing:
+            raise UserError("--show-mask: is that of one image, not for a folder or with --skip-existing")
+        check_png_name(f"--show-mask {arguments.show_mask}", arguments.show_mask)
     if not is_folder:
         load_image(arguments.input)  # before torch: a bad image is found at once
     skipped = {source: png for source, png in jobs.items() if arguments.skip_existing and png.exists()}
@@ -83,9 +94,11 @@ def derain_files(arguments: argparse.Namespace) -> int:
     outcome: Outcome[dict[str, Any]] = Outcome()
     if sources:
         network = Derainer(checkpoint, arguments, sources, IMAGE_BYTES)
+        if arguments.show_mask is not None:
+            _check_mask(network)
 
         def work(source: Path) -> dict[str, Any]:
-            return _derain_file(network, source, jobs[source])
+            return _derain_file(network, source, jobs[source], arguments.show_mask)
 
         outcome = run_jobs(sources, work) if is_folder else Outcome([work(sources[0])])
     if arguments.json is not None:
@@ -93,7 +106,14 @@ def derain_files(arguments: argparse.Namespace) -> int:
     return outcome.status
 
 
-def _derain_file(network: Derainer, source: Path, destination: Path) -> dict[str, Any]:
+def _check_mask(network: Derainer) -> None:
+    from esdnet.networks.dual_stage.model import DualStage
+
+    if not isinstance(network.model, DualStage) or not network.model.config.has_mask:
+        raise UserError(f"--show-mask: {network.label} has no rain mask, expected a dual-stage network with one")
+
+
+def _derain_file(network: Derainer, source: Path, destination: Path, mask: Path | None) -> dict[str, Any]:
     from tqdm import tqdm
 
     started = time.monotonic()
@@ -102,6 +122,9 @@ def _derain_file(network: Derainer, source: Path, destination: Path) -> dict[str
     make_folder(destination.parent)
     save_image(destination, from_tensor(result.output))
     tqdm.write(str(destination))
+    if mask is not None:
+        save_image(mask, from_tensor(network.mask(image, tile).output))
+        tqdm.write(str(mask))
     return {
         "input": str(source),
         "output": str(destination),
@@ -133,11 +156,12 @@ class Derainer:
     def __init__(
         self, checkpoint: Path, arguments: argparse.Namespace, sources: list[Path], image_bytes: float
     ) -> None:
-        from esdnet.checkpoint import load_checkpoint
+        from esdnet.checkpoint import load_network
 
         self.label, self.device = checkpoint_label(checkpoint), choose_device(arguments.device)
         print(f"checkpoint: {self.label}", file=sys.stderr)
-        self.model = load_checkpoint(checkpoint).to(self.device)
+        self.model = load_network(checkpoint).to(self.device)
+        check_tile(arguments.tile or 0, arguments.overlap, self.model.size_multiple)
         self.overlap = arguments.overlap
         sizes = [size for size in map(image_size, sources) if size]
         self.choice = TileChoice(arguments.tile, self._bytes_per_pixel(sizes), image_bytes)
@@ -148,6 +172,12 @@ class Derainer:
         tile = self.choice.tile(name, (image.shape[0], image.shape[1]))
         with out_of_memory(name, "give a smaller --tile"):
             return tile, derain(self.model, image, tile, self.overlap)
+
+    def mask(self, image: np.ndarray, tile: int) -> Tiled:
+        """The rain mask of an image (H, W, 3), as a dual-stage network had it in these tiles: 0 or 1, or between the
+        two where tiles share pixels and differ."""
+        model: Any = self.model
+        return _run(model, lambda part: model.mask(part).expand(-1, 3, -1, -1), image, tile, self.overlap)
 
     def _bytes_per_pixel(self, sizes: list[tuple[int, int]]) -> float:
         import torch
@@ -163,8 +193,12 @@ class Derainer:
         return bytes_per_pixel(run, sizes, self.device)
 
 
-def derain(model: ESDNet, image: np.ndarray, tile: int = 0, overlap: int = OVERLAP) -> Tiled:
+def derain(model: Network, image: np.ndarray, tile: int = 0, overlap: int = OVERLAP) -> Tiled:
     """Run the network, in its own dtype, over an (H, W, 3) image in [0, 1]; the output (3, H, W) is not clipped."""
+    return _run(model, model, image, tile, overlap)
+
+
+def _run(model: Network, run: Callable[[Tensor], Tensor], image: np.ndarray, tile: int, overlap: int) -> Tiled:
     import torch
 
     from esdnet.tiling import run_tiled
@@ -172,7 +206,7 @@ def derain(model: ESDNet, image: np.ndarray, tile: int = 0, overlap: int = OVERL
     weight = next(model.parameters())
     with torch.inference_mode():
         planes = to_tensor(image, weight.dtype).to(weight.device)[0]
-        return run_tiled(lambda part: model(part[None])[0], planes, tile, overlap)
+        return run_tiled(lambda part: run(part[None])[0], planes, tile, overlap, model.size_multiple)
 
 
 def _plan(source: Path, out: Path) -> dict[Path, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from esdnet.errors import UserError
 from esdnet.model import ESDNet
+
+if TYPE_CHECKING:
+    from esdnet.networks.architectures import Network
 
 DISTILLED = ("decoder_level3", "decoder_level2", "decoder_level1")
 
@@ -20,11 +24,13 @@ class DistillationLoss(nn.Module):
 
     In: restored and clean batch (N, 3, H, W) as `loss` takes them; features (T, N, C, h, w) are seen while the student
     runs, and the teacher runs just before it, in its precision. Out: a scalar in float32. UserError if the widths of
-    the two differ.
+    the two differ, or the student is none.
     """
 
-    def __init__(self, loss: nn.Module, student: ESDNet, teacher: ESDNet, weight: float) -> None:
+    def __init__(self, loss: nn.Module, student: Network, teacher: ESDNet, weight: float) -> None:
         super().__init__()
+        if not isinstance(student, ESDNet):
+            raise UserError("distillation: an ESDNet learns from an ESDNet, found another architecture")
         if student.config.dim != teacher.config.dim:
             raise UserError(
                 f"distillation: a network of dim {student.config.dim} needs a teacher of the same, "

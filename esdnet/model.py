@@ -43,6 +43,8 @@ class ESDNet(nn.Module):
     """The authors' network, module for module (FRB and output convolution run once, on the time mean), or one of the
     variants that the configuration names."""
 
+    size_multiple = SIZE_MULTIPLE  # of the sides of what it computes on: other images are padded
+
     def __init__(self, config: ESDNetConfig) -> None:
         super().__init__()
         self.config = config

@@ -10,22 +10,32 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esdnet.bundled import find_checkpoint
 from esdnet.command_line import program_name, require_extra
-from esdnet.config import PRESETS, preset, spike_driven
+from esdnet.config import spike_driven
 from esdnet.device import DEVICES, choose_device
 from esdnet.errors import UserError, report_user_errors
-from esdnet.training_config import DataConfig, TrainingConfig, add_flags, check_unchanged, given_flags
+from esdnet.networks.architectures import PRESETS, build, preset
+from esdnet.training_config import (
+    LOSSES,
+    DataConfig,
+    TrainingConfig,
+    add_flags,
+    check_unchanged,
+    given_flags,
+    loss_name,
+)
 from esdnet.writing import check_folder, make_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from esdnet.data import PairSource
-    from esdnet.model import ESDNet
+    from esdnet.networks.architectures import Network
     from esdnet.training import Worker
 
 
@@ -41,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", help=f"the architecture: {', '.join(PRESETS)} (default: that of --init)")
     add_flags(parser, DataConfig)
     add_flags(parser, TrainingConfig)
-    parser.add_argument("--loss", choices=("ssim", "l1_ssim"), help="default: l1_ssim")
+    parser.add_argument("--loss", choices=tuple(LOSSES), help="default: l1_ssim")
     parser.add_argument("--ssim-on", choices=("rgb", "y"), help="planes SSIM is taken on (default: rgb)")
     parser.add_argument("--threads", type=int, help="CPU threads of this process (default: torch's)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
@@ -113,8 +123,10 @@ def _settings(arguments: argparse.Namespace) -> tuple[TrainingConfig, DataConfig
     last = arguments.out / "last.pt"
     extra = read_run(last)["extra"]
     begun = extra["training"]
-    if arguments.loss == "l1_ssim" and not begun["l1_weight"]:
-        raise UserError(f"{last}: the run began with loss ssim, found l1_ssim; resume it with the former")
+    if arguments.loss not in (None, loss_name(begun)):
+        raise UserError(
+            f"{last}: the run began with loss {loss_name(begun)}, found {arguments.loss}; resume it with the former"
+        )
     config = TrainingConfig(**begun | given)
     data = DataConfig(**(extra.get("data") or {}) | given_data)
     if extra.get("data"):
@@ -133,10 +145,13 @@ def _settings(arguments: argparse.Namespace) -> tuple[TrainingConfig, DataConfig
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of the training that have been given."""
     given = given_flags(arguments, TrainingConfig)
-    if arguments.loss == "ssim":
-        if "l1_weight" in given:
-            raise UserError("--l1-weight: is that of --loss l1_ssim, found --loss ssim")
-        given["l1_weight"] = 0.0
+    if not arguments.resume:  # else the run has its loss
+        loss = arguments.loss or loss_name(asdict(TrainingConfig()))
+        for name in LOSSES[loss].keys() & given.keys():
+            if not LOSSES[loss][name]:
+                [owner] = [other for other, weights in LOSSES.items() if weights[name]]
+                raise UserError(f"--{name.replace('_', '-')}: is that of --loss {owner}, found --loss {loss}")
+        given = LOSSES[loss] | given
     if arguments.ssim_on:
         given["ssim_on_luma"] = arguments.ssim_on == "y"
     return given
@@ -160,28 +175,29 @@ def _open_source(data: DataConfig) -> PairSource:
     return open_training_source(data.data, photos, streaks, pasted, data.held_out, data.dry_share, data.light_share)
 
 
-def _initial_model(arguments: argparse.Namespace, data: DataConfig, rainy: Callable[[], Tensor]) -> ESDNet:
+def _initial_model(arguments: argparse.Namespace, data: DataConfig, rainy: Callable[[], Tensor]) -> Network:
     """The network before training: that of the run resumed or of a checkpoint, random from a preset, or the preset's
     with weights copied from a checkpoint's released network, whose attention is measured on `rainy()`."""
-    from esdnet.checkpoint import load_checkpoint
+    from esdnet.checkpoint import load_network
     from esdnet.model import ESDNet
     from esdnet.weight_copy import copy_weights
 
     preset_name = arguments.preset
     source = arguments.out / "last.pt" if arguments.resume else data.init
     if source is None:
-        return ESDNet(preset(preset_name)).train()
-    model = load_checkpoint(source)
+        return build(preset(preset_name)).train()
+    model = load_network(source)
     if preset_name is None or model.config == preset(preset_name):
         return model.train()
-    if arguments.resume or preset(preset_name) != spike_driven(model.config):
-        raise UserError(f"{source}: holds {model.config}, but --preset {preset_name} is {preset(preset_name)}")
+    config = preset(preset_name)
+    if arguments.resume or not isinstance(model, ESDNet) or config != spike_driven(model.config):
+        raise UserError(f"{source}: holds {model.config}, but --preset {preset_name} is {config}")
     if arguments.freeze_norm:
         raise UserError(
             f"{source}: holds the batch statistics of a released network; its spike-driven one needs its own first, "
             "leave out --freeze-norm"
         )
-    network = ESDNet(preset(preset_name))
+    network = ESDNet(spike_driven(model.config))
     copy_weights(model, network, rainy())
     print(f"{source}: its weights were copied to the spike-driven network", file=sys.stderr)
     return network.train()

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,10 +28,14 @@ from esdnet.errors import UserError
 from esdnet.layers import TdBatchNorm
 from esdnet.lif import LIF
 from esdnet.losses import FiringLoss, RestorationLoss
-from esdnet.model import ESDNet
+from esdnet.networks.architectures import build, name_of
 from esdnet.run_log import RunLog, progress_bar
 from esdnet.training_config import CHANGEABLE, DataConfig, TrainingConfig, check_unchanged
 from esdnet.validation import Validation, validate
+
+if TYPE_CHECKING:
+    from esdnet.model import ESDNet
+    from esdnet.networks.architectures import Network
 
 BETAS = (0.9, 0.999)
 THRESHOLD_LR_SCALE = 0.1
@@ -108,15 +112,30 @@ def read_run(last: Path) -> dict[str, Any]:
     return content
 
 
+def _check_network(model: Network, config: TrainingConfig) -> None:
+    """UserError where the network cannot be trained in this way."""
+    name = name_of(model.config)
+    if config.crop % model.size_multiple:
+        raise UserError(
+            f"training: crop must be a multiple of {model.size_multiple} for a {name} network, found {config.crop}"
+        )
+    if config.freeze_norm and not _norms(model):
+        raise UserError(f"training: freeze_norm needs batch norms, the {name} network has none")
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, TdBatchNorm)]
+
+
 class AveragedWeights:
     """Exponential moving average of weights and batch statistics, kept in a network of its own in eval mode."""
 
-    def __init__(self, model: ESDNet, decay: float) -> None:
-        self.model = ESDNet(model.config).to(next(model.parameters()).device).eval().requires_grad_(False)
+    def __init__(self, model: Network, decay: float) -> None:
+        self.model = build(model.config).to(next(model.parameters()).device).eval().requires_grad_(False)
         self.model.load_state_dict(model.state_dict())
         self.decay = decay
 
-    def update(self, model: ESDNet, step: int) -> None:
+    def update(self, model: Network, step: int) -> None:
         """Average in the weights after `step`; early on the average is short, so that it forgets the random start."""
         decay = min(self.decay, (1 + step) / (10 + step))
         average, latest = self.model.state_dict(), model.state_dict()
@@ -131,7 +150,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: ESDNet,
+        model: Network,
         source: PairSource,
         config: TrainingConfig,
         out: Path,
@@ -145,14 +164,14 @@ class Trainer:
         self.network: nn.Module = self.model
         if worker.size > 1:
             self.network = nn.parallel.DistributedDataParallel(self.model)
+        _check_network(self.model, config)
         if config.freeze_norm:
-            for module in self.model.modules():
-                if isinstance(module, TdBatchNorm):
-                    module.eval()
+            for module in _norms(self.model):
+                module.eval()
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model), lr=config.lr, betas=BETAS, weight_decay=config.weight_decay
         )
-        self.loss: nn.Module = RestorationLoss(config.l1_weight, config.ssim_on_luma)
+        self.loss: nn.Module = RestorationLoss(config.l1_weight, config.ssim_on_luma, config.log_weight)
         if config.firing_price:
             self.loss = FiringLoss(self.loss, self.model, config.firing_price)
         if bool(config.distillation) != (teacher is not None):

@@ -10,6 +10,11 @@ from typing import Any
 
 from esdnet.errors import UserError
 
+LOSSES = {  # --loss -> the weights of its terms beside 1 - SSIM
+    "ssim": {"l1_weight": 0.0, "log_weight": 0.0},
+    "l1_ssim": {"l1_weight": 1.0, "log_weight": 0.0},
+    "log_ssim": {"l1_weight": 0.0, "log_weight": 0.1},
+}
 CHANGEABLE = frozenset({"save_every", "validate_every", "validation_images"})  # of a run that is resumed
 
 
@@ -32,6 +37,7 @@ class TrainingConfig:
     clip: float = _flag(1.0, "largest gradient norm")
     ema: float = _flag(0.999, "decay of the averaged weights")
     l1_weight: float = _flag(1.0, "of l1_ssim's Charbonnier term")
+    log_weight: float = _flag(0.0, "of log_ssim's logarithm of the squared error")
     ssim_on_luma: bool = False
     firing_price: float = _flag(0.0, "added to the loss per share of neurons that fire")
     distillation: float = _flag(0.0, "added to the loss per distance from --teacher, in units of its variance")
@@ -75,6 +81,13 @@ class DataConfig:
     teacher: str | None = _flag(
         None, "checkpoint whose decoder features the network learns from too", metavar="FILE|NAME"
     )
+
+
+def loss_name(weights: dict[str, Any]) -> str:
+    """The --loss that a run's settings are those of."""
+    if weights.get("log_weight"):
+        return "log_ssim"
+    return "l1_ssim" if weights["l1_weight"] else "ssim"
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type[TrainingConfig | DataConfig]) -> None:

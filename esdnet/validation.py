@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from esdnet.lif import LIF
 from esdnet.metrics import psnr_y, ssim_y
-from esdnet.model import ESDNet
 from esdnet.watching import watching
+
+if TYPE_CHECKING:
+    from esdnet.networks.architectures import Network
 
 Pair = tuple[str, np.ndarray, np.ndarray]  # name, rainy, clean: float32 (H, W, 3) in [0, 1]
 PICTURES, PICTURE_SIDE = 4, 192
@@ -32,7 +35,7 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(model: ESDNet, pairs: list[Pair], device: torch.device) -> Validation:
+def validate(model: Network, pairs: list[Pair], device: torch.device) -> Validation:
     """Whole images through the network in float32; scores on Y."""
     scores = []
     pictures: dict[str, np.ndarray] = {}
@@ -49,7 +52,7 @@ def validate(model: ESDNet, pairs: list[Pair], device: torch.device) -> Validati
 
 
 @contextmanager
-def _count_spikes(model: ESDNet) -> Iterator[dict[str, list[float]]]:
+def _count_spikes(model: Network) -> Iterator[dict[str, list[float]]]:
     """The share of ones in each LIF's output, one number per call, collected while it is open."""
     neurons = {name: module for name, module in model.named_modules() if isinstance(module, LIF)}
     rates: dict[str, list[float]] = {name: [] for name in neurons}

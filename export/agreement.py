@@ -110,8 +110,8 @@ def broken_promise(
         return "" if psnr >= FREE_RUN_PSNR_DB else f"output at {psnr:.1f} dB, promised {FREE_RUN_PSNR_DB:g}"
     if output_within(expected, output):
         return ""
-    largest = float(np.abs(output - expected).max())
-    return f"{suspects(network, name)}: output differs by {largest:.1e}, promised {FLOAT64_OUTPUT:g}"
+    difference = float(np.abs(output - expected).max())
+    return f"{suspects(network, name)}: output differs by {difference:.1e}, promised {FLOAT64_OUTPUT:g}"
 
 
 @dataclass(frozen=True)

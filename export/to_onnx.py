@@ -1,4 +1,4 @@
-"""Export a trained ESDNet to ONNX: python export/to_onnx.py ckpt.pt [-o OUT] [--precision float32|float64].
+"""Export a trained network to ONNX: python export/to_onnx.py ckpt.pt [-o OUT] [--precision float32|float64].
 
 In: a checkpoint (a file, or a bundled one by name). Out: one .onnx file for images of any size; run by ONNX Runtime and
 compared with the torch model before it appears under its name. Exit status 0 done, 1 the check failed (nothing is left
@@ -17,7 +17,7 @@ if __name__ == "__main__":  # run as a script: the repository need not be instal
 
 from esdnet.bundled import find_checkpoint
 from esdnet.command_line import program_name, require_extra
-from esdnet.errors import CheckFailed, report_user_errors
+from esdnet.errors import CheckFailed, UserError, report_user_errors
 from esdnet.writing import check_outputs, say_target, written_beside
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ CHECK_SIZES = ((32, 48), (45, 30), (64, 64))  # height, width; one that the netw
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to ONNX and check it.")
+    parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained network to ONNX and check it.")
     parser.add_argument("checkpoint", type=Path, metavar="FILE|NAME", help="checkpoint to export")
     parser.add_argument("-o", "--out", type=Path, help="default: <stem of the checkpoint>.onnx")
     parser.add_argument(
@@ -47,14 +47,20 @@ def _export(args: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(args.checkpoint)
     target = args.out or Path(f"{args.checkpoint.stem}.onnx")
     check_outputs({"-o": target}, [checkpoint])
-    from esdnet.checkpoint import load_checkpoint
+    from esdnet.checkpoint import load_network
+    from esdnet.model import ESDNet
     from export.lower import lower
 
-    model = load_checkpoint(checkpoint)
-    network = lower(model, args.checkpoint.stem)
+    model = load_network(checkpoint)
+    network = lower(model, args.checkpoint.stem) if isinstance(model, ESDNet) else None
+    if network is None and args.precision != "float32":
+        raise UserError(f"--precision {args.precision}: {args.checkpoint} is no ESDNet, expected float32")
     say_target(checkpoint, target)
     with written_beside(target) as beside:
-        lines = _write_and_check(model, network, args.precision, beside)
+        if network is None:
+            lines = _trace_and_check(model, beside)
+        else:
+            lines = _write_and_check(model, network, args.precision, beside)
     print("\n".join(lines))
     print(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB), for images of any height and width")
     return 0
@@ -70,13 +76,29 @@ def _write_and_check(model: Any, network: Network, precision: FloatPrecision, pa
     written = onnx.load(path)
     images = _check_images(network)
     print(f"checking {len(written.graph.node)} operators on {len(images)} images ...", file=sys.stderr)
+    _check_file(written)
+    versions = f"ONNX opset {OPSET}, {precision}, {network.steps} steps, {len(written.graph.node)} operators"
+    found = (check_image(written, model, network, precision, *named) for named in images.items())
+    return [versions, *(line for lines in found for line in lines)]
+
+
+def _trace_and_check(model: Any, path: Path) -> list[str]:
+    """The same for a network without a layer graph."""
+    from export.onnx_traced import OPSET, check, write
+
+    written = write(model, path)
+    print(f"checking {len(written.graph.node)} operators ...", file=sys.stderr)
+    _check_file(written)
+    return [f"ONNX opset {OPSET}, float32, {len(written.graph.node)} operators", *check(written, model)]
+
+
+def _check_file(written: onnx.ModelProto) -> None:
+    import onnx
+
     try:
         onnx.checker.check_model(written, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise CheckFailed(f"onnx.checker: {error}") from error
-    versions = f"ONNX opset {OPSET}, {precision}, {network.steps} steps, {len(written.graph.node)} operators"
-    found = (check_image(written, model, network, precision, *named) for named in images.items())
-    return [versions, *(line for lines in found for line in lines)]
 
 
 def _check_images(network: Network) -> dict[str, Array]:

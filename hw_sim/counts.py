@@ -46,6 +46,7 @@ class NodeCounts:
     `adds` and `muls` are element-wise work (biases, leaks, residual sums, gates, interpolation). The `*_words` are
     values moved if every operand moves once per step; spikes are single bits (`spike_bits`). `dense_taps` is what the
     same layer would multiply and accumulate if every input were analog: acs / dense_taps is its firing rate as felt.
+    `events_in` are the spikes that a convolution or matrix read; what a neuron emits are its `spikes`.
     """
 
     spikes: Counts
@@ -59,6 +60,7 @@ class NodeCounts:
     membrane_words: Counts
     activation_words: Counts
     spike_bits: Counts
+    events_in: Counts
 
     def totals(self) -> dict[str, int]:
         """Every field summed over the steps."""
@@ -265,7 +267,8 @@ def _(node: Conv, operands: Operands) -> Work:
     work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
     if operands.input_kinds[0] is not ValueKind.SPIKE:
         return {**work, "macs": taps}
-    return {**work, "acs": synaptic_operations(node, _spikes_in(node, operands))}
+    spikes = _spikes_in(node, operands)
+    return {**work, "acs": synaptic_operations(node, spikes), "events_in": spikes.sum((1, 2))}
 
 
 @count_work.register
@@ -277,7 +280,11 @@ def _(node: Linear, operands: Operands) -> Work:
     if operands.input_kinds[0] is not ValueKind.SPIKE:
         return {**work, "macs": taps}
     spikes = _spikes_in(node, operands).sum((1, 2))
-    return {**work, "acs": spikes * node.weight.shape[0] if node.axis == "C" else spikes.sum()}
+    if node.axis == "C":
+        return {**work, "acs": spikes * node.weight.shape[0], "events_in": spikes}
+    events = np.zeros(operands.steps, np.int64)
+    events[-1] = spikes.sum()  # the last step's: before it not all of them are there
+    return {**work, "acs": spikes.sum(), "events_in": events}
 
 
 def _spikes_in(node: Node, operands: Operands) -> NDArray[np.int64]:

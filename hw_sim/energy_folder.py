@@ -46,6 +46,8 @@ def read_earlier(path: Path) -> dict[str, Any] | None:
         raise UserError(f"--skip-existing: {path}: cannot be read as a report: {error}") from error
     if not isinstance(content, dict) or not {"settings", "runs"} <= content.keys():
         raise UserError(f"--skip-existing: {path}: is not a report of a folder; give another --json")
+    if any("facts" not in run for run in content["runs"]):
+        raise UserError(f"--skip-existing: {path}: an earlier version wrote it and counted less; give another --json")
     return content
 
 

@@ -7,7 +7,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,15 +14,20 @@ from esdnet.writing import write_text
 from hw_sim.console import table_rows
 from hw_sim.plots import CHARTS, chart_png
 from hw_sim.prices import available, load_prices
+from hw_sim.pricing.all_models import AllModels
+from hw_sim.pricing.page import open_templates, section
 from hw_sim.report import EnergyReport, assumptions, price_table
 
-TEMPLATES = Path(__file__).parent / "templates"
 
-
-def write_html(path: Path, report: EnergyReport, image: NDArray[np.float64], derained: NDArray[np.float64]) -> None:
-    """Write the report with the rainy and the derained image, (H, W, 3) in [0, 1]."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template("report.html.j2").render(
+def write_html(
+    path: Path,
+    report: EnergyReport,
+    image: NDArray[np.float64],
+    derained: NDArray[np.float64],
+    models: AllModels | None = None,
+) -> None:
+    """Write the report with the rainy and the derained image, (H, W, 3) in [0, 1], and all models where asked for."""
+    text = open_templates().get_template("report.html.j2").render(
         report=report,
         run=report.run,
         totals=report.total(),
@@ -32,7 +36,8 @@ def write_html(path: Path, report: EnergyReport, image: NDArray[np.float64], der
         assumptions=assumptions(report),
         pictures={"rainy input": _picture(image), "derained": _picture(derained)},
         charts={name.replace("_", " "): _data_uri(chart_png(chart(report))) for name, chart in CHARTS.items()},
-    )
+        models=section(models) if models else None,
+    )  # fmt: skip
     write_text(path, text)
 
 

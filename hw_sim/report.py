@@ -12,6 +12,8 @@ from typing import Any
 from export.network import Conv, Linear, Network, Neuron, Node, Repeat
 from hw_sim.counts import NodeCounts
 from hw_sim.prices import PriceList, load_prices, memory_words
+from hw_sim.pricing.from_counts import layer_facts, steps_of
+from hw_sim.pricing.layer_facts import LayerFacts
 
 PAPER_RATE = 0.1642  # "For the binary SNNs, the sparsity is 16.42%" (paper, 4.2)
 
@@ -79,6 +81,8 @@ class EnergyReport:
     counted_parameters: int
     references: dict[str, float]  # joules, by what they mean
     break_even: float | None  # AC price over MAC price below which the run costs less than the dense ANN
+    facts: tuple[LayerFacts, ...] = ()  # what energy models read, node by node
+    per_step: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # counts of a node, step by step
 
     def total(self, selected: Callable[[LayerRow], bool] = lambda row: True) -> dict[str, int]:
         """Counts summed over the rows that `selected` accepts."""
@@ -125,6 +129,7 @@ class EnergyReport:
             "references_uj": {name: energy * 1e6 for name, energy in self.references.items()},
             "break_even_ac_to_mac_price": self.break_even,
             "layers": [row.to_dict() for row in self.rows],
+            "facts": [{**facts.to_record(), "per_step": self.per_step[facts.name]} for facts in self.facts],
         }
 
 
@@ -161,6 +166,8 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
             ),
         },
         break_even=(ann_macs - totals["macs"]) / acs if acs else None,
+        facts=tuple(layer_facts(network, counts, run.executed_size, run.tiles)),
+        per_step={node.name: steps_of(counts[node.name]) for node in network.nodes},
     )
 
 

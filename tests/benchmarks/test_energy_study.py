@@ -15,7 +15,7 @@ from export.lower import lower
 from hw_sim import simulator
 from hw_sim.report import sum_counts
 
-SPENT = ("spikes", "acs")
+SPENT = ("spikes", "acs", "events_in")
 
 
 @pytest.fixture

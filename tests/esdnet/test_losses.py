@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from esdnet.errors import UserError
 from esdnet.lif import LIF
-from esdnet.losses import FiringLoss, RestorationLoss, charbonnier, luma, ssim_map
+from esdnet.losses import FiringLoss, RestorationLoss, charbonnier, log_error, luma, ssim_map
 from esdnet.metrics import luminance
 
 
@@ -51,6 +51,25 @@ def test_charbonnier_by_hand() -> None:
     a, b = torch.tensor([0.0, 3e-3, 1.0], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     expected = (1e-3 + math.sqrt(1e-5) + math.sqrt(1 + 1e-6)) / 3
     assert float(charbonnier(a, b)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_logarithm_of_the_error_by_hand() -> None:
+    """Mean squared errors 0 and 0.01: the logarithms of 1e-5 and of 0.01001, and not that of their mean."""
+    clean = torch.zeros(2, 3, 12, 12, dtype=torch.float64)
+    restored = torch.stack([clean[0], clean[1] + 0.1])
+    expected = (-5 + math.log10(0.01001)) / 2
+    assert float(log_error(restored, clean)) == pytest.approx(expected, rel=1e-12)
+    image, other = _images()
+    difference = RestorationLoss(log_weight=0.5)(image, other) - RestorationLoss()(image, other)
+    assert float(difference) == pytest.approx(0.5 * float(log_error(image, other)), abs=1e-6)
+
+
+def test_every_stage_is_judged_and_the_last_counts_twice() -> None:
+    clean, restored = _images()
+    loss = RestorationLoss(l1_weight=1.0, log_weight=0.1)
+    first, last = float(loss(restored, clean)), float(loss(clean + 0.1, clean))
+    assert float(loss((restored, clean + 0.1), clean)) == pytest.approx(last + 0.5 * first, rel=1e-6)
+    assert float(loss((restored,), clean)) == first
 
 
 def test_luma_is_the_metric_s_without_offset_and_range() -> None:

@@ -91,6 +91,7 @@ MISTAKES = {
     "held out": (["--held-out", "5"], "5 pairs, cannot hold out 5 and train on the rest"),
     "resume": (["--resume"], "nothing to resume from; leave out --resume"),
     "weight of no loss": (["--loss", "ssim", "--l1-weight", "2"], "--l1-weight: is that of --loss l1_ssim"),
+    "weight of another loss": (["--log-weight", "1"], "--log-weight: is that of --loss log_ssim, found --loss l1_ssim"),
     "init": (["--init", "no.pt"], "no.pt: expected a checkpoint file, found nothing"),
 }
 
@@ -230,7 +231,9 @@ OTHER_SETTINGS = {
     "--seed 2": "seed 0, found 2",
     "--lr 2": "lr 0.001, found 2.0",
     "--freeze-norm": "freeze_norm False, found True",
-    "--loss ssim": "l1_weight 1.0, found 0.0",
+    "--loss ssim": "loss l1_ssim, found ssim",
+    "--loss log_ssim": "loss l1_ssim, found log_ssim",
+    "--log-weight 0.2": "log_weight 0.0, found 0.2",
     "--ssim-on y": "ssim_on_luma False, found True",
     "--held-out 2": "held_out 1, found 2",
     "--dry-share 0.1": "dry_share 0.05, found 0.1",
@@ -270,7 +273,9 @@ def test_a_run_of_before_a_setting_goes_on(pairs: Path, tmp_path: Path, capsys) 
     """What it did not know was the default; what it did not keep, its data, is asked for again."""
     assert main(command(pairs, tmp_path, "--steps", "1")) == 0
     content = torch.load(tmp_path / "last.pt", weights_only=True)
-    del content["extra"]["training"]["distillation"], content["extra"]["data"]
+    for setting in ("distillation", "log_weight"):
+        del content["extra"]["training"][setting]
+    del content["extra"]["data"], content["architecture"]
     torch.save(content, tmp_path / "last.pt")
     taught = ["--teacher", str(tmp_path / "ema.pt"), "--distillation", "0.5"]
     assert main(command(pairs, tmp_path, "--steps", "1", *taught, "--resume")) == 2
@@ -296,7 +301,8 @@ def test_a_full_disk_is_one_line(name: str, pairs: Path, tmp_path: Path, capsys)
 TWO_PROCESSES = """
 import hashlib, sys
 from pathlib import Path
-from esdnet.train import build_parser, main
+from esdnet import training
+from esdnet.train import main
 
 class Watched(training.Trainer):
     def run(self):

@@ -96,6 +96,8 @@ def test_a_matrix_on_spikes_accumulates_as_a_brute_force_loop(axis):
     )
     found = count_node(node, operands)
     assert found.acs.tolist() == expected
+    arrived = spikes.sum((1, 2, 3)) if axis == "C" else np.array([0] * 6 + [spikes.sum()])
+    assert found.events_in.tolist() == arrived.tolist()
     assert not found.macs.any()
     assert found.dense_taps.tolist() == [int(np.prod(shape[1:])) * read] * shape[0]
 

@@ -172,3 +172,13 @@ def test_a_file_that_is_no_report_is_not_gone_on_with(files, capsys, content):
     assert run(files, "--skip-existing") == 2
     assert "error: --skip-existing: " in capsys.readouterr().err
     assert (files / "e.json").read_text() == content
+
+
+def test_nor_a_report_of_a_version_that_counted_less(files, capsys):
+    assert run(files) == 0
+    content = report(files)
+    del content["runs"][0]["facts"]
+    (files / "e.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    assert run(files, "--skip-existing") == 2
+    assert "e.json: an earlier version wrote it and counted less; give another --json" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Networks beside ESDNet, each in a package of its own."""

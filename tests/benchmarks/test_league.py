@@ -1,0 +1,64 @@
+"""The league: every network is trained for its time and scored, once; what was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.league import main
+from esdnet.checkpoint import load_network
+from esdnet.networks.architectures import preset
+from esdnet.training import Trainer
+
+NETWORKS = ["tiny_nafnet", "tiny_dual_stage"]
+
+
+def command(pairs: Path, out: Path, *more: str) -> list[str]:
+    data = ["--data", str(pairs), "--held-out", "1", "--scored", f"pairs={pairs}", "--batch", "1"]
+    return ["--networks", *NETWORKS, *data, "--hours", "0.00003", "--out", str(out), *more]
+
+
+@pytest.mark.slow
+def test_all_are_trained_for_the_same_time_and_scored_once(pairs: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    out, run = tmp_path / "league", Trainer.run
+    with monkeypatch.context() as patch:  # stopped before the second network begins to train
+        patch.setattr(Trainer, "run", lambda self: "nafnet" in str(self.out) and run(self))
+        assert main(command(pairs, out)) == 2
+    assert "tiny_dual_stage: stopped at step 0; the same command continues" in capsys.readouterr().err
+    first = (out / "tiny_nafnet" / "last.pt").read_bytes()
+    assert main(command(pairs, out)) == 0
+    assert (out / "tiny_nafnet" / "last.pt").read_bytes() == first
+    table = capsys.readouterr().out.splitlines()
+    rows = json.loads((out / "league.json").read_text())["networks"]
+    assert [row["name"] for row in rows] == NETWORKS
+    for row, line in zip(rows, table[-2:], strict=True):
+        network = load_network(out / row["name"] / "ema.pt")
+        assert network.config == preset(row["name"])
+        assert row["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+        assert row["steps"] == max(1, round(0.00003 * 3600 / row["seconds_per_step"]))
+        assert row["cpu_seconds"] > 0
+        assert f"{row['scores']['pairs']['psnr']:.2f} / {row['scores']['pairs']['ssim']:.3f}" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--networks", "huge"], "preset 'huge' is unknown"),
+        (["--hours", "0"], "--hours 0.0: expected more than 0"),
+        (["--scored", "pairs"], "--scored pairs: expected NAME=DIR"),
+        (["--scored", "a=no/such"], "no/such: no such folder"),
+    ],
+)
+def test_mistakes_are_one_line(flags: list[str], message: str, pairs: Path, tmp_path: Path, capsys) -> None:
+    assert main(command(pairs, tmp_path / "league", *flags)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "league").exists()
+
+
+@pytest.mark.slow
+def test_another_time_than_planned_is_refused(pairs: Path, tmp_path: Path, capsys) -> None:
+    assert main(command(pairs, tmp_path, "--networks", "tiny_nafnet")) == 0
+    assert main(command(pairs, tmp_path, "--networks", "tiny_nafnet", "--hours", "1")) == 2
+    assert "its training was planned for 3e-05 hours, found --hours 1.0" in capsys.readouterr().err
