@@ -30,7 +30,7 @@ demo-lava: $(READY)
 	@mkdir -p $(DEMO)
 	@for backend in simulator lava; do $(BIN)/python hw_sim/energy.py --image docs/sample/rainy_64.png \
 	  --backend $$backend --precision float64 --json $(DEMO)/64_$$backend.json > $(DEMO)/64_$$backend.txt || exit; done
-	@$(BIN)/python -m hw_sim.equal_counts $(DEMO)/64_simulator.json $(DEMO)/64_lava.json
+	@$(BIN)/python -m hw_sim.agreement.equal_counts $(DEMO)/64_simulator.json $(DEMO)/64_lava.json
 
 lint: $(READY)
 	$(BIN)/ruff check .

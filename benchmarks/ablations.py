@@ -1,6 +1,6 @@
 """The paper's Tables 3 to 5 at a small fixed budget: train every row alike, score it, count and price it.
 
-    python benchmarks/ablations.py --photos DIR [--streaks DIR] [--pasted DIR] --out runs/ablations [--steps 300]
+    python -m benchmarks.ablations --photos DIR [--streaks DIR] [--pasted DIR] --out runs/ablations [--steps 300]
 
 In: training data as esdnet.train takes it. Out: <out>/ablations.md and .csv, with the paper's row beside each, and the
 training run of each network. A network that two tables share is trained once. Run again, it goes on where it stopped.
@@ -18,20 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from esdnet.ablations import BASE, TABLES, Row
-from esdnet.config import ESDNetConfig
-from esdnet.errors import UserError, report_user_errors
-from esdnet.writing import check_folder, make_folder, write_text
+from esdnet.command.errors import UserError, report_user_errors
+from esdnet.command.writing import check_folder, make_folder, write_text
+from esdnet.networks.esdnet.ablations import BASE, TABLES, Row
+from esdnet.networks.esdnet.config import ESDNetConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from esdnet.data import PairSource
-    from esdnet.model import ESDNet
-    from esdnet.training import Trainer
+    from esdnet.networks.esdnet.model import ESDNet
+    from esdnet.training.data import PairSource
+    from esdnet.training.loop import Trainer
 
 COUNTED_SIDE = 256  # the size that the paper counts at
 HEADER = (
@@ -73,7 +70,7 @@ def budget_parser(program: str, description: str, steps: int) -> argparse.Argume
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: mixed precision")
-    parser.add_argument("--prices", default="paper", help="a list of hw_sim/prices (default: paper)")
+    parser.add_argument("--prices", default="paper", help="a list of hw_sim/pricing/lists (default: paper)")
     return parser
 
 
@@ -101,8 +98,8 @@ def open_source(arguments: argparse.Namespace) -> PairSource:
     """The training data, once --out can be written; torch on one thread, so that all train alike on every machine."""
     import torch
 
-    from esdnet.data import open_training_source
-    from esdnet.memory import keep_freed_memory
+    from esdnet.command.memory import keep_freed_memory
+    from esdnet.training.data import open_training_source
 
     check_folder("--out", arguments.out)
     make_folder(arguments.out)
@@ -127,8 +124,8 @@ def train(
     `terms` are those of TrainingConfig that add to the loss."""
     import torch
 
-    from esdnet.model import ESDNet
-    from esdnet.training import Trainer, TrainingConfig, Worker
+    from esdnet.networks.esdnet.model import ESDNet
+    from esdnet.training.loop import Trainer, TrainingConfig, Worker
 
     folder.mkdir(exist_ok=True)
     config = TrainingConfig(
@@ -150,7 +147,7 @@ def train_and_measure(row: Row, source: PairSource, arguments: argparse.Namespac
     """Train one row, then score and count its averaged weights."""
     import torch
 
-    from esdnet.validation import validate
+    from esdnet.training.validation import validate
 
     folder = arguments.out / re.sub(r"\W+", "_", row.name).strip("_").lower()
     trainer = train(row.config, folder, source, arguments, arguments.seed)
@@ -162,10 +159,10 @@ def train_and_measure(row: Row, source: PairSource, arguments: argparse.Namespac
 
 def count_operations(model, name: str, images: list[np.ndarray], prices_name: str) -> tuple[float, float, float, float]:
     """Firing rate, MACs, ACs and energy (uJ) of the simulated network, means over the middles of (H, W, 3) images."""
-    from export.lower import lower
-    from hw_sim import simulator
-    from hw_sim.prices import load_prices
-    from hw_sim.report import sum_counts
+    from export.readers.esdnet import lower
+    from hw_sim.backends import simulator
+    from hw_sim.pricing.prices import load_prices
+    from hw_sim.report.energy_report import sum_counts
 
     network, prices = lower(model, name), load_prices(prices_name)
     totals = []

@@ -10,10 +10,10 @@ import copy
 import torch
 from torch import nn
 
-from esdnet.lif import LIF
-from esdnet.model import ESDNet
-from export.lower import lower
-from export.network import Conv
+from esdnet.networks.esdnet.lif import LIF
+from esdnet.networks.esdnet.model import ESDNet
+from export.graph.network import Conv
+from export.readers.esdnet import lower
 
 
 def folded(model: ESDNet) -> ESDNet:

@@ -1,4 +1,4 @@
-"""`python benchmarks/energy_models.py`: under which published energy models do the two networks save energy?
+"""`python -m benchmarks.energy_models`: under which published energy models do the two networks save energy?
 
 In: the two checkpoints that ship and the photo that ships (or --images DIR), or with --recorded the counts of the last
 --write. Out: the verdict tables of docs/energy.md, which --write puts there. Dim 48 is not trained: it is counted at
@@ -14,11 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from esdnet.errors import UserError, report_user_errors
-from esdnet.writing import write_text
+from esdnet.command.errors import UserError, report_user_errors
+from esdnet.command.writing import write_text
 from hw_sim.pricing.all_models import verdict_words
 from hw_sim.pricing.counted import nafnet_on
 from hw_sim.pricing.layer_facts import LayerFacts, make_layer
@@ -74,12 +71,12 @@ def measure(folder: Path | None = None, limit: int = 8) -> list[Network]:
     import torch
 
     from benchmarks import energy_study
-    from esdnet.bundled import find_checkpoint
-    from esdnet.checkpoint import load_checkpoint
-    from esdnet.config import preset
-    from esdnet.model import ESDNet
-    from export.lower import lower
-    from hw_sim import simulator
+    from esdnet.networks.bundled import find_checkpoint
+    from esdnet.networks.checkpoint import load_checkpoint
+    from esdnet.networks.esdnet.config import preset
+    from esdnet.networks.esdnet.model import ESDNet
+    from export.readers.esdnet import lower
+    from hw_sim.backends import simulator
     from hw_sim.pricing.from_counts import layer_facts
 
     images: list[NDArray[np.float32]] = energy_study.load_images(folder, limit)

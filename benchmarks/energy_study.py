@@ -1,4 +1,4 @@
-"""`python benchmarks/energy_study.py`: what the released and the spike-driven network cost, under every price list.
+"""`python -m benchmarks.energy_study`: what the released and the spike-driven network cost, under every price list.
 
 In: the two checkpoints that ship and rainy images (the one that ships, or --images DIR). Out: the tables of
 docs/energy.md, and --json. Networks without trained weights (dim 48) are counted with the firing rates that the trained
@@ -14,19 +14,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.paper_tables import ESDNET_UJ, FLOP_J, NAFNET_UJ
-from esdnet.errors import UserError, report_user_errors
-from esdnet.writing import check_writable, write_json
+from esdnet.command.errors import UserError, report_user_errors
+from esdnet.command.writing import check_writable, write_json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from export.network import Network, Node
-    from hw_sim.counts import NodeCounts
+    from export.graph.counting import NodeCounts
+    from export.graph.network import Network, Node
 
     Image = NDArray[np.float32]
     Totals = dict[str, int]
@@ -60,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
-    from hw_sim.prices import available, load_prices
+    from hw_sim.pricing.prices import available, load_prices
 
     if args.json:
         check_writable("--json", args.json)
@@ -85,7 +82,7 @@ def load_images(folder: Path | None, limit: int) -> list[Image]:
     import numpy as np
 
     from benchmarks.measure import PHOTO
-    from esdnet.images import list_images, load_image
+    from esdnet.images.files import list_images, load_image
 
     images = []
     for path in [PHOTO] if folder is None else list_images(folder)[:limit]:
@@ -102,11 +99,11 @@ def measure(kind: str, checkpoint: Path, images: list[Image]) -> list[Row]:
     """The trained network as it ran, and the one of dim 48 with its rates."""
     import torch
 
-    from esdnet.checkpoint import load_checkpoint
-    from esdnet.config import preset
-    from esdnet.model import ESDNet
-    from export.lower import lower
-    from hw_sim import simulator
+    from esdnet.networks.checkpoint import load_checkpoint
+    from esdnet.networks.esdnet.config import preset
+    from esdnet.networks.esdnet.model import ESDNet
+    from export.readers.esdnet import lower
+    from hw_sim.backends import simulator
 
     small_name, full_name = KINDS[kind]
     model = load_checkpoint(checkpoint)
@@ -124,8 +121,8 @@ def measure(kind: str, checkpoint: Path, images: list[Image]) -> list[Row]:
 
 
 def _row(name: str, trained: bool, network: Network, runs: list[dict[str, NodeCounts]]) -> Row:
-    from hw_sim.lava_backend.plan import make_plan
-    from hw_sim.report import dense_ann_macs, sum_counts
+    from hw_sim.backends.lava.plan import make_plan
+    from hw_sim.report.energy_report import dense_ann_macs, sum_counts
 
     side = 8 * network.size_multiple
     totals = [sum_counts(one.totals() for one in counts.values()) for counts in runs]
@@ -144,7 +141,7 @@ def layer_rates(network: Network, counts: dict[str, NodeCounts]) -> dict[str, di
 
 def _rate_fields(network: Network, node: Node) -> dict[str, str]:
     """What a node did by the count of the most that it can do: their ratios are its firing rates."""
-    from export.network import Conv, Neuron, ValueKind
+    from export.graph.network import Conv, Neuron, ValueKind
 
     if isinstance(node, Neuron):
         return {"spikes": "neuron_updates"}

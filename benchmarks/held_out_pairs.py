@@ -1,6 +1,6 @@
 """The pairs that `esdnet.train --data synthetic` validates on, as files: what the docs call held-out photos.
 
-    python benchmarks/held_out_pairs.py --photos DIR --out DIR [--held-out 16] [--seed 0] [--limit 8] [--dry]
+    python -m benchmarks.held_out_pairs --photos DIR --out DIR [--held-out 16] [--seed 0] [--limit 8] [--dry]
     python -m esdnet.evaluate --checkpoint C --data <out>
 
 In: the photos, and the run's --held-out and --seed. Out: <out>/input and <out>/target, PNG, the same name for both;
@@ -14,10 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from esdnet.errors import UserError, report_user_errors
+from esdnet.command.errors import UserError, report_user_errors
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def write_pairs(arguments: argparse.Namespace) -> int:
     """Write the pairs into a new folder."""
-    from esdnet.data import SyntheticRain
-    from esdnet.images import save_image
-    from esdnet.writing import check_folder
+    from esdnet.command.writing import check_folder
+    from esdnet.images.files import save_image
+    from esdnet.training.data import SyntheticRain
 
     if not 1 <= arguments.limit <= arguments.held_out:
         raise UserError(f"--limit {arguments.limit}: expected 1 to --held-out {arguments.held_out}")

@@ -1,6 +1,6 @@
 """What 8-bit integers cost in image quality: float32 and int8 on the same images, PSNR on Y, image by image.
 
-python benchmarks/int8_score.py --data DIR [--checkpoint C] [--calibration DIR] [--limit N] [--device cpu|cuda]
+python -m benchmarks.int8_score --data DIR [--checkpoint C] [--calibration DIR] [--limit N] [--device cpu|cuda]
 DIR holds input/ and target/. Both outputs are rounded to 8 bits, as a saved image is.
 """
 
@@ -10,21 +10,18 @@ import argparse
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import numpy as np
 
-from esdnet.bundled import DEFAULT
-from esdnet.checkpoint import load_checkpoint
-from esdnet.data import PairedFolder
-from esdnet.errors import report_user_errors
-from esdnet.memory import keep_freed_memory
-from esdnet.metrics import psnr_y
-from export.calibration import calibration_images, quantize_on_images
-from export.integer_run import run_integer, to_pixels
-from export.lower import lower
-from hw_sim import simulator
+from esdnet.command.errors import report_user_errors
+from esdnet.command.memory import keep_freed_memory
+from esdnet.images.metrics import psnr_y
+from esdnet.networks.bundled import DEFAULT
+from esdnet.networks.checkpoint import load_checkpoint
+from esdnet.training.data import PairedFolder
+from export.integer.calibrate import calibration_images, quantize_on_images
+from export.integer.run import run_integer, to_pixels
+from export.readers.esdnet import lower
+from hw_sim.backends import simulator
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`python benchmarks/lava.py`: how long the Lava backend takes to start, to compile, and for each image.
+"""`python -m benchmarks.lava`: how long the Lava backend takes to start, to compile, and for each image.
 
 Beside it, in the same run: the simulator, and Lava's own Conv against ours, one 16-channel layer of the same size.
 """
@@ -13,13 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from esdnet.errors import report_user_errors
+from esdnet.command.errors import report_user_errors
 
 if TYPE_CHECKING:
-    from export.network import Network
+    from export.graph.network import Network
 
 CHANNELS = 16
 
@@ -39,9 +36,9 @@ def _measure(args: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
-    from esdnet.config import preset
-    from esdnet.model import ESDNet
-    from export.lower import lower
+    from esdnet.networks.esdnet.config import preset
+    from esdnet.networks.esdnet.model import ESDNet
+    from export.readers.esdnet import lower
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -58,9 +55,9 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _measure_network(network: Network, images: list, args: argparse.Namespace) -> None:
-    from hw_sim import simulator
-    from hw_sim.lava_backend import LavaSession
-    from hw_sim.result import compare
+    from hw_sim.backends import simulator
+    from hw_sim.backends.lava import LavaSession
+    from hw_sim.backends.result import compare
 
     simulated = []
     expected = []
@@ -100,8 +97,8 @@ def _measure_convolutions(size: int) -> None:
     """Seconds per step of neurons and one convolution of their spikes, in Lava's own processes and in ours."""
     import numpy as np
 
-    from export.network import Conv, Input, Network, Neuron, Output, Reduce, Repeat
-    from hw_sim.lava_backend import LavaSession
+    from export.graph.network import Conv, Input, Network, Neuron, Output, Reduce, Repeat
+    from hw_sim.backends.lava import LavaSession
 
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((CHANNELS, CHANNELS, 3, 3))

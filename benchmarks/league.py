@@ -1,6 +1,6 @@
 """Networks of about one size, trained on the same data with the same loss for the same CPU time, then scored alike.
 
-    python benchmarks/league.py --photos DIR [--streaks DIR] [--pasted DIR] --scored NAME=DIR --out runs/league
+    python -m benchmarks.league --photos DIR [--streaks DIR] [--pasted DIR] --scored NAME=DIR --out runs/league
 
 In: training data as esdnet.train takes it, and folders of pairs (input/ and target/). Out: league.json and league.md in
 --out, and the training run of each network. Run again, it goes on where it stopped.
@@ -18,17 +18,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from esdnet.errors import UserError, report_user_errors
+from esdnet.command.errors import UserError, report_user_errors
+from esdnet.command.writing import check_folder, make_folder, write_json, write_text
 from esdnet.networks.architectures import PRESETS, build, preset
-from esdnet.training_config import LOSSES, TrainingConfig
-from esdnet.writing import check_folder, make_folder, write_json, write_text
+from esdnet.training.config import LOSSES, TrainingConfig
 
 if TYPE_CHECKING:
-    from esdnet.data import PairSource
-    from esdnet.training import Trainer
+    from esdnet.training.data import PairSource
+    from esdnet.training.loop import Trainer
 
 NETWORKS = ("small_dual_stage", "small_two_unets", "small_nafnet", "small_released", "small_spike_driven")
 WARMED, TIMED = 3, 20  # steps before the time is taken, and steps that it is taken of
@@ -62,8 +59,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> int:
     import torch
 
-    from esdnet.data import open_training_source
-    from esdnet.memory import keep_freed_memory
+    from esdnet.command.memory import keep_freed_memory
+    from esdnet.training.data import open_training_source
 
     if not arguments.hours > 0:
         raise UserError(f"--hours {arguments.hours}: expected more than 0")
@@ -90,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def scored_folders(given: list[str]) -> dict[str, Path]:
     """NAME=DIR as name -> folder of pairs. UserError for what is none."""
-    from esdnet.data import PairedFolder
+    from esdnet.training.data import PairedFolder
 
     folders = {}
     for text in given:
@@ -125,7 +122,7 @@ def train(name: str, source: PairSource, arguments: argparse.Namespace) -> dict[
 
 def plan(name: str, source: PairSource, arguments: argparse.Namespace) -> dict[str, Any]:
     """How many steps fill the time: those of a trainer that is then thrown away are timed, data included."""
-    from esdnet.training import draw_batch
+    from esdnet.training.loop import draw_batch
 
     trainer = open_trainer(name, source, arguments, arguments.out / name, WARMED + TIMED)
     for step in range(WARMED + TIMED):
@@ -147,7 +144,7 @@ def open_trainer(name: str, source: PairSource, arguments: argparse.Namespace, f
     """The same for every network but for its steps."""
     import torch
 
-    from esdnet.training import Trainer, Worker
+    from esdnet.training.loop import Trainer, Worker
 
     config = TrainingConfig(
         steps=steps, batch=arguments.batch, lr=arguments.lr, warmup=min(100, steps), precision=arguments.precision,

@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(ROOT)
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from esdnet.model import ESDNet
-    from export.network import Network
+    from esdnet.networks.esdnet.model import ESDNet
+    from export.graph.network import Network
 
 PHOTO = ROOT / "docs" / "sample" / "rainy.png"
 BARE = "batch norms folded, LIF fused, no counting"
@@ -39,7 +36,7 @@ def crop(size: int) -> NDArray[np.float32]:
     """The photo that ships, (3, size, size) float32, mirrored at its borders where it is too small."""
     import numpy as np
 
-    from esdnet.images import load_image
+    from esdnet.images.files import load_image
 
     photo = load_image(PHOTO)
     missing = [(0, max(0, size - side)) for side in photo.shape[:2]]
@@ -52,7 +49,7 @@ def contestants(model: ESDNet, network: Network, image: NDArray[np.float32]) -> 
     import torch
 
     from benchmarks.baselines import folded, step_by_step
-    from hw_sim import simulator
+    from hw_sim.backends import simulator
 
     x = torch.from_numpy(image)[None]
 
@@ -129,8 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     import torch
 
-    from esdnet.checkpoint import load_checkpoint
-    from export.lower import lower
+    from esdnet.networks.checkpoint import load_checkpoint
+    from export.readers.esdnet import lower
 
     torch.set_num_threads(args.threads)
     model = load_checkpoint(args.checkpoint)

@@ -1,6 +1,6 @@
 """What a NIR export weighs, and the memory that writing, reading and checking it take.
 
-    python benchmarks/nir_export.py --preset released --size 256 256 [--check]
+    python -m benchmarks.nir_export --preset released --size 256 256 [--check]
 
 In: a preset (random weights: neither files nor memory depend on them) and a size. Out: one line per stage with the
 seconds and the peak resident memory of a process of its own; the first line is a process that only imports.
@@ -23,17 +23,17 @@ sys.path.insert(0, str(ROOT))
 
 def write(path: Path, preset_name: str, height: int, width: int) -> None:
     """Lower a network of that preset and write it."""
-    from esdnet.config import preset
-    from esdnet.model import ESDNet
-    from export.lower import lower
-    from export.nir_write import write_folder
+    from esdnet.networks.esdnet.config import preset
+    from esdnet.networks.esdnet.model import ESDNet
+    from export.readers.esdnet import lower
+    from export.targets.nir.write import write_folder
 
     write_folder(lower(ESDNet(preset(preset_name)).eval()), height, width, path)
 
 
 def read_network(path: Path) -> None:
     """The way back to a Network, as the pricing command takes it."""
-    from export import nir_format
+    from export.targets.nir import read as nir_format
 
     nir_format.read_network(path)
 
@@ -48,9 +48,9 @@ def read_stock(path: Path) -> None:
 
 def run(path: Path) -> None:
     """What the check's fresh interpreter does: read, run T steps in float64."""
-    from export.check_images import sample_image
-    from export.nir_format import decode_network, open_export
-    from export.nir_run import run_export
+    from export.graph.check_images import sample_image
+    from export.targets.nir.read import decode_network, open_export
+    from export.targets.nir.run import run_export
 
     export = open_export(path)
     image = sample_image(*export.manifest["input_shape"][2:])
@@ -59,9 +59,9 @@ def run(path: Path) -> None:
 
 def imports() -> None:
     """Everything that the other stages import."""
-    import export.lower
-    import export.nir_run
-    import export.nir_write  # noqa: F401
+    import export.readers.esdnet
+    import export.targets.nir.run
+    import export.targets.nir.write  # noqa: F401
 
 
 def main() -> int:

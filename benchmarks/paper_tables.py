@@ -1,4 +1,4 @@
-"""`python benchmarks/paper_tables.py`: which figures of the ESDNet paper follow from its own arithmetic.
+"""`python -m benchmarks.paper_tables`: which figures of the ESDNet paper follow from its own arithmetic.
 
 In: the released architecture at 256 x 256 (its graph; no weights matter but for --exact). Out: one line per figure of
 docs/reproduction.md. --exact also runs the network with random weights on the photo that ships (a minute).
@@ -9,18 +9,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from esdnet.errors import report_user_errors
+from esdnet.command.errors import report_user_errors
 
 if TYPE_CHECKING:
-    from esdnet.model import ESDNet
-    from export.network import Network
-    from hw_sim.counts import NodeCounts
+    from esdnet.networks.esdnet.model import ESDNet
+    from export.graph.counting import NodeCounts
+    from export.graph.network import Network
 
 SIZE = 256  # pixels a side: the paper's Table 1
 FLOP_J = 12.5e-12  # the paper's price of a FLOP
@@ -36,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _print(exact: bool) -> int:
     model = released()
-    from export.lower import lower
+    from export.readers.esdnet import lower
 
     network = lower(model)
     seen, seen_parameters = profiler_totals(network)
@@ -60,8 +56,8 @@ def released(steps: int = 4) -> ESDNet:
     """The released architecture, random weights, for T steps."""
     import torch
 
-    from esdnet.config import preset
-    from esdnet.model import ESDNet
+    from esdnet.networks.esdnet.config import preset
+    from esdnet.networks.esdnet.model import ESDNet
 
     torch.manual_seed(0)
     return ESDNet(dataclasses.replace(preset("released"), steps=steps)).eval()
@@ -75,7 +71,7 @@ def profiler_totals(network: Network, size: int = SIZE) -> tuple[int, int]:
     """
     from math import prod
 
-    from export.network import Conv, Linear, Reduce, infer_shapes
+    from export.graph.network import Conv, Linear, Reduce, infer_shapes
 
     shapes = infer_shapes(network, size, size)
     operations = parameters = 0
@@ -99,8 +95,8 @@ def dense_macs(network: Network, size: int = SIZE) -> tuple[int, int]:
     """Multiplications of all convolutions and matrices over all steps, taps on padding counted, and left out."""
     from math import prod
 
-    from export.network import Conv, Linear, infer_shapes
-    from hw_sim.counts import dense_taps
+    from export.graph.counting import dense_taps
+    from export.graph.network import Conv, Linear, infer_shapes
 
     shapes = infer_shapes(network, size, size)
     padded = valid = 0
@@ -117,8 +113,8 @@ def silent_counts(network: Network, size: int = SIZE) -> dict[str, NodeCounts]:
     """What every node does, without a run, if no neuron ever fires: all counts but ACs, spikes and words of spikes."""
     import numpy as np
 
-    from export.network import infer_shapes
-    from hw_sim.counts import count_node, operands_of
+    from export.graph.counting import count_node, operands_of
+    from export.graph.network import infer_shapes
 
     shapes = infer_shapes(network, size, size)
     counts = {}
@@ -132,7 +128,7 @@ def silent_counts(network: Network, size: int = SIZE) -> dict[str, NodeCounts]:
 
 def text_rule_uj(network: Network, size: int = SIZE) -> float:
     """The paper's section 4.2 applied to its own network: see `text_rule_energy_j`, which reads no count of spikes."""
-    from hw_sim.report import text_rule_energy_j
+    from hw_sim.report.energy_report import text_rule_energy_j
 
     return text_rule_energy_j(network, silent_counts(network, size)) * 1e6
 
@@ -142,10 +138,10 @@ def exact_counts(model: ESDNet) -> str:
     import torch
 
     from benchmarks.measure import crop
-    from export.lower import lower
-    from hw_sim import simulator
-    from hw_sim.prices import load_prices
-    from hw_sim.report import sum_counts
+    from export.readers.esdnet import lower
+    from hw_sim.backends import simulator
+    from hw_sim.pricing.prices import load_prices
+    from hw_sim.report.energy_report import sum_counts
 
     model.train()
     with torch.no_grad():

@@ -16,9 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.measure import BARE, COUNTED, contestants, crop, time_rounds
 
 Counter = Callable[[Any, Any], dict[str, int]]  # (torch model, image (1, 3, H, W)) -> totals
@@ -82,9 +79,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from benchmarks.baselines import folded
-    from esdnet.checkpoint import load_checkpoint
-    from export.lower import lower
-    from hw_sim import simulator
+    from esdnet.networks.checkpoint import load_checkpoint
+    from export.readers.esdnet import lower
+    from hw_sim.backends import simulator
 
     torch.set_num_threads(args.threads)
     model = load_checkpoint(args.checkpoint)

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.measure import BARE, COUNTED, STEPPED
 
-COMMAND = "python benchmarks/run.py --json benchmarks.json --markdown docs/benchmarks.md [--peers PYTHON]"
+COMMAND = "python -m benchmarks.run --json benchmarks.json --markdown docs/benchmarks.md [--peers PYTHON]"
 TIME_GOAL, MEMORY_GOAL = 1.15, 1.2
 
 

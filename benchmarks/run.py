@@ -1,4 +1,4 @@
-"""`python benchmarks/run.py`: time, memory and energy of simulating, beside what others take for the same network.
+"""`python -m benchmarks.run`: time, memory and energy of simulating, beside what others take for the same network.
 
 Every ratio is taken within one run, round by round. Writes the numbers as JSON and, with --markdown, the page
 docs/benchmarks.md. --peers PYTHON adds spikingjelly's op counters and NeuroBench (see benchmarks/peers.py).
@@ -15,11 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.measure import BARE, COUNTED, ROOT, STEPPED, contestants, crop, peak_memory, time_rounds
-from esdnet.errors import UserError, report_user_errors
+from esdnet.command.errors import UserError, report_user_errors
 
 CHECKPOINT = ROOT / "esdnet" / "checkpoints" / "small_released.pt"
 
@@ -45,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from benchmarks.report import page
-    from esdnet.writing import check_writable, write_json, write_text
+    from esdnet.command.writing import check_writable, write_json, write_text
 
     for option, path in (("--json", args.json), ("--markdown", args.markdown)):
         if path is not None:
@@ -91,8 +88,8 @@ def where(args: argparse.Namespace) -> dict[str, Any]:
 
 def compare(args: argparse.Namespace, size: int) -> dict[str, Any]:
     """All contestants on one image: times in turn, and the memory of the three that matter."""
-    from esdnet.checkpoint import load_checkpoint
-    from export.lower import lower
+    from esdnet.networks.checkpoint import load_checkpoint
+    from export.readers.esdnet import lower
 
     say(f"{size}x{size}: all contestants, {args.rounds} rounds")
     model = load_checkpoint(args.checkpoint)
@@ -103,8 +100,8 @@ def compare(args: argparse.Namespace, size: int) -> dict[str, Any]:
 
 def scale_size(args: argparse.Namespace, size: int) -> dict[str, float]:
     """Simulate and count at one size: seconds, memory, spikes and energy."""
-    from esdnet.checkpoint import load_checkpoint
-    from export.lower import lower
+    from esdnet.networks.checkpoint import load_checkpoint
+    from export.readers.esdnet import lower
 
     say(f"{size}x{size}: simulate and count")
     network = lower(load_checkpoint(args.checkpoint))
@@ -118,9 +115,9 @@ def scale_steps(args: argparse.Namespace, steps: int) -> dict[str, float]:
 
     import torch
 
-    from esdnet.checkpoint import load_checkpoint
-    from esdnet.model import ESDNet
-    from export.lower import lower
+    from esdnet.networks.checkpoint import load_checkpoint
+    from esdnet.networks.esdnet.model import ESDNet
+    from export.readers.esdnet import lower
 
     say(f"T = {steps}: simulate and count")
     torch.manual_seed(0)
@@ -132,9 +129,9 @@ def scale_steps(args: argparse.Namespace, steps: int) -> dict[str, float]:
 
 
 def _simulate(network: Any, size: int, rounds: int) -> dict[str, float]:
-    from hw_sim import simulator
-    from hw_sim.prices import load_prices
-    from hw_sim.report import sum_counts
+    from hw_sim.backends import simulator
+    from hw_sim.pricing.prices import load_prices
+    from hw_sim.report.energy_report import sum_counts
 
     image = crop(size)
     times = time_rounds({COUNTED: lambda: simulator.run(network, image, keep_spikes=False)}, rounds, COUNTED)

@@ -1,6 +1,6 @@
 """The search for a spike-driven ESDNet at a short fixed budget: variants trained alike, with several seeds each.
 
-    python benchmarks/spike_driven.py --photos DIR [--streaks DIR] [--pasted DIR] --out runs/search [--steps 400]
+    python -m benchmarks.spike_driven --photos DIR [--streaks DIR] [--pasted DIR] --out runs/search [--steps 400]
 
 In: training data as esdnet.train takes it. A released network is trained first, the teacher of some variants; or it is
 given, and decides the size of all.
@@ -19,22 +19,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import numpy as np
 
 from benchmarks.ablations import budget_parser, count_operations, open_source, train
-from esdnet.config import ESDNetConfig, preset
-from esdnet.errors import UserError, report_user_errors
-from esdnet.writing import write_json, write_text
+from esdnet.command.errors import UserError, report_user_errors
+from esdnet.command.writing import write_json, write_text
+from esdnet.networks.esdnet.config import ESDNetConfig, preset
 
 if TYPE_CHECKING:
     import torch
 
-    from esdnet.data import PairSource
-    from esdnet.model import ESDNet
-    from esdnet.training import Trainer
+    from esdnet.networks.esdnet.model import ESDNet
+    from esdnet.training.data import PairSource
+    from esdnet.training.loop import Trainer
 
 RELEASED, SPIKE_DRIVEN = preset("tiny"), preset("tiny_spike_driven")
 FIRST_SPIKES = replace(SPIKE_DRIVEN, polarity="on", learn_thresholds=False, attention="mixed")
@@ -43,7 +40,7 @@ FIRST_SPIKES = replace(SPIKE_DRIVEN, polarity="on", learn_thresholds=False, atte
 @dataclass(frozen=True)
 class Variant:
     """A network and how it is trained: with the aids of benchmarks.training_aids, and what
-    esdnet.training.TrainingConfig adds to the loss."""
+    esdnet.training.loop.TrainingConfig adds to the loss."""
 
     config: ESDNetConfig
     copies_weights: bool = False
@@ -131,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def open_teacher(path: Path) -> ESDNet:
     """A trained network from a checkpoint. UserError unless it is a released one: others have no counterpart."""
-    from esdnet.checkpoint import load_checkpoint
+    from esdnet.networks.checkpoint import load_checkpoint
 
     teacher = load_checkpoint(path)
     if replace(RELEASED, **_size(teacher.config)) != teacher.config:
@@ -158,7 +155,7 @@ def train_and_measure(
     import torch
 
     from benchmarks.training_aids import anneal_shortcuts, start_from
-    from esdnet.validation import validate
+    from esdnet.training.validation import validate
 
     variant = VARIANTS[name]
 
@@ -196,8 +193,8 @@ def decoded_shares(model: ESDNet, image: np.ndarray) -> dict[str, float]:
     block's first neurons. One weight per polarity and one offset for each channel; 1 is all of it."""
     import torch
 
-    from esdnet.layers import SpikingResidualBlock
-    from esdnet.watching import watching
+    from esdnet.networks.esdnet.layers import SpikingResidualBlock
+    from esdnet.networks.watching import watching
 
     shares: dict[str, float] = {}
 

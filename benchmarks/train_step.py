@@ -1,6 +1,6 @@
 """How long forward and backward take in training, beside plain snnTorch and spikingjelly's torch backend, in one run.
 
-    python benchmarks/train_step.py [--preset small_released] [--batch 4] [--crop 64] [--rounds 9]
+    python -m benchmarks.train_step [--preset small_released] [--batch 4] [--crop 64] [--rounds 9]
 
 Subjects: one LIF layer, one residual block of 16 channels, and the preset. Versions, all with the same weights:
 ours          as esdnet trains: LIF fused over time, pooling with direct gradients, channels last
@@ -23,20 +23,16 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
-
-if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 from torch import Tensor, nn
 
-from esdnet.config import preset
-from esdnet.errors import report_user_errors
-from esdnet.layers import MixedAttention, SpikingResidualBlock, StepConv
-from esdnet.lif import LIF
-from esdnet.memory import keep_freed_memory
-from esdnet.model import ESDNet
+from esdnet.command.errors import report_user_errors
+from esdnet.command.memory import keep_freed_memory
+from esdnet.networks.esdnet.config import preset
+from esdnet.networks.esdnet.layers import MixedAttention, SpikingResidualBlock, StepConv
+from esdnet.networks.esdnet.lif import LIF
+from esdnet.networks.esdnet.model import ESDNet
 
 CHANNELS = 16
 TOLERANCE = 1e-5  # relative, in float64: snnTorch hands gradients of spikes on in float32

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from esdnet.layers import SpikingResidualBlock, concat_channels
-from esdnet.model import ESDNet
-from esdnet.training import Trainer, draw_batch
-from esdnet.weight_copy import copy_weights
+from esdnet.networks.esdnet.layers import SpikingResidualBlock, concat_channels
+from esdnet.networks.esdnet.model import ESDNet
+from esdnet.networks.esdnet.weight_copy import copy_weights
+from esdnet.training.loop import Trainer, draw_batch
 
 ANNEALED_SHARE = 1 / 3  # of the steps, after which shortcuts read nothing but spikes
 

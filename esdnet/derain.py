@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esdnet.bundled import DEFAULT, checkpoint_label, find_checkpoint
-from esdnet.command_line import program_name
-from esdnet.config import SIZE_MULTIPLE
-from esdnet.device import DEVICES, choose_device
-from esdnet.errors import UserError, report_user_errors
-from esdnet.images import (
+from esdnet.command.command_line import program_name
+from esdnet.command.device import DEVICES, choose_device
+from esdnet.command.errors import UserError, report_user_errors
+from esdnet.command.jobs import Outcome, run_jobs
+from esdnet.command.memory import out_of_memory
+from esdnet.command.writing import check_folder, check_outputs, make_folder, write_json
+from esdnet.images.files import (
     SUFFIXES,
     check_image_file,
     check_png_name,
@@ -32,16 +33,15 @@ from esdnet.images import (
     save_image,
     to_tensor,
 )
-from esdnet.jobs import Outcome, run_jobs
-from esdnet.memory import out_of_memory
-from esdnet.tile_choice import OVERLAP, TileChoice, add_tile_flags, check_tile, check_tile_flags
-from esdnet.writing import check_folder, check_outputs, make_folder, write_json
+from esdnet.images.tile_choice import OVERLAP, TileChoice, add_tile_flags, check_tile, check_tile_flags
+from esdnet.networks.bundled import DEFAULT, checkpoint_label, find_checkpoint
+from esdnet.networks.esdnet.config import SIZE_MULTIPLE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from esdnet.images.tiling import Tiled
     from esdnet.networks.architectures import Network
-    from esdnet.tiling import Tiled
 
 IMAGE_BYTES = 150  # a pixel of the whole image: read, blended and written in float64, whatever runs at once
 
@@ -156,7 +156,7 @@ class Derainer:
     def __init__(
         self, checkpoint: Path, arguments: argparse.Namespace, sources: list[Path], image_bytes: float
     ) -> None:
-        from esdnet.checkpoint import load_network
+        from esdnet.networks.checkpoint import load_network
 
         self.label, self.device = checkpoint_label(checkpoint), choose_device(arguments.device)
         print(f"checkpoint: {self.label}", file=sys.stderr)
@@ -182,7 +182,7 @@ class Derainer:
     def _bytes_per_pixel(self, sizes: list[tuple[int, int]]) -> float:
         import torch
 
-        from esdnet.footprint import bytes_per_pixel
+        from esdnet.command.footprint import bytes_per_pixel
 
         dtype = next(self.model.parameters()).dtype
 
@@ -201,7 +201,7 @@ def derain(model: Network, image: np.ndarray, tile: int = 0, overlap: int = OVER
 def _run(model: Network, run: Callable[[Tensor], Tensor], image: np.ndarray, tile: int, overlap: int) -> Tiled:
     import torch
 
-    from esdnet.tiling import run_tiled
+    from esdnet.images.tiling import run_tiled
 
     weight = next(model.parameters())
     with torch.inference_mode():

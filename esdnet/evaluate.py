@@ -1,8 +1,8 @@
 """`python -m esdnet.evaluate`: scores a checkpoint on a folder of images, each beside the score of the rainy input.
 
-In: a checkpoint and a data set (esdnet.data lists the layouts). Out: PSNR and SSIM on Y per image and on average, or
-PIQE where there are no targets; a table on stdout, JSON and CSV on request. Outputs are rounded to 8 bits first, as a
-saved image is.
+In: a checkpoint and a data set (esdnet.training.data lists the layouts). Out: PSNR and SSIM on Y per image and on
+average, or PIQE where there are no targets; a table on stdout, JSON and CSV on request. Outputs are rounded to 8 bits
+first, as a saved image is.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from esdnet.bundled import checkpoint_label, find_checkpoint
-from esdnet.command_line import program_name
-from esdnet.config import SIZE_MULTIPLE
-from esdnet.data import LAYOUTS, Pair, PairedFolder
+from esdnet.command.command_line import program_name
+from esdnet.command.errors import UserError, report_user_errors
+from esdnet.command.jobs import run_jobs
+from esdnet.command.writing import check_outputs, write_json, write_text
 from esdnet.derain import Derainer, add_network_flags, facts
-from esdnet.errors import UserError, report_user_errors
-from esdnet.images import from_tensor
-from esdnet.jobs import run_jobs
-from esdnet.metrics import psnr_y, ssim_y
-from esdnet.piqe import piqe
-from esdnet.tile_choice import check_tile_flags
-from esdnet.writing import check_outputs, write_json, write_text
+from esdnet.images.files import from_tensor
+from esdnet.images.metrics import psnr_y, ssim_y
+from esdnet.images.piqe import piqe
+from esdnet.images.tile_choice import check_tile_flags
+from esdnet.networks.bundled import checkpoint_label, find_checkpoint
+from esdnet.networks.esdnet.config import SIZE_MULTIPLE
+from esdnet.training.data import LAYOUTS, Pair, PairedFolder
 
 IMAGE_BYTES = 300  # a pixel of a whole image: two or three of them in float64, and their local means
 METAQA_NOTE = "MetaQA, the paper's other score without targets, is not run: it needs third-party weights"

@@ -1,7 +1,7 @@
 """`python -m esdnet.train`: trains an ESDNet on pairs made on the fly or read from a folder.
 
 In: a preset (or a checkpoint), data, and a folder for the run; or a run to go on with. Out: checkpoints and a log; see
-esdnet.training. Several processes train together under `torchrun`.
+esdnet.training.loop. Several processes train together under `torchrun`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esdnet.bundled import find_checkpoint
-from esdnet.command_line import program_name, require_extra
-from esdnet.config import spike_driven
-from esdnet.device import DEVICES, choose_device
-from esdnet.errors import UserError, report_user_errors
+from esdnet.command.command_line import program_name, require_extra
+from esdnet.command.device import DEVICES, choose_device
+from esdnet.command.errors import UserError, report_user_errors
+from esdnet.command.writing import check_folder, make_folder
 from esdnet.networks.architectures import PRESETS, build, preset
-from esdnet.training_config import (
+from esdnet.networks.bundled import find_checkpoint
+from esdnet.networks.esdnet.config import spike_driven
+from esdnet.training.config import (
     LOSSES,
     DataConfig,
     TrainingConfig,
@@ -29,14 +30,13 @@ from esdnet.training_config import (
     given_flags,
     loss_name,
 )
-from esdnet.writing import check_folder, make_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from esdnet.data import PairSource
     from esdnet.networks.architectures import Network
-    from esdnet.training import Worker
+    from esdnet.training.data import PairSource
+    from esdnet.training.loop import Worker
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,9 +71,9 @@ def train(arguments: argparse.Namespace) -> int:
     config, data = _settings(arguments)
     import torch
 
-    from esdnet.checkpoint import load_checkpoint
-    from esdnet.memory import keep_freed_memory
-    from esdnet.training import Trainer, draw_batch
+    from esdnet.command.memory import keep_freed_memory
+    from esdnet.networks.checkpoint import load_checkpoint
+    from esdnet.training.loop import Trainer, draw_batch
 
     keep_freed_memory()
     if arguments.threads:
@@ -118,7 +118,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[TrainingConfig, DataConfig
     given, given_data = _given(arguments), _given_data(arguments)
     if not arguments.resume:
         return TrainingConfig(**given), DataConfig(**given_data)
-    from esdnet.training import learning_rate, read_run
+    from esdnet.training.loop import learning_rate, read_run
 
     last = arguments.out / "last.pt"
     extra = read_run(last)["extra"]
@@ -169,7 +169,7 @@ def _given_data(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _open_source(data: DataConfig) -> PairSource:
-    from esdnet.data import open_training_source
+    from esdnet.training.data import open_training_source
 
     photos, streaks, pasted = (Path(folder) if folder else None for folder in (data.photos, data.streaks, data.pasted))
     return open_training_source(data.data, photos, streaks, pasted, data.held_out, data.dry_share, data.light_share)
@@ -178,9 +178,9 @@ def _open_source(data: DataConfig) -> PairSource:
 def _initial_model(arguments: argparse.Namespace, data: DataConfig, rainy: Callable[[], Tensor]) -> Network:
     """The network before training: that of the run resumed or of a checkpoint, random from a preset, or the preset's
     with weights copied from a checkpoint's released network, whose attention is measured on `rainy()`."""
-    from esdnet.checkpoint import load_network
-    from esdnet.model import ESDNet
-    from esdnet.weight_copy import copy_weights
+    from esdnet.networks.checkpoint import load_network
+    from esdnet.networks.esdnet.model import ESDNet
+    from esdnet.networks.esdnet.weight_copy import copy_weights
 
     preset_name = arguments.preset
     source = arguments.out / "last.pt" if arguments.resume else data.init
@@ -207,7 +207,7 @@ def _join_workers(device_name: str) -> Worker:
     """Join the processes that torchrun started, if it did; one GPU per process where there are GPUs."""
     import torch
 
-    from esdnet.training import Worker
+    from esdnet.training.loop import Worker
 
     rank, size, local = (int(os.environ.get(name, default)) for name, default in
                          (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))  # fmt: skip

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from esdnet.bundled import find_checkpoint
-from esdnet.command_line import program_name
-from esdnet.errors import CheckFailed, report_user_errors
-from esdnet.images import check_image_file
+from esdnet.command.command_line import program_name
+from esdnet.command.errors import CheckFailed, report_user_errors
+from esdnet.images.files import check_image_file
+from esdnet.networks.bundled import find_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from export.integer_network import IntegerNetwork
-    from export.lava_dl_format import Segment
-    from export.lava_dl_report import Recording
-    from export.network import Network
+    from export.graph.network import Network
+    from export.integer.network import IntegerNetwork
+    from export.targets.loihi.netx import Segment
+    from export.targets.loihi.report import Recording
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,14 +53,14 @@ def _export(args: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(args.checkpoint)
     if args.image is not None:
         check_image_file(args.image)
-    from esdnet.checkpoint import load_checkpoint
-    from esdnet.writing import check_replaceable, say_target, written_beside
-    from export.calibration import centre_pixels
-    from export.lava_dl_check import check_available
-    from export.lava_dl_folder import is_export
-    from export.loihi_fit import fit_table, load_limits
-    from export.lower import lower
-    from export.network import infer_shapes
+    from esdnet.command.writing import check_replaceable, say_target, written_beside
+    from esdnet.networks.checkpoint import load_checkpoint
+    from export.graph.network import infer_shapes
+    from export.integer.calibrate import centre_pixels
+    from export.readers.esdnet import lower
+    from export.targets.loihi.check import check_available
+    from export.targets.loihi.fit import fit_table, load_limits
+    from export.targets.loihi.folder import is_export
 
     target = args.out or Path(f"{args.checkpoint.stem}_lava_dl")
     check_replaceable(target, "a Lava-DL export", is_export)
@@ -86,12 +86,12 @@ def _write_and_check(
     network: Network, pixels: NDArray[np.uint8], args: argparse.Namespace, folder: Path
 ) -> tuple[Recording, str]:
     """What was measured, and what failed (empty if nothing did)."""
-    from esdnet.memory import keep_freed_memory
-    from export.calibration import calibration_images, quantize_on_images
-    from export.integer_file import integer_digest
-    from export.lava_dl_folder import read_integer, write_folder
-    from export.lava_dl_report import acs_line, facts, loss_table, record
-    from export.lava_dl_rules import headroom_line
+    from esdnet.command.memory import keep_freed_memory
+    from export.integer.calibrate import calibration_images, quantize_on_images
+    from export.integer.store import integer_digest
+    from export.targets.loihi.folder import read_integer, write_folder
+    from export.targets.loihi.report import acs_line, facts, loss_table, record
+    from export.targets.loihi.rules import headroom_line
 
     keep_freed_memory()
     images = calibration_images(args.calibration, network.size_multiple)
@@ -117,10 +117,10 @@ def _run_segments(
     (height, width); returns what failed."""
     import numpy as np
 
-    from export.check_images import plain_images
-    from export.integer_run import to_pixels
-    from export.lava_dl_check import check_segments
-    from export.lava_dl_report import check_table, spikes_of
+    from export.graph.check_images import plain_images
+    from export.integer.run import to_pixels
+    from export.targets.loihi.check import check_segments
+    from export.targets.loihi.report import check_table, spikes_of
 
     runs = [recording.spikes, *(spikes_of(integer, to_pixels(image)) for image in plain_images(*size).values())]
     print(f"running {len(segments)} netx files on Lava, {len(runs)} images ...", file=sys.stderr)

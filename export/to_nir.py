@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from esdnet.bundled import find_checkpoint
-from esdnet.command_line import program_name
-from esdnet.errors import CheckFailed, UserError, report_user_errors
-from esdnet.writing import say_target
+from esdnet.command.command_line import program_name
+from esdnet.command.errors import CheckFailed, UserError, report_user_errors
+from esdnet.command.writing import say_target
+from esdnet.networks.bundled import find_checkpoint
 
 if TYPE_CHECKING:
-    from export.network import Network
-    from export.nir_check import CheckReport
+    from export.graph.network import Network
+    from export.targets.nir.check import CheckReport
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,14 +39,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from esdnet.writing import check_replaceable, written_beside
-    from export.nir_format import is_export
-    from export.nir_report import warnings
+    from esdnet.command.writing import check_replaceable, written_beside
+    from export.targets.nir.read import is_export
+    from export.targets.nir.report import warnings
 
     checkpoint = find_checkpoint(args.checkpoint)
     target = args.out or Path(f"{args.checkpoint.stem}_nir")
     check_replaceable(target, "a NIR export", is_export)
-    from esdnet.checkpoint import load_checkpoint
+    from esdnet.networks.checkpoint import load_checkpoint
 
     model = load_checkpoint(checkpoint)
     network = checked_network(model, *args.input_size)
@@ -63,8 +63,8 @@ def _export(args: argparse.Namespace) -> int:
 
 def checked_network(model: Any, height: int, width: int) -> Network:
     """The layer graph of a model that keeps every design rule of NIR; all violations are raised at once."""
-    from export.design_rules import NIR_RULES, Design, enforce, find_violations, neuron_modules_are_plain
-    from export.lower import lower
+    from export.graph.rules import NIR_RULES, Design, enforce, find_violations, neuron_modules_are_plain
+    from export.readers.esdnet import lower
 
     violations = list(neuron_modules_are_plain(model))
     try:
@@ -77,10 +77,10 @@ def checked_network(model: Any, height: int, width: int) -> Network:
 
 
 def _write_and_check(model: Any, network: Network, args: argparse.Namespace, path: Path) -> CheckReport:
-    from export.check_images import sample_image, small_images
-    from export.nir_check import check_export
-    from export.nir_report import table
-    from export.nir_write import write_folder
+    from export.graph.check_images import sample_image, small_images
+    from export.targets.nir.check import check_export
+    from export.targets.nir.report import table
+    from export.targets.nir.write import write_folder
 
     height, width = args.input_size
     print(f"writing {len(network.nodes)} operations for {height}x{width} ...", file=sys.stderr)

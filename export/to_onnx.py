@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: the repository need not be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from esdnet.bundled import find_checkpoint
-from esdnet.command_line import program_name, require_extra
-from esdnet.errors import CheckFailed, UserError, report_user_errors
-from esdnet.writing import check_outputs, say_target, written_beside
+from esdnet.command.command_line import program_name, require_extra
+from esdnet.command.errors import CheckFailed, UserError, report_user_errors
+from esdnet.command.writing import check_outputs, say_target, written_beside
+from esdnet.networks.bundled import find_checkpoint
 
 if TYPE_CHECKING:
     import onnx
 
-    from export.agreement import FloatPrecision
-    from export.network import Array, Network
+    from export.graph.agreement import FloatPrecision
+    from export.graph.network import Array, Network
 
 CHECK_SIZES = ((32, 48), (45, 30), (64, 64))  # height, width; one that the network must pad
 
@@ -47,9 +47,9 @@ def _export(args: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(args.checkpoint)
     target = args.out or Path(f"{args.checkpoint.stem}.onnx")
     check_outputs({"-o": target}, [checkpoint])
-    from esdnet.checkpoint import load_network
-    from esdnet.model import ESDNet
-    from export.lower import lower
+    from esdnet.networks.checkpoint import load_network
+    from esdnet.networks.esdnet.model import ESDNet
+    from export.readers.esdnet import lower
 
     model = load_network(checkpoint)
     network = lower(model, args.checkpoint.stem) if isinstance(model, ESDNet) else None
@@ -70,7 +70,7 @@ def _write_and_check(model: Any, network: Network, precision: FloatPrecision, pa
     """Write the file, then check the file: valid ONNX, and within the promise on every size. Returns the report."""
     import onnx
 
-    from export.onnx_format import OPSET, to_model
+    from export.targets.onnx.write import OPSET, to_model
 
     path.write_bytes(to_model(network, precision).SerializeToString())
     written = onnx.load(path)
@@ -84,7 +84,7 @@ def _write_and_check(model: Any, network: Network, precision: FloatPrecision, pa
 
 def _trace_and_check(model: Any, path: Path) -> list[str]:
     """The same for a network without a layer graph."""
-    from export.onnx_traced import OPSET, check, write
+    from export.targets.onnx.traced import OPSET, check, write
 
     written = write(model, path)
     print(f"checking {len(written.graph.node)} operators ...", file=sys.stderr)
@@ -103,7 +103,7 @@ def _check_file(written: onnx.ModelProto) -> None:
 
 def _check_images(network: Network) -> dict[str, Array]:
     """The sample picture in every size, and the small images."""
-    from export.check_images import sample_image, small_images
+    from export.graph.check_images import sample_image, small_images
 
     samples = {f"{height}x{width}": sample_image(height, width) for height, width in CHECK_SIZES}
     return samples | small_images(network)
@@ -118,10 +118,10 @@ def check_image(
     """
     import numpy as np
 
-    from export.agreement import broken_promise, check_layers, differing_spikes, psnr_db
-    from export.near_ties import describe_near_ties
-    from export.onnx_run import run_image, run_layers
-    from export.witness import witness
+    from export.graph.agreement import broken_promise, check_layers, differing_spikes, psnr_db
+    from export.graph.near_ties import describe_near_ties
+    from export.graph.witness import witness
+    from export.targets.onnx.run import run_image, run_layers
 
     height, width = image.shape[1:]
     missing = [(0, 0), *((0, -side % network.size_multiple) for side in (height, width))]

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from esdnet.bundled import DEFAULT, find_checkpoint
-from esdnet.command_line import program_name, require_extra
-from esdnet.config import SIZE_MULTIPLE
-from esdnet.device import DEVICES
-from esdnet.errors import UserError, report_user_errors
-from esdnet.tile_choice import TileChoice, add_tile_flags, check_tile_flags
+from esdnet.command.command_line import program_name, require_extra
+from esdnet.command.device import DEVICES
+from esdnet.command.errors import UserError, report_user_errors
+from esdnet.images.tile_choice import TileChoice, add_tile_flags, check_tile_flags
+from esdnet.networks.bundled import DEFAULT, find_checkpoint
+from esdnet.networks.esdnet.config import SIZE_MULTIPLE
 from hw_sim.pricing import command
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hw_sim.backends import Backend
-    from hw_sim.prices import PriceList
-    from hw_sim.report import EnergyReport
+    from hw_sim.backends.executors import Backend
+    from hw_sim.pricing.prices import PriceList
+    from hw_sim.report.energy_report import EnergyReport
 
     Images = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -75,9 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _price_images(args: argparse.Namespace) -> int:
-    from esdnet.images import image_size, list_images, load_image
+    from esdnet.images.files import image_size, list_images, load_image
     from hw_sim.energy_folder import read_earlier
-    from hw_sim.prices import load_prices
+    from hw_sim.pricing.prices import load_prices
 
     is_folder = args.image.is_dir()
     _check_options(args, is_folder)
@@ -88,7 +88,7 @@ def _price_images(args: argparse.Namespace) -> int:
     read = args.network or find_checkpoint(args.checkpoint or DEFAULT)
     pngs = _check_outputs(args, images, read)
     earlier = read_earlier(args.json) if args.skip_existing else None
-    from hw_sim.backends import Backend, load_source
+    from hw_sim.backends.executors import Backend, load_source
 
     source = load_source(args.checkpoint, args.network)
     print(f"network: {source.label}, {source.network.model_parameters:,} parameters", file=sys.stderr)
@@ -123,8 +123,8 @@ class Pricing:
     def _bytes_per_pixel(self, sizes: list[tuple[int, int]]) -> float:
         import numpy as np
 
-        from esdnet.device import choose_device
-        from esdnet.footprint import bytes_per_pixel
+        from esdnet.command.device import choose_device
+        from esdnet.command.footprint import bytes_per_pixel
 
         if self.backend.name == "lava":  # takes small sizes alone, and looks after its memory itself
             return 0.0
@@ -134,12 +134,12 @@ class Pricing:
 
     def price(self, path: Path) -> tuple[EnergyReport, Images]:
         """Run, count and price one image, and write what it became; also the image and its output, (H, W, 3)."""
-        from esdnet.images import load_image, save_image
-        from esdnet.memory import out_of_memory
-        from esdnet.tiling import Grid
-        from esdnet.writing import make_folder
-        from hw_sim.report import Run, build_report
-        from hw_sim.tiled import run_image
+        from esdnet.command.memory import out_of_memory
+        from esdnet.command.writing import make_folder
+        from esdnet.images.files import load_image, save_image
+        from esdnet.images.tiling import Grid
+        from hw_sim.backends.tiled import run_image
+        from hw_sim.report.energy_report import Run, build_report
 
         args, source = self.args, self.backend.source
         image = load_image(path)
@@ -161,19 +161,19 @@ class Pricing:
 
     def price_alone(self, path: Path) -> None:
         """Price an image, show everything about it, and write the files asked for."""
-        from esdnet.writing import make_folder, write_json
-        from hw_sim.console import open_console, print_report
-        from hw_sim.prices import available, load_prices
+        from esdnet.command.writing import make_folder, write_json
+        from hw_sim.pricing.prices import available, load_prices
+        from hw_sim.report.console import open_console, print_report
 
         report, pictures = self.price(path)
         print_report(open_console(), report, [load_prices(name) for name in available()])
         content, models = command.add_models(self.args, report.to_dict())
         if self.args.html:
-            from hw_sim.html_report import write_html
+            from hw_sim.report.html_report import write_html
 
             write_html(self.args.html, report, *pictures, models)
         if self.args.plots:
-            from hw_sim.plots import write_plots
+            from hw_sim.report.plots import write_plots
 
             make_folder(self.args.plots)
             write_plots(self.args.plots, report)
@@ -185,7 +185,7 @@ def _price_folder(
     args: argparse.Namespace, pricing: Pricing, images: list[Path], earlier: dict[str, Any] | None
 ) -> int:
     """Price the images of a folder that no earlier report holds; print a summary and write one report of all."""
-    from esdnet.jobs import run_jobs
+    from esdnet.command.jobs import run_jobs
     from hw_sim.energy_folder import settings, take_over, write_folder_report
 
     made_with = settings(args, pricing.backend.source, pricing.prices) if args.json else {}
@@ -195,7 +195,7 @@ def _price_folder(
     runs |= {run["image"]: run for run in outcome.results}
     ordered = [runs[str(path)] for path in images if str(path) in runs]
     if ordered:
-        from hw_sim.console import open_console, print_summary
+        from hw_sim.report.console import open_console, print_summary
 
         print_summary(open_console(), ordered)
     if args.json:
@@ -226,8 +226,8 @@ def _check_options(args: argparse.Namespace, is_folder: bool) -> None:
 
 def _check_outputs(args: argparse.Namespace, images: list[Path], read: Path) -> dict[Path, Path]:
     """What cannot be written is said before the work begins; returns the PNG of each image if --save-image is given."""
-    from esdnet.images import check_png_name, png_names
-    from esdnet.writing import check_folder, check_outputs
+    from esdnet.command.writing import check_folder, check_outputs
+    from esdnet.images.files import check_png_name, png_names
 
     pngs: dict[Path, Path] = {}
     others: list[Path] = []
@@ -241,7 +241,7 @@ def _check_outputs(args: argparse.Namespace, images: list[Path], read: Path) -> 
         files["--save-image"] = args.save_image
         pngs = {args.image: args.save_image}
     if args.plots:
-        from hw_sim.plots import chart_names
+        from hw_sim.report.plots import chart_names
 
         check_folder("--plots", args.plots)
         others += chart_names(args.plots)

@@ -11,18 +11,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esdnet.errors import UserError
-from esdnet.writing import write_json
+from esdnet.command.errors import UserError
+from esdnet.command.writing import write_json
 
 if TYPE_CHECKING:
-    from esdnet.jobs import Outcome
-    from hw_sim.backends import Source
-    from hw_sim.prices import PriceList
+    from esdnet.command.jobs import Outcome
+    from hw_sim.backends.executors import Source
+    from hw_sim.pricing.prices import PriceList
 
 
 def settings(args: argparse.Namespace, source: Source, prices: PriceList) -> dict[str, Any]:
     """All that the runs of a folder have in common: with other settings they would be others."""
-    from export.nir_format import network_digest
+    from export.targets.nir.read import network_digest
 
     return {
         "network": source.label,
@@ -78,6 +78,6 @@ def write_folder_report(
     path: Path, made_with: dict[str, Any], runs: list[dict[str, Any]], outcome: Outcome[dict[str, Any]]
 ) -> None:
     """Runs, their summary, and what failed or was not run."""
-    from hw_sim.report import summary_dict
+    from hw_sim.report.energy_report import summary_dict
 
     write_json(path, {"settings": made_with, "runs": runs, "summary": summary_dict(runs), **outcome.to_dict()})

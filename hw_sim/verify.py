@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from esdnet.command_line import program_name
-from esdnet.device import DEVICES
-from esdnet.errors import UserError, report_user_errors
+from esdnet.command.command_line import program_name
+from esdnet.command.device import DEVICES
+from esdnet.command.errors import UserError, report_user_errors
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hw_sim.gpu_record import Record
-    from hw_sim.result import Result
-    from hw_sim.verification import Reference, Row, Subject
+    from hw_sim.agreement.judge import Reference, Row, Subject
+    from hw_sim.agreement.records import Record
+    from hw_sim.backends.result import Result
 
 Say = Callable[[str, str], None]  # what runs, in which precision
 CROP = 64  # pixels a side, unless told
@@ -63,9 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from esdnet.device import choose_exact_device
-    from esdnet.images import load_image
-    from esdnet.writing import check_writable, write_json
+    from esdnet.command.device import choose_exact_device
+    from esdnet.command.writing import check_writable, write_json
+    from esdnet.images.files import load_image
 
     for option, path in (("--record", args.record), ("--json", args.json)):
         if path is not None:
@@ -74,10 +74,10 @@ def _verify(args: argparse.Namespace) -> int:
     device = choose_exact_device(args.device)
     if args.record is not None and device != "cuda":
         raise UserError("--record: keeps the answer of a GPU, and torch runs on the CPU here; use a machine with CUDA")
-    from hw_sim.backends import load_source
-    from hw_sim.gpu_record import find_record
-    from hw_sim.verification import Subject
-    from hw_sim.verification_report import Heading, exit_status, print_rows, to_dict
+    from hw_sim.agreement.judge import Subject
+    from hw_sim.agreement.records import find_record
+    from hw_sim.agreement.report import Heading, exit_status, print_rows, to_dict
+    from hw_sim.backends.executors import load_source
 
     source = load_source(args.checkpoint, None)
     if source.model is None:
@@ -114,8 +114,8 @@ def one_by_one() -> Iterator[Say]:
 
 def _float_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], Reference]:
     """The float64 reference, and every candidate that computes in floating point."""
-    from hw_sim.candidates import float_candidates
-    from hw_sim.verification import judge, make_reference, reference_row
+    from hw_sim.agreement.candidates import float_candidates
+    from hw_sim.agreement.judge import judge, make_reference, reference_row
 
     say(f"torch on {device}", "float64")
     reference = make_reference(subject, device)
@@ -129,10 +129,10 @@ def _float_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], Ref
 def _integer_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], Result | None]:
     """The same for int8; None where there are no integers: a network that they cannot hold is 'not run', an error on
     the way to them has failed."""
-    from export.calibration import calibration_images, quantize_on_images
-    from export.design_rules import DesignRuleError
-    from export.integer_formats import QuantizationError
-    from hw_sim.integer_verification import (
+    from export.graph.rules import DesignRuleError
+    from export.integer.calibrate import calibration_images, quantize_on_images
+    from export.integer.formats import QuantizationError
+    from hw_sim.agreement.integers import (
         NETX,
         ONE_EXECUTOR,
         integer_candidates,
@@ -140,7 +140,7 @@ def _integer_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], R
         judge_oracle,
         make_integer_reference,
     )
-    from hw_sim.verification import Row, judge, reference_row
+    from hw_sim.agreement.judge import Row, judge, reference_row
 
     name = f"torch and simulator on {device}"
     say("quantising", "int8")
@@ -166,9 +166,9 @@ def _record_rows(
     write_to: Path | None, record: Record | None, subject: Subject, answers: dict[str, Result], device: str
 ) -> list[Row]:
     """Write this GPU's answers if that was asked for; otherwise hold the CPU's against those recorded."""
-    from hw_sim import simulator
-    from hw_sim.gpu_record import check_record, device_facts, identity, make_record, write_record
-    from hw_sim.verification import Row
+    from hw_sim.agreement.judge import Row
+    from hw_sim.agreement.records import check_record, device_facts, identity, make_record, write_record
+    from hw_sim.backends import simulator
 
     if write_to is not None:
         facts = {**device_facts(device), **identity(subject.network, subject.image)}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from esdnet.config import ESDNetConfig, preset
-from esdnet.model import ESDNet
-from export.lower import lower
+from esdnet.networks.esdnet.config import ESDNetConfig, preset
+from esdnet.networks.esdnet.model import ESDNet
+from export.readers.esdnet import lower
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.network import (
+from export.graph.network import (
     Activation,
     Add,
     Affine,

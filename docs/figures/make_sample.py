@@ -11,8 +11,8 @@ import numpy as np
 import skimage.data
 from skimage.transform import resize
 
-from esdnet.images import save_image
-from esdnet.rain import add_rain, heavy_rain
+from esdnet.images.files import save_image
+from esdnet.training.rain import add_rain, heavy_rain
 
 SEED = 1
 SIZE = (256, 384)

@@ -20,11 +20,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, rotate
 from skimage.data import astronaut
 
-from esdnet.data import PairedFolder
-from esdnet.errors import report_user_errors
-from esdnet.images import list_images, load_image
-from esdnet.metrics import psnr_y, ssim_y
-from esdnet.rain import add_rain, heavy_rain, light_rain
+from esdnet.command.errors import report_user_errors
+from esdnet.images.files import list_images, load_image
+from esdnet.images.metrics import psnr_y, ssim_y
+from esdnet.training.data import PairedFolder
+from esdnet.training.rain import add_rain, heavy_rain, light_rain
 
 HERE = Path(__file__).parent
 REPEATS = {"heavy": 6, "light": 60}  # drawings per real photo: about 120 of each kind

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from esdnet.checkpoint import load_checkpoint
-from esdnet.images import load_image
-from esdnet.metrics import psnr_y
-from export.lower import lower
-from hw_sim import simulator
-from hw_sim.prices import load_prices
-from hw_sim.report import sum_counts
+from esdnet.images.files import load_image
+from esdnet.images.metrics import psnr_y
+from esdnet.networks.checkpoint import load_checkpoint
+from export.readers.esdnet import lower
+from hw_sim.backends import simulator
+from hw_sim.pricing.prices import load_prices
+from hw_sim.report.energy_report import sum_counts
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = {"small_released": "released", "small_spike_driven": "spike-driven"}

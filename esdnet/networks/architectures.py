@@ -9,18 +9,18 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from esdnet.config import PRESETS as ESDNET_PRESETS
-from esdnet.config import ESDNetConfig
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 from esdnet.networks.dual_stage.config import PRESETS as DUAL_STAGE_PRESETS
 from esdnet.networks.dual_stage.config import DualStageConfig
-from esdnet.networks.nafnet_config import PRESETS as NAFNET_PRESETS
-from esdnet.networks.nafnet_config import NAFNetConfig
+from esdnet.networks.esdnet.config import PRESETS as ESDNET_PRESETS
+from esdnet.networks.esdnet.config import ESDNetConfig
+from esdnet.networks.nafnet.config import PRESETS as NAFNET_PRESETS
+from esdnet.networks.nafnet.config import NAFNetConfig
 
 if TYPE_CHECKING:
-    from esdnet.model import ESDNet
     from esdnet.networks.dual_stage.model import DualStage
-    from esdnet.networks.nafnet import NAFNet
+    from esdnet.networks.esdnet.model import ESDNet
+    from esdnet.networks.nafnet.model import NAFNet
 
     Network = ESDNet | DualStage | NAFNet
 
@@ -56,7 +56,7 @@ def build(config: Config) -> Network:
 
 @build.register(ESDNetConfig)
 def _(config: ESDNetConfig) -> ESDNet:
-    from esdnet.model import ESDNet
+    from esdnet.networks.esdnet.model import ESDNet
 
     return ESDNet(config)
 
@@ -70,6 +70,6 @@ def _(config: DualStageConfig) -> DualStage:
 
 @build.register(NAFNetConfig)
 def _(config: NAFNetConfig) -> NAFNet:
-    from esdnet.networks.nafnet import NAFNet
+    from esdnet.networks.nafnet.model import NAFNet
 
     return NAFNet(config)

@@ -10,11 +10,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from esdnet.command_line import require_extra
-from esdnet.errors import UserError
-from hw_sim.prices import DEFAULT
+from esdnet.command.command_line import require_extra
+from esdnet.command.errors import UserError
 from hw_sim.pricing.all_models import AllModels, price_all
 from hw_sim.pricing.counted import NAFNET, read_report
+from hw_sim.pricing.prices import DEFAULT
 
 ALL = "all"
 OF_SAVED_RUNS = {"saved", "prices", "against", "step_time", "json", "html"}  # what --from can be combined with
@@ -34,7 +34,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prices",
         default=DEFAULT,
-        help="a list of hw_sim/prices, a .toml file of yours, or all: every published energy model",
+        help="a list of hw_sim/pricing/lists, a .toml file of yours, or all: every published energy model",
     )
     parser.add_argument(
         "--against", metavar="REPORT|nafnet", help="with --prices all: the reference, a --json report (default: nafnet)"
@@ -73,8 +73,8 @@ def add_models(args: argparse.Namespace, report: dict[str, Any]) -> tuple[dict[s
     """Print what all models say of a report and add it; unless they are asked for, the report alone."""
     if args.prices != ALL:
         return report, None
-    from hw_sim.console import open_console
     from hw_sim.pricing.tables import print_models
+    from hw_sim.report.console import open_console
 
     found = price_all(report, args.against or NAFNET, args.step_time)
     print_models(open_console(), found)
@@ -83,7 +83,7 @@ def add_models(args: argparse.Namespace, report: dict[str, Any]) -> tuple[dict[s
 
 def price_saved(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Read, price, print and write; no network is loaded and nothing runs."""
-    from esdnet.writing import check_outputs, write_json
+    from esdnet.command.writing import check_outputs, write_json
 
     others = {name: value for name, value in vars(args).items() if name not in OF_SAVED_RUNS}
     given = [name for name, value in others.items() if value != parser.get_default(name)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 from hw_sim.pricing.layer_facts import LayerFacts, read_layers
 from hw_sim.pricing.nafnet import nafnet_layers
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from export.network import Conv, Linear, Network, Neuron, Node, Shape, infer_shapes
-from hw_sim.counts import NodeCounts
+from export.graph.counting import NodeCounts
+from export.graph.network import Conv, Linear, Network, Neuron, Node, Shape, infer_shapes
 from hw_sim.pricing.layer_facts import LayerFacts
 
 PER_STEP = ("spikes", "events_in", "acs", "macs")

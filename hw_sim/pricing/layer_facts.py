@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import Any
 
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 
 KINDS = ("conv", "linear", "neuron", "other")  # other: sums, gates, pooling, interpolation, wiring
 VALUES = ("spike", "graded", "analog")

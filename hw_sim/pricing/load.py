@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 from hw_sim.pricing.energy import PARTS, Conditions
 from hw_sim.pricing.equations import EQUATIONS
 from hw_sim.pricing.layer_facts import LayerFacts, make_layer

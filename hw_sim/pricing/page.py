@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from esdnet.writing import write_text
+from esdnet.command.writing import write_text
 from hw_sim.pricing.all_models import AllModels, notes, reproduction_words, standing_words, verdict_words
 from hw_sim.pricing.energy import PARTS
 from hw_sim.pricing.sensitivity import sensitivity
@@ -16,7 +16,7 @@ from hw_sim.pricing.tables import PART_TITLES, at_least, first_rows, full_price,
 from hw_sim.pricing.thresholds import load_thresholds
 from hw_sim.pricing.verdicts import ModelRow
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
+TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
 
 
 def open_templates() -> Environment:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 
 PICO = 1e-12
 LAWS = ("interpolated", "linear", "banked")

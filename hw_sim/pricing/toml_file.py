@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 
 if sys.version_info >= (3, 11):
     import tomllib

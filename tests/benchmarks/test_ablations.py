@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from benchmarks.ablations import HEADER, main
-from esdnet.ablations import TABLES
+from esdnet.networks.esdnet.ablations import TABLES
 
 
 def test_a_table_is_written_and_a_second_call_trains_nothing_again(pairs: Path, tmp_path: Path, capsys) -> None:

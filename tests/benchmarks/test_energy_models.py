@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import energy_models
 from benchmarks.energy_models import PAGE, RECORD, ROOT, Network, main, measure, put, read_record, tables, write_record
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 from hw_sim.pricing.load import available_models, load_model
 from hw_sim.pricing.verdicts import Verdict, judge
 

@@ -8,12 +8,12 @@ import torch
 from benchmarks import energy_study
 from benchmarks.energy_study import _blocks_per_stage, _place, counts_at_rates, layer_rates, main
 from benchmarks.paper_tables import NAFNET_UJ
-from esdnet.checkpoint import save_checkpoint
-from esdnet.config import preset
-from esdnet.model import ESDNet
-from export.lower import lower
-from hw_sim import simulator
-from hw_sim.report import sum_counts
+from esdnet.networks.checkpoint import save_checkpoint
+from esdnet.networks.esdnet.config import preset
+from esdnet.networks.esdnet.model import ESDNet
+from export.readers.esdnet import lower
+from hw_sim.backends import simulator
+from hw_sim.report.energy_report import sum_counts
 
 SPENT = ("spikes", "acs", "events_in")
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.held_out_pairs import main
-from esdnet.data import PairedFolder, SyntheticRain
+from esdnet.training.data import PairedFolder, SyntheticRain
 
 
 @pytest.fixture

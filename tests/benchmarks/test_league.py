@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.league import main
-from esdnet.checkpoint import load_network
 from esdnet.networks.architectures import preset
-from esdnet.training import Trainer
+from esdnet.networks.checkpoint import load_network
+from esdnet.training.loop import Trainer
 
 NETWORKS = ["tiny_nafnet", "tiny_dual_stage"]
 

@@ -9,8 +9,8 @@ import torch
 from benchmarks import baselines, run
 from benchmarks.measure import BARE, COUNTED, STEPPED, added_memory_mb, contestants, crop, time_rounds
 from benchmarks.report import page
-from esdnet.checkpoint import save_checkpoint
-from esdnet.lif import LIF
+from esdnet.networks.checkpoint import save_checkpoint
+from esdnet.networks.esdnet.lif import LIF
 
 
 def test_the_baselines_compute_the_same_function(tiny_model, photo):

@@ -14,7 +14,7 @@ from benchmarks.paper_tables import (
     released,
     text_rule_uj,
 )
-from export.lower import lower
+from export.readers.esdnet import lower
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import spike_driven
 from benchmarks.spike_driven import FIRST_SPIKES, RELEASED, SPIKE_DRIVEN, Variant, decoded_share, decoded_shares, main
-from esdnet.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
-from esdnet.model import ESDNet
+from esdnet.networks.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from esdnet.networks.esdnet.model import ESDNet
 
 DATA = ["--held-out", "1", "--counted", "1", "--batch", "1", "--data"]
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from benchmarks.training_aids import anneal_shortcuts, start_from
-from esdnet.config import preset
-from esdnet.data import open_training_source
-from esdnet.model import ESDNet
-from esdnet.training import Trainer, TrainingConfig, Worker, draw_batch
+from esdnet.networks.esdnet.config import preset
+from esdnet.networks.esdnet.model import ESDNet
+from esdnet.training.data import open_training_source
+from esdnet.training.loop import Trainer, TrainingConfig, Worker, draw_batch
 
 
 @pytest.fixture

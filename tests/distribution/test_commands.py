@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.command_line import EXTRAS, PACKAGE, require_extra
-from esdnet.errors import UserError
-from esdnet.images import save_image
+from esdnet.command.command_line import EXTRAS, PACKAGE, require_extra
+from esdnet.command.errors import UserError
+from esdnet.images.files import save_image
+from esdnet.networks.checkpoint import save_checkpoint
 from tests.distribution.conftest import ROOT
 from tests.distribution.test_wheel import PROJECT
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.images import save_image
+from esdnet.images.files import save_image
+from esdnet.networks.checkpoint import save_checkpoint
 from tests.distribution.conftest import ROOT, done, run
 from tests.distribution.test_wheel import PROJECT
 

@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.calibration import quantize_on_images
-from export.frames import check_image, output_of
-from export.integer_run import run_integer, to_pixels
-from export.network import Add, Conv, Input, Linear, Network, NetworkError, Neuron, Node, Output, Repeat
-from export.nir_format import open_export, read_network
-from export.nir_run import run_export
-from export.nir_write import write_folder
-from export.onnx_format import to_model
-from export.onnx_run import run_image
-from hw_sim import integer_oracle, integer_simulator, simulator
-from hw_sim.result import compare
+from export.graph.frames import check_image, output_of
+from export.graph.network import Add, Conv, Input, Linear, Network, NetworkError, Neuron, Node, Output, Repeat
+from export.integer.calibrate import quantize_on_images
+from export.integer.run import run_integer, to_pixels
+from export.targets.nir.read import open_export, read_network
+from export.targets.nir.run import run_export
+from export.targets.nir.write import write_folder
+from export.targets.onnx.run import run_image
+from export.targets.onnx.write import to_model
+from hw_sim.agreement import integer_oracle
+from hw_sim.backends import integer_simulator, simulator
+from hw_sim.backends.result import compare
 
 STEPS = 4
 SIZE = (6, 8)
@@ -86,7 +87,7 @@ def test_all_frames_come_out_of_every_executor(end, image, tmp_path):
     ids=["fused", "fine", "stock"],
 )
 def test_all_frames_come_out_of_lava(choice, image):
-    from hw_sim.lava_backend import LavaSession
+    from hw_sim.backends.lava import LavaSession
 
     network = stream()
     with LavaSession(network, SIZE, precision="float64", **choice) as session:
@@ -119,7 +120,7 @@ def test_all_frames_come_out_of_the_integers(image):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("choice", [{}, {"stock": True}], ids=["fused", "stock"])
 def test_all_frames_come_out_of_lava_in_integers(choice, image):
-    from hw_sim.lava_backend.integer_session import IntegerLavaSession
+    from hw_sim.backends.lava.integer_session import IntegerLavaSession
 
     integer = quantize_on_images(stream(), [to_pixels(image)])
     with IntegerLavaSession(integer, SIZE, **choice) as session:
@@ -131,7 +132,7 @@ def test_all_frames_come_out_of_lava_in_integers(choice, image):
 
 
 def test_more_frames_than_steps_are_refused_by_lava():
-    from hw_sim.lava_backend.plan import make_plan
+    from hw_sim.backends.lava.plan import make_plan
 
     nodes = (
         Input(name="image"),
@@ -157,7 +158,7 @@ def test_more_frames_than_steps_are_refused_by_lava():
     ],
 )
 def test_what_is_no_image_is_refused_by_every_executor(image, message, tiny_model, tiny_network, tmp_path):
-    from hw_sim import torch_backend
+    from hw_sim.backends import torch_model
 
     network = stream()
     integer = quantize_on_images(network, [to_pixels(np.full((3, *SIZE), 0.5))])
@@ -168,7 +169,7 @@ def test_what_is_no_image_is_refused_by_every_executor(image, message, tiny_mode
         lambda: simulator.run(network, image),
         lambda: integer_simulator.run(integer, image),
         lambda: run_image(model, network, image),
-        lambda: torch_backend.run(tiny_model, tiny_network, image),
+        lambda: torch_model.run(tiny_model, tiny_network, image),
     ):
         with pytest.raises(NetworkError, match=message):
             run()

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.images import load_image, save_image
-from export.calibration import quantize_on_images
-from export.integer_convolution import convolve
-from export.integer_run import run_integer, to_pixels
-from export.network import Conv
+from esdnet.images.files import load_image, save_image
+from esdnet.networks.checkpoint import save_checkpoint
+from export.graph.network import Conv
+from export.integer.calibrate import quantize_on_images
+from export.integer.convolution import convolve
+from export.integer.run import run_integer, to_pixels
 from export.to_lava_dl import main as to_lava_dl
-from hw_sim import integer_oracle
+from hw_sim.agreement import integer_oracle
 from hw_sim.energy import main
 from tests.conftest import slow_if_spike_driven
 from tests.random_networks import random_network

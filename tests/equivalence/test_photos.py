@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.config import ESDNetConfig, spike_driven
-from esdnet.model import ESDNet
+from esdnet.networks.checkpoint import save_checkpoint
+from esdnet.networks.esdnet.config import ESDNetConfig, spike_driven
+from esdnet.networks.esdnet.model import ESDNet
 
 ROOT = Path(__file__).parents[2]
 SIZE = (4000, 3000)  # width, height: 12 megapixels
@@ -31,8 +31,8 @@ pytestmark = [
 
 LIMITED = """
 import importlib, resource, sys
-import torch, esdnet.tiling, export.lower, hw_sim.simulator, hw_sim.tiled  # noqa: what takes address space
-from esdnet.tile_choice import TileChoice
+import torch, export.readers.esdnet, hw_sim.backends.tiled  # noqa: what takes address space
+from esdnet.images.tile_choice import TileChoice
 
 torch.set_num_threads(1)
 module, left, blind, *arguments = sys.argv[1:]

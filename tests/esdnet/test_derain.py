@@ -15,11 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.config import preset
 from esdnet.derain import Derainer, derain, main
-from esdnet.images import load_image
-from esdnet.model import ESDNet
+from esdnet.images.files import load_image
+from esdnet.networks.checkpoint import save_checkpoint
+from esdnet.networks.esdnet.config import preset
+from esdnet.networks.esdnet.model import ESDNet
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.config import preset
 from esdnet.derain import main as derain_main
 from esdnet.evaluate import main
-from esdnet.images import load_image
-from esdnet.metrics import psnr_y, ssim_y
-from esdnet.model import ESDNet
-from esdnet.piqe import piqe
+from esdnet.images.files import load_image
+from esdnet.images.metrics import psnr_y, ssim_y
+from esdnet.images.piqe import piqe
+from esdnet.networks.checkpoint import save_checkpoint
+from esdnet.networks.esdnet.config import preset
+from esdnet.networks.esdnet.model import ESDNet
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from esdnet.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
-from esdnet.config import preset
-from esdnet.data import DRY_SHARE, LIGHT_SHARE, PairedFolder
-from esdnet.model import ESDNet
+from esdnet.networks.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from esdnet.networks.esdnet.config import preset
+from esdnet.networks.esdnet.model import ESDNet
 from esdnet.train import build_parser, main
-from esdnet.training import TrainingConfig
-from esdnet.training_config import DataConfig
+from esdnet.training.config import DataConfig
+from esdnet.training.data import DRY_SHARE, LIGHT_SHARE, PairedFolder
+from esdnet.training.loop import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -301,7 +301,7 @@ def test_a_full_disk_is_one_line(name: str, pairs: Path, tmp_path: Path, capsys)
 TWO_PROCESSES = """
 import hashlib, sys
 from pathlib import Path
-from esdnet import training
+from esdnet.training import loop as training
 from esdnet.train import main
 
 class Watched(training.Trainer):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.network import (
+from export.graph.network import (
     Add,
     Affine,
     Array,

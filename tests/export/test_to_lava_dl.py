@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.images import save_image
-from export.lava_dl_folder import read_integer
+from esdnet.images.files import save_image
+from esdnet.networks.checkpoint import save_checkpoint
+from export.targets.loihi.folder import read_integer
 from export.to_lava_dl import main
 from tests.conftest import slow_if_spike_driven
 
@@ -55,8 +55,8 @@ def test_every_segment_runs_on_lava_without_a_mismatch(either_files, capsys):
 
 
 def test_accumulations_are_the_simulators(either_files):
-    from export.calibration import centre_pixels
-    from hw_sim import integer_simulator
+    from export.integer.calibrate import centre_pixels
+    from hw_sim.backends import integer_simulator
 
     assert export("--no-check", "-o", "out") == 0
     manifest = json.loads(Path("out/manifest.json").read_text())
@@ -71,8 +71,8 @@ def test_mismatches_end_with_status_1_and_leave_nothing(files, capsys, monkeypat
     """A segment file that is not the network's: one weight is changed between writing and running it."""
     import h5py
 
-    from export import lava_dl_folder
-    from export.lava_dl_format import write_segment
+    from export.targets.loihi import folder as lava_dl_folder
+    from export.targets.loihi.netx import write_segment
 
     def write_changed(path, segment, shapes):
         write_segment(path, segment, shapes)

@@ -13,19 +13,22 @@ import pytest
 import snntorch
 import torch
 
-from esdnet.checkpoint import load_checkpoint, save_checkpoint
-from esdnet.config import preset
-from esdnet.images import save_image
-from esdnet.layers import StepConv
-from esdnet.model import ESDNet
-from export import nir_graph, nir_run, nir_write, to_nir
-from export.check_images import SMALL, plain_images, sample_image, small_images
-from export.design_rules import DesignRuleError
-from export.lower import lower
-from export.network import Network
-from export.nir_check import CheckReport, check_export, compare_export, write_reference
-from export.nir_format import network_digest, open_export, read_network
-from export.nir_report import table
+from esdnet.images.files import save_image
+from esdnet.networks.checkpoint import load_checkpoint, save_checkpoint
+from esdnet.networks.esdnet.config import preset
+from esdnet.networks.esdnet.layers import StepConv
+from esdnet.networks.esdnet.model import ESDNet
+from export import to_nir
+from export.graph.check_images import SMALL, plain_images, sample_image, small_images
+from export.graph.network import Network
+from export.graph.rules import DesignRuleError
+from export.readers.esdnet import lower
+from export.targets.nir import graph as nir_graph
+from export.targets.nir import run as nir_run
+from export.targets.nir import write as nir_write
+from export.targets.nir.check import CheckReport, check_export, compare_export, write_reference
+from export.targets.nir.read import network_digest, open_export, read_network
+from export.targets.nir.report import table
 from hw_sim import energy
 from tests.ties import NEURON, tied_model
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.images import load_image, save_image
-from hw_sim import simulator
+from esdnet.images.files import load_image, save_image
+from esdnet.networks.checkpoint import save_checkpoint
+from hw_sim.backends import simulator
 from hw_sim.energy import main
 
 ROOT = Path(__file__).parents[2]

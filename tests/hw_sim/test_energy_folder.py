@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.images import save_image
+from esdnet.images.files import save_image
+from esdnet.networks.checkpoint import save_checkpoint
 from hw_sim import energy
 from hw_sim.energy import Pricing, main
 

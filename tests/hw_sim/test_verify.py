@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.errors import UserError
-from esdnet.images import load_image, save_image
-from esdnet.model import ESDNet
-from export import calibration
-from hw_sim import simulator
-from hw_sim.gpu_record import identity, make_record, write_record
-from hw_sim.verification import Row
-from hw_sim.verification_report import exit_status, summary
+from esdnet.command.errors import UserError
+from esdnet.images.files import load_image, save_image
+from esdnet.networks.checkpoint import save_checkpoint
+from esdnet.networks.esdnet.model import ESDNet
+from export.integer import calibrate as calibration
+from hw_sim.agreement.judge import Row
+from hw_sim.agreement.records import identity, make_record, write_record
+from hw_sim.agreement.report import exit_status, summary
+from hw_sim.backends import simulator
 from hw_sim.verify import main, middle
 from tests.ties import NEURON, tied_model
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from esdnet.config import NetworkConfig
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
+from esdnet.networks.esdnet.config import NetworkConfig
 
 Order = Literal["clustered", "windows", "raster", "random"]
 

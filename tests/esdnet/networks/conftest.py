@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from esdnet.images import save_image
-from esdnet.rain import add_rain, heavy_rain
+from esdnet.images.files import save_image
+from esdnet.training.rain import add_rain, heavy_rain
 
 SHARED_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"  # beside the repository, where there is one
 

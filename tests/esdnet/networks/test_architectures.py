@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from esdnet.checkpoint import load_checkpoint, load_network, save_checkpoint
-from esdnet.config import ESDNetConfig
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 from esdnet.networks.architectures import PRESETS, build, config_of, name_of, preset
+from esdnet.networks.checkpoint import load_checkpoint, load_network, save_checkpoint
+from esdnet.networks.esdnet.config import ESDNetConfig
 
 TINY = {"esdnet": "tiny", "dual_stage": "tiny_dual_stage", "nafnet": "tiny_nafnet"}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from esdnet.errors import UserError
-from esdnet.networks.nafnet import ChannelAttention, NAFNet, SimpleGate
-from esdnet.networks.nafnet_config import PRESETS, NAFNetConfig
+from esdnet.command.errors import UserError
+from esdnet.networks.nafnet.config import PRESETS, NAFNetConfig
+from esdnet.networks.nafnet.model import ChannelAttention, NAFNet, SimpleGate
 from tests.tolerances import FLOAT64_OUTPUT
 
 TINY = PRESETS["tiny_nafnet"]

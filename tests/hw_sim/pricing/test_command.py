@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esdnet.checkpoint import save_checkpoint
-from esdnet.images import save_image
+from esdnet.images.files import save_image
+from esdnet.networks.checkpoint import save_checkpoint
 from hw_sim.energy import main
 from hw_sim.pricing.counted import counted_of, nafnet_on
 from hw_sim.pricing.energy import PARTS

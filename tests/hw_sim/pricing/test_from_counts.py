@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from esdnet.config import preset
-from esdnet.model import ESDNet
-from export.lower import lower
-from export.network import Conv, Input, Linear, Network, Neuron, Output, ValueKind
-from hw_sim import simulator
-from hw_sim.prices import available, load_prices
+from esdnet.networks.esdnet.config import preset
+from esdnet.networks.esdnet.model import ESDNet
+from export.graph.network import Conv, Input, Linear, Network, Neuron, Output, ValueKind
+from export.readers.esdnet import lower
+from hw_sim.backends import simulator
 from hw_sim.pricing.energy import Conditions
 from hw_sim.pricing.equations import price
 from hw_sim.pricing.from_counts import layer_facts, steps_of
 from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.load import load_model
-from hw_sim.report import sum_counts
+from hw_sim.pricing.prices import available, load_prices
+from hw_sim.report.energy_report import sum_counts
 from tests.tolerances import ENERGY
 
 
@@ -70,7 +70,7 @@ def test_facts_of_a_small_network_by_hand():
 
 @pytest.mark.parametrize("name", [name for name in available() if name != "loihi1"])  # which prices updates in two ways
 def test_a_price_list_and_the_model_of_its_name_agree_on_a_counted_run(network, result, name):
-    """The same constants stand in hw_sim/prices and hw_sim/pricing/models; the counts reach both."""
+    """The same constants stand in hw_sim/pricing/lists and hw_sim/pricing/models; the counts reach both."""
     totals = sum_counts(counts.totals() for counts in result.counts.values())
     facts, model, prices = layer_facts(network, result.counts, (32, 24)), load_model(name), load_prices(name)
     assert price(model, facts).total_j == pytest.approx(prices.energy_j(totals), rel=ENERGY)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 from hw_sim.pricing.equations import price
 from hw_sim.pricing.layer_facts import LayerFacts, make_layer, read_layers, total
 from hw_sim.pricing.load import available_models, load_model

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from esdnet.errors import UserError
-from hw_sim.prices import load_prices
+from esdnet.command.errors import UserError
 from hw_sim.pricing.energy import STATED, Conditions
 from hw_sim.pricing.equations import weakest_grade
 from hw_sim.pricing.load import available_models, load_model
 from hw_sim.pricing.model import GRADES
+from hw_sim.pricing.prices import load_prices
 
 ROOT = Path(__file__).resolve().parents[3]
 MINIMAL = """

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.network import Conv, Input, Network, Neuron, Output, Repeat
-from hw_sim import simulator
+from export.graph.network import Conv, Input, Network, Neuron, Output, Repeat
+from hw_sim.backends import simulator
 from hw_sim.pricing.equations import price
 from hw_sim.pricing.from_counts import layer_facts
 from hw_sim.pricing.load import load_model

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import grey_dilation, grey_erosion
 
-from esdnet.images import list_images, load_image
+from esdnet.images.files import list_images, load_image
 from esdnet.networks.dual_stage.mask import ANGLES, MOST, THRESHOLD, across, along, rain_mask
-from esdnet.rain import add_rain, heavy_rain, light_rain
+from esdnet.training.rain import add_rain, heavy_rain, light_rain
 from tests.esdnet.networks.conftest import SHARED_DATA
 
 RAIN = 0.04  # light that a pixel must have gained to count as rain

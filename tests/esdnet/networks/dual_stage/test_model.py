@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from esdnet.errors import UserError
+from esdnet.command.errors import UserError
 from esdnet.networks.dual_stage.config import PRESETS, DualStageConfig
 from esdnet.networks.dual_stage.model import DualStage
 from tests.tolerances import FLOAT32_MEMBRANE

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from esdnet.networks.dual_stage.config import PRESETS
 from esdnet.networks.dual_stage.model import DualStage
 from esdnet.networks.dual_stage.rearrange import STEP, Clusters, Rows, Shuffled, SquareWindows, inverse, take
-from esdnet.rain import add_rain, heavy_rain
+from esdnet.training.rain import add_rain, heavy_rain
 
 
 @settings(deadline=None, max_examples=30)

@@ -1,0 +1,1 @@
+"""What every command line needs: errors, writing, devices, memory, jobs. It knows no network."""

@@ -1,0 +1,81 @@
+"""A list of jobs, one after another: progress on a terminal, failures collected and named, Ctrl-C between two results.
+
+In: things to do and what to do with each. Out: the results, what failed and why, what was not run.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from tqdm import tqdm
+
+from esdnet.command.errors import INTERRUPTED, CannotWrite, UserError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Outcome(Generic[Result]):
+    """What became of a list of jobs; `failed` tells why, by name, `not_run` names those that came after the end."""
+
+    results: list[Result] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    not_run: list[str] = field(default_factory=list)
+    status: int = 0  # of the command: 0, 1 where a job failed, 130 after Ctrl-C
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a report says beside the results."""
+        failed = [{"name": name, "error": error} for name, error in self.failed.items()]
+        return {"failed": failed, "not_run": self.not_run}
+
+
+def run_jobs(
+    jobs: Sequence[Job], work: Callable[[Job], Result], name: Callable[[Job], str] = str, unit: str = "image"
+) -> Outcome[Result]:
+    """Do `work` for each job. A UserError is that job's failure: it is said on stderr, and the next job follows.
+
+    Where an output cannot be written, and at Ctrl-C, the rest is not run. The last line on stderr says how many were
+    done, and in what time.
+    """
+    outcome: Outcome[Result] = Outcome()
+    started = time.monotonic()
+    with progress_bar(len(jobs), unit) as bar:
+        try:
+            for job in jobs:
+                _run_one(outcome, job, work, name(job))
+                bar.update()
+        except CannotWrite:
+            pass  # it was said, and the next could not be written either
+        except KeyboardInterrupt:
+            outcome.status = INTERRUPTED
+    outcome.not_run = [name(job) for job in jobs[len(outcome.results) + len(outcome.failed) :]]
+    _say_end(outcome, len(jobs), unit, time.monotonic() - started)
+    return outcome
+
+
+def _run_one(outcome: Outcome[Result], job: Job, work: Callable[[Job], Result], name: str) -> None:
+    try:
+        outcome.results.append(work(job))
+    except UserError as error:
+        outcome.failed[name] = str(error)
+        outcome.status = 1
+        tqdm.write(f"error: {error}", file=sys.stderr)
+        if isinstance(error, CannotWrite):
+            raise
+
+
+def _say_end(outcome: Outcome[Any], jobs: int, unit: str, seconds: float) -> None:
+    stopped = "stopped after " if outcome.not_run or outcome.status == INTERRUPTED else ""
+    failed = f", {len(outcome.failed)} failed" if outcome.failed else ""
+    print(f"{stopped}{len(outcome.results)} of {jobs} {unit}s in {seconds:.1f} s{failed}", file=sys.stderr)
+
+
+def progress_bar(total: int, unit: str, **options: Any) -> tqdm[Any]:
+    """A bar on stderr for more than one thing to do, where that is a terminal."""
+    shown = total > 1 and sys.stderr.isatty()
+    return tqdm(total=total, unit=unit, file=sys.stderr, disable=not shown, **options)

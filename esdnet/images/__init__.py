@@ -1,0 +1,1 @@
+"""Images: files, tiles, and how good they are."""

@@ -1,0 +1,1 @@
+"""ESDNet: its configuration, layers and neurons."""

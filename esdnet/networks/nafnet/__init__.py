@@ -1,0 +1,1 @@
+"""NAFNet, a rival without spikes: its configuration and its layers."""

@@ -1,0 +1,1 @@
+"""Training: data, rain, losses, the loop and its log."""

@@ -1,0 +1,81 @@
+"""Near-ties: membranes so near to their threshold that rounding decides whether they fire.
+
+In: a neuron, the currents (T, C, H, W) that it reads, the spikes that it fired. Out: its membranes, the near-ties among
+them, and the spikes that do not follow from them. How near is near, export/graph/rounding.py says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.graph.network import Array, Neuron
+from export.graph.neuron import NeuronState
+
+
+def membranes(neuron: Neuron, current: NDArray[np.floating[Any]], spikes: NDArray[Any]) -> Array:
+    """H before the reset, (T, C, H, W) float64, of a neuron that reads `current` and was reset by these `spikes`."""
+    frames = torch.from_numpy(np.asarray(current, np.float64))
+    state, found = NeuronState(neuron, frames[0]), np.empty(current.shape)
+    for step, frame in enumerate(frames):
+        found[step] = state.integrate(frame).numpy()
+        state.reset(torch.from_numpy(np.asarray(spikes[step], np.float64)))
+    return found
+
+
+def astray(neuron: Neuron, current: NDArray[np.floating[Any]], spikes: NDArray[Any]) -> tuple[NDArray[np.bool_], Array]:
+    """Where a spike is not what its membrane says, and how far that membrane is off the threshold (0 elsewhere).
+
+    The membranes are reset by the same spikes: one that fell the other way is counted once, not with all that follow.
+    """
+    level = membranes(neuron, current, spikes) - neuron.threshold
+    wrong = (level >= 0 if neuron.fires == ">=" else level > 0) != np.asarray(spikes, bool)
+    return wrong, np.where(wrong, np.abs(level), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class NearTies:
+    """The near-ties of one neuron node: flat indices into (T, C, H, W), ascending, and how far off each one is."""
+
+    neuron: str
+    shape: tuple[int, ...]
+    where: NDArray[np.int64]
+    distances: Array
+
+    def by_step(self) -> dict[int, tuple[int, float]]:
+        """Step -> number of near-ties, and the distance of the nearest."""
+        steps = self.where // prod(self.shape[1:])
+        return {
+            int(step): (int((steps == step).sum()), float(self.distances[steps == step].min()))
+            for step in np.unique(steps)
+        }
+
+
+def explained(differs: NDArray[np.bool_], where: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of spikes that differ, bool (T, C, H, W): those at near-ties (flat indices), and later ones of the same elements,
+    whose membranes were reset there, or were not."""
+    here = np.zeros(differs.shape, bool)
+    here.flat[where] = True
+    return differs & np.logical_or.accumulate(differs & here, axis=0)
+
+
+def find_near_ties(neuron: Neuron, membrane: Array, bound: float) -> NearTies | None:
+    """Where a membrane before the reset, (T, C, H, W), lies within `bound` of the threshold; None if nowhere."""
+    distance = np.abs(membrane - neuron.threshold)
+    where = np.flatnonzero(distance <= bound)
+    return NearTies(neuron.name, membrane.shape, where, distance.flat[where]) if where.size else None
+
+
+def describe_near_ties(ties: Sequence[NearTies]) -> list[str]:
+    """A line per node and step: how many membranes are near-ties, and how far off the nearest is."""
+    return [
+        f"{tie.neuron}, step {step}: {count:,} within rounding of the threshold, the nearest {distance:.1e} off"
+        for tie in ties
+        for step, (count, distance) in tie.by_step().items()
+    ]

@@ -1,0 +1,373 @@
+"""The integer network: a Network, and for every node the integer operation that stands for it. No torch.
+
+Every value is an integer of a declared width that stands for integer * scale; every operation states its shifts, its
+rounding and where it saturates. docs/int8.md is the specification; executors follow it bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, singledispatch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.graph.network import (
+    Activation,
+    Add,
+    Affine,
+    Array,
+    Concat,
+    Conv,
+    Input,
+    Linear,
+    Mul,
+    Network,
+    NetworkError,
+    Neuron,
+    Node,
+    Output,
+    Reduce,
+    Repeat,
+    Resize,
+)
+
+IntArray = NDArray[np.int64]
+
+WEIGHT_LIMIT = 127  # 8 bits with sign, symmetric
+CURRENT_SHIFT = 6  # Loihi adds a << 6 to the current, and compares with threshold << 6
+CURRENT_LIMIT = 2**17 - 1  # what arrives at a neuron has 18 bits
+THRESHOLD_BITS = 17  # without sign
+DECAY_BITS = 12
+STATE_LIMIT = 2**23  # 24-bit current and membrane
+MEAN_BITS = 6  # further fractional bits that a mean has over what it is the mean of
+RECIPROCAL_BITS = 16
+MEAN_LIMIT = 2**28  # values that a mean may be of
+EXACT = 2**53  # float64 holds every integer below
+TABLE_STEP_BITS = 8  # the sigmoid's table has steps of 2^-8
+TABLE_SIZE = 4096  # from -8 to 8
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a value is stored: integers of `bits`, each standing for integer * scale.
+
+    With a sign the range is symmetric, -(2^(bits-1) - 1) to 2^(bits-1) - 1, so that no shift by 6 can reach -2^23.
+    """
+
+    bits: int
+    scale: float
+    signed: bool = True
+
+    @property
+    def high(self) -> int:
+        """The largest integer."""
+        return int(2 ** (self.bits - self.signed) - 1)
+
+    @property
+    def low(self) -> int:
+        """The smallest integer."""
+        return -self.high if self.signed else 0
+
+
+PIXEL = Format(8, 1 / 255, signed=False)
+SPIKE = Format(1, 1.0, signed=False)
+GATE = Format(16, 2.0**-15, signed=False)  # a sigmoid: 0 to 2^15
+
+
+@dataclass(frozen=True, eq=False)
+class Rescale:
+    """(x * multiplier + 2^(shift-1)) >> shift: to another scale, rounding half up. multiplier: () or (C, 1, 1)."""
+
+    multiplier: IntArray
+    shift: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Operation:
+    """What one node computes in integers. `output` is the format of its value; results saturate to its range."""
+
+    node: Node
+    output: Format
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.node.name
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerInput(Operation):
+    """8-bit pixels."""
+
+    node: Input
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerRepeat(Operation):
+    """The same frame at every step: pixels, or features that were computed once."""
+
+    node: Repeat
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerConv(Operation):
+    """rescale(conv(x, weight) + bias); without `rescale` the sums as they are. weight int8 (O, I/groups, kH, kW).
+
+    weight_step (O,): what 1 stands for in each output channel; the node's weight is weight * weight_step.
+    """
+
+    node: Conv
+    weight: NDArray[np.int8]
+    weight_step: Array
+    bias: IntArray | None
+    rescale: Rescale | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerLinear(Operation):
+    """rescale(weight @ x + bias) along the node's axis."""
+
+    node: Linear
+    weight: NDArray[np.int8]
+    weight_step: Array
+    bias: IntArray | None
+    rescale: Rescale
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerNeuron(Operation):
+    """Loihi's fixed-point LIF, states zero before the first step. a = rescale(x), or x itself. At each step:
+
+    u = wrap(rz(u (4096 - (du + 1)) >> 12) + (a << 6));  v = clip(rz(v (4096 - dv) >> 12) + u + (bias << 6));
+    S = v > threshold << 6;  v = 0 where it fired.
+    rz rounds toward zero; wrap takes 2^24 off above 2^23 and adds it at or below -2^23; clip is to +-(2^23 - 1).
+    """
+
+    node: Neuron
+    threshold: IntArray
+    bias: IntArray
+    current_decay: int  # du; 4095: no current is kept
+    membrane_decay: int  # dv; 2048: half of the membrane is kept
+    rescale: Rescale | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerAdd(Operation):
+    """(x * multiplier[0] + y * multiplier[1] + 2^(shift-1)) >> shift; where both have the scale of the sum, x + y."""
+
+    node: Add
+    rescale: Rescale
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerMul(Operation):
+    """rescale(x * y)."""
+
+    node: Mul
+    rescale: Rescale
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerAffine(Operation):
+    """(x * multiplier + offset + 2^(shift-1)) >> shift, constants as the node's broadcast."""
+
+    node: Affine
+    rescale: Rescale
+    offset: IntArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerConcat(Operation):
+    """Values side by side, each shifted left to the common scale."""
+
+    node: Concat
+    left: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerMean(Operation):
+    """(sum(x) * reciprocal(n) + half) >> shift, with 6 fractional bits more than x: see `reciprocal`."""
+
+    node: Reduce
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerMax(Operation):
+    """The largest of the values."""
+
+    node: Reduce
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerRelu(Operation):
+    """max(x, 0)."""
+
+    node: Activation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerSigmoid(Operation):
+    """table[clip(rescale(x), -2048, 2047) + 2048]: steps of 2^-8 from -8 to 8."""
+
+    node: Activation
+    rescale: Rescale
+    table: NDArray[np.uint16]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerResize(Operation):
+    """Bilinear x2: (9 a + 3 b + 3 c + d + 8) >> 4 of the nearest pixels, borders repeated; nearest: copies."""
+
+    node: Resize
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerOutput(Operation):
+    """8-bit pixels: clip((x + half) >> right, 0, 255)."""
+
+    node: Output
+    right: int
+
+
+def reciprocal(count: int) -> tuple[int, int]:
+    """(multiplier, shift) of the mean of `count` values: the multiplier has 16 bits, 2^(shift + 6) / count rounded."""
+    if not 1 <= count <= MEAN_LIMIT:
+        raise NetworkError(f"mean of {count} values: expected 1 to 2^28; run the image in tiles")
+    shift = RECIPROCAL_BITS - 1 - MEAN_BITS + (count - 1).bit_length()
+    return (2 ** (shift + MEAN_BITS) + count // 2) // count, shift
+
+
+def sigmoid_table() -> NDArray[np.uint16]:
+    """sigmoid((i - 2048) / 256) * 2^15, rounded, for i from 0 to 4095."""
+    x = (np.arange(TABLE_SIZE) - TABLE_SIZE // 2) / 2.0**TABLE_STEP_BITS
+    return np.floor(2.0**15 / (1.0 + np.exp(-x)) + 0.5).astype(np.uint16)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerNetwork:
+    """A Network whose weights are the quantised ones, and its operations in the order of its nodes.
+
+    It checks itself when it is built: whatever the input, sums of convolutions stay below 2^53 and all other integers,
+    products and sums of means among them, below 2^63.
+    """
+
+    network: Network
+    operations: tuple[Operation, ...]
+
+    def __post_init__(self) -> None:
+        names = [operation.name for operation in self.operations]
+        if names != [node.name for node in self.network.nodes]:
+            raise NetworkError(
+                f"{self.network.name}: the integer operations are not those of the network's nodes; quantise it again"
+            )
+        for operation in self.operations:
+            sources = [self.by_name[name].output for name in operation.node.inputs]
+            largest = largest_product(operation, sources)
+            if largest >= 2**63:
+                label = f"{operation.name} ({operation.node.kind})"
+                raise NetworkError(
+                    f"{label}: products up to {largest}, 64 bits hold less than 2^63; its numbers and the scales around"
+                    " it are too far apart: train on, or scale its weights"
+                )
+
+    @cached_property
+    def by_name(self) -> dict[str, Operation]:
+        """Operations by the name of their node."""
+        return {operation.name: operation for operation in self.operations}
+
+
+def largest_sum(operation: IntegerConv | IntegerLinear, source: Format) -> int:
+    """The largest |sum| that the operation can reach, bias included, over all inputs of that format (worst case)."""
+    weight = operation.weight.reshape(len(operation.weight), -1).astype(np.int64)
+    bias = np.zeros(len(weight), np.int64) if operation.bias is None else operation.bias
+    positive, negative = np.maximum(weight, 0).sum(1), np.minimum(weight, 0).sum(1)
+    highest = positive * source.high + negative * source.low + bias
+    lowest = positive * source.low + negative * source.high + bias
+    return int(max(np.abs(highest).max(), np.abs(lowest).max()))
+
+
+@singledispatch
+def largest_product(operation: Operation, sources: Sequence[Format]) -> int:
+    """The largest |integer| on the way to an operation's value, over all inputs of these formats (worst case)."""
+    raise NetworkError(
+        f"{operation.name}: no bound for {type(operation).__name__}; add one to export/integer/network.py"
+    )
+
+
+@largest_product.register
+def _(operation: IntegerInput, sources: Sequence[Format]) -> int:
+    return operation.output.high
+
+
+@largest_product.register(IntegerRepeat)
+@largest_product.register(IntegerMax)
+@largest_product.register(IntegerRelu)
+def _(operation: Operation, sources: Sequence[Format]) -> int:
+    return sources[0].high
+
+
+@largest_product.register(IntegerConv)
+@largest_product.register(IntegerLinear)
+def _(operation: IntegerConv | IntegerLinear, sources: Sequence[Format]) -> int:
+    largest = largest_sum(operation, sources[0])
+    if largest >= EXACT:
+        raise NetworkError(
+            f"{operation.name} ({operation.node.kind}): sums up to {largest}, float64 holds integers below 2^53; make"
+            " the layer narrower, or its bias smaller"
+        )
+    return largest if operation.rescale is None else _rescaled(largest, operation.rescale)
+
+
+@largest_product.register
+def _(operation: IntegerNeuron, sources: Sequence[Format]) -> int:
+    """What arrives as it is are sums of a convolution, below 2^53; the products of 24-bit states are far below that."""
+    if operation.rescale is None:
+        return EXACT << CURRENT_SHIFT
+    return max(_rescaled(sources[0].high, operation.rescale), CURRENT_LIMIT << CURRENT_SHIFT)
+
+
+@largest_product.register
+def _(operation: IntegerAdd, sources: Sequence[Format]) -> int:
+    return _rescaled(sources[0].high + sources[1].high, operation.rescale)
+
+
+@largest_product.register
+def _(operation: IntegerMul, sources: Sequence[Format]) -> int:
+    return _rescaled(sources[0].high * sources[1].high, operation.rescale)
+
+
+@largest_product.register
+def _(operation: IntegerAffine, sources: Sequence[Format]) -> int:
+    return _rescaled(sources[0].high, operation.rescale) + int(np.abs(operation.offset).max())
+
+
+@largest_product.register
+def _(operation: IntegerConcat, sources: Sequence[Format]) -> int:
+    return max(source.high << left for source, left in zip(sources, operation.left, strict=True))
+
+
+@largest_product.register
+def _(operation: IntegerMean, sources: Sequence[Format]) -> int:
+    """The sum of the most values that a mean takes; its product with the reciprocal is taken in halves of 64 bits."""
+    return MEAN_LIMIT * sources[0].high
+
+
+@largest_product.register
+def _(operation: IntegerSigmoid, sources: Sequence[Format]) -> int:
+    return _rescaled(sources[0].high, operation.rescale)
+
+
+@largest_product.register
+def _(operation: IntegerResize, sources: Sequence[Format]) -> int:
+    return 16 * sources[0].high + 8 if operation.node.mode == "bilinear" else sources[0].high
+
+
+@largest_product.register
+def _(operation: IntegerOutput, sources: Sequence[Format]) -> int:
+    return sources[0].high + 2**operation.right
+
+
+def _rescaled(largest: int, rescale: Rescale) -> int:
+    return largest * int(np.abs(rescale.multiplier).max()) + 2**rescale.shift

@@ -1,0 +1,1 @@
+"""Networks from elsewhere become layer graphs: a reader for each source."""

@@ -1,0 +1,323 @@
+"""Lowering: a torch ESDNet becomes a Network of primitives, batch norm folded into its convolution in float64.
+
+One rule per torch module; a module without a rule is refused by name. Every trainable parameter is counted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from esdnet.networks.esdnet import layers
+from esdnet.networks.esdnet.config import SIZE_MULTIPLE
+from esdnet.networks.esdnet.lif import LIF
+from esdnet.networks.esdnet.model import ESDNet, PatchEmbed
+from export.graph.network import (
+    Activation,
+    Add,
+    Affine,
+    Array,
+    Concat,
+    Conv,
+    Input,
+    Linear,
+    Mul,
+    Network,
+    NetworkError,
+    Neuron,
+    Node,
+    Output,
+    Placement,
+    Reduce,
+    Repeat,
+    Resize,
+)
+
+
+def lower(model: ESDNet, name: str = "ESDNet") -> Network:
+    """The layer graph of a trained network as it runs at inference (running statistics of the batch norms)."""
+    graph = GraphBuilder(model)
+    lower_module(model, graph, "", graph.add(Input, "input", []))
+    return Network(
+        name=name,
+        nodes=tuple(graph.nodes),
+        steps=model.config.steps,
+        size_multiple=SIZE_MULTIPLE,
+        model_parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+class GraphBuilder:
+    """Collects the nodes of a model; knows the block and placement in force, and which parameters have been counted."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.nodes: list[Node] = []
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._block = ""
+        self._placement: Placement = "neurocore"
+        self._counted: set[int] = set()
+
+    @contextmanager
+    def inside(self, block: str, placement: Placement | None = None) -> Iterator[None]:
+        """Nodes added meanwhile belong to this block (and run there)."""
+        before = self._block, self._placement
+        self._block, self._placement = block, placement or self._placement
+        yield
+        self._block, self._placement = before
+
+    def add(
+        self, kind: type[Node], name: str, inputs: list[str], modules: list[nn.Module] | None = None, **fields: Any
+    ) -> str:
+        """Append a node; the parameters of `modules` that no node has counted yet become its source_parameters."""
+        parameters = [
+            p for module in modules or [] for p in module.parameters(recurse=False) if id(p) not in self._counted
+        ]
+        self._counted.update(id(parameter) for parameter in parameters)
+        self.nodes.append(
+            kind(
+                name=name,
+                inputs=tuple(inputs),
+                block=self._block,
+                placement=self._placement,
+                source_parameters=sum(parameter.numel() for parameter in parameters),
+                modules=tuple(self._names[id(module)] for module in modules or []),
+                **fields,
+            )
+        )
+        return name
+
+
+def _array(tensor: Any) -> Array:
+    return np.array(tensor.detach().cpu().numpy(), dtype=np.float64)
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Array, Array]:
+    """Weight and bias of the convolution that computes norm(conv(x)) at inference, in float64.
+
+    k = gamma / sqrt(var + eps); W' = W k; b' = beta + (b - mean) k.
+    """
+    scale = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
+    bias = _array(conv.bias) if conv.bias is not None else np.zeros(conv.out_channels)
+    return _array(conv.weight) * scale[:, None, None, None], _array(norm.bias) + (
+        bias - _array(norm.running_mean)
+    ) * scale
+
+
+def add_conv(graph: GraphBuilder, name: str, x: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> str:
+    """One Conv node, with its batch norm folded in where it has one."""
+    weight, bias = _array(conv.weight), None if conv.bias is None else _array(conv.bias)
+    if norm is not None:
+        weight, bias = fold_batch_norm(conv, norm)
+    stride, padding, dilation = ((int(pair[0]), int(pair[1])) for pair in (conv.stride, conv.padding, conv.dilation))
+    modules: list[nn.Module] = [conv] if norm is None else [conv, norm]
+    return graph.add(
+        Conv, name, [x], modules,
+        weight=weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=conv.groups,
+    )  # fmt: skip
+
+
+@singledispatch
+def lower_module(module: nn.Module, graph: GraphBuilder, name: str, x: str) -> str:
+    """Add the nodes of one torch module that reads node `x`; returns the name of the node that holds its result."""
+    raise NetworkError(
+        f"{name} ({type(module).__name__}): no lowering rule for this module; add one to export/readers/esdnet.py"
+    )
+
+
+@lower_module.register
+def _(module: nn.Sequential, graph: GraphBuilder, name: str, x: str) -> str:
+    """Children in order; a batch norm is folded into the convolution before it."""
+    children = list(module.named_children())
+    for index, (key, child) in enumerate(children):
+        follower = children[index + 1][1] if index + 1 < len(children) else None
+        if isinstance(child, nn.BatchNorm2d):
+            if index == 0 or not isinstance(children[index - 1][1], nn.Conv2d):
+                raise NetworkError(f"{name}.{key}: batch norm without a convolution before it cannot be folded")
+        elif isinstance(child, nn.Conv2d):
+            norm = follower if isinstance(follower, nn.BatchNorm2d) else None
+            x = add_conv(graph, f"{name}.{key}", x, child, norm)
+        else:
+            x = lower_module(child, graph, f"{name}.{key}", x)
+    return x
+
+
+@lower_module.register
+def _(module: LIF, graph: GraphBuilder, name: str, x: str) -> str:
+    return graph.add(
+        Neuron, name, [x], [module],
+        threshold=np.array(module.exact_threshold), membrane_decay=module.exact_beta, fires=module.fires,
+        gain=np.array(float(module.gain)),
+    )  # fmt: skip
+
+
+@lower_module.register
+def _(module: layers.OnOff, graph: GraphBuilder, name: str, x: str) -> str:
+    pair = [lower_module(getattr(module, half), graph, f"{name}.{half}", x) for half in ("on", "off")]
+    return graph.add(Concat, f"{name}.pair", pair)
+
+
+@lower_module.register
+def _(module: nn.Identity, graph: GraphBuilder, name: str, x: str) -> str:
+    return x
+
+
+@lower_module.register
+def _(module: nn.ReLU, graph: GraphBuilder, name: str, x: str) -> str:
+    return graph.add(Activation, name, [x], function="relu")
+
+
+@lower_module.register
+def _(module: nn.Sigmoid, graph: GraphBuilder, name: str, x: str) -> str:
+    return graph.add(Activation, name, [x], function="sigmoid")
+
+
+@lower_module.register
+def _(module: nn.AdaptiveAvgPool2d, graph: GraphBuilder, name: str, x: str) -> str:
+    if module.output_size != 1:
+        raise NetworkError(f"{name}: adaptive pooling to {module.output_size} has no primitive; only to 1 pixel")
+    return graph.add(Reduce, name, [x], function="mean", axes="HW")
+
+
+@lower_module.register
+def _(module: PatchEmbed, graph: GraphBuilder, name: str, x: str) -> str:
+    with graph.inside(name):
+        return add_conv(graph, f"{name}.proj", x, module.proj)
+
+
+@lower_module.register
+def _(module: layers.SpikingResidualBlock, graph: GraphBuilder, name: str, x: str) -> str:
+    with graph.inside(name):
+        source = x
+        residual: nn.Module = module.residual
+        if module.shortcut_reads_spikes:
+            source = lower_module(module.residual[0], graph, f"{name}.residual.0", x)
+            residual = module.residual[1:]
+        y = lower_module(residual, graph, f"{name}.residual", source)
+        if module.shortcut is not None:
+            y = graph.add(Add, f"{name}.sum", [y, lower_module(module.shortcut, graph, f"{name}.shortcut", source)])
+        if module.attn is not None:
+            y = lower_module(module.attn, graph, f"{name}.attn", y)
+        return graph.add(Add, f"{name}.out", [y, x])
+
+
+@lower_module.register
+def _(module: layers.MixedAttention, graph: GraphBuilder, name: str, x: str) -> str:
+    with graph.inside(name, "host"):
+        x = _lower_pooled_attention(module.ta, graph, f"{name}.ta", x, "T")
+        x = _lower_pooled_attention(module.ca, graph, f"{name}.ca", x, "C")
+        x = lower_module(module.sa, graph, f"{name}.sa", x)
+        return graph.add(Activation, f"{name}.relu", [x], function="relu")
+
+
+@lower_module.register
+def _(module: layers.StaticGains, graph: GraphBuilder, name: str, x: str) -> str:
+    with graph.inside(name):
+        scaled = graph.add(Affine, f"{name}.gain", [x], [module], scale=_array(module.gain)[:, 0])
+        return graph.add(Activation, f"{name}.relu", [scaled], function="relu")
+
+
+def _lower_pooled_attention(module: layers.PooledAttention, graph: GraphBuilder, name: str, x: str, axis: str) -> str:
+    """x * sigmoid(MLP(mean) + MLP(max)): the MLP runs twice, so its operations count twice, its parameters once."""
+    squeeze, _, expand = module.sharedMLP
+    branches = []
+    for function in ("mean", "max"):
+        pooled = graph.add(Reduce, f"{name}.{function}", [x], function=function, axes="TCHW".replace(axis, ""))
+        for index, layer in ((0, squeeze), (1, None), (2, expand)):
+            node = f"{name}.{function}.sharedMLP.{index}"
+            if layer is None:
+                pooled = graph.add(Activation, node, [pooled], function="relu")
+            else:
+                weight = _array(layer.weight)[:, :, 0, 0, 0]
+                pooled = graph.add(Linear, node, [pooled], [layer], weight=weight, axis=axis)
+        branches.append(pooled)
+    total = graph.add(Add, f"{name}.sum", branches)
+    gate = graph.add(Activation, f"{name}.sigmoid", [total], function="sigmoid")
+    return graph.add(Mul, f"{name}.out", [x, gate])
+
+
+@lower_module.register
+def _(module: layers.SpatialAttention, graph: GraphBuilder, name: str, x: str) -> str:
+    pooled = [
+        graph.add(Reduce, f"{name}.{function}", [x], function=function, axes="TC") for function in ("mean", "max")
+    ]
+    both = graph.add(Concat, f"{name}.concat", pooled)
+    gate = graph.add(
+        Activation, f"{name}.sigmoid", [add_conv(graph, f"{name}.conv", both, module.conv)], function="sigmoid"
+    )
+    return graph.add(Mul, f"{name}.out", [x, gate])
+
+
+@lower_module.register
+def _(module: layers.Downsample, graph: GraphBuilder, name: str, x: str) -> str:
+    with graph.inside(name):
+        return lower_module(module.maxpool_conv, graph, f"{name}.maxpool_conv", x)
+
+
+@lower_module.register
+def _(module: layers.Upsample, graph: GraphBuilder, name: str, x: str) -> str:
+    """Spikes are enlarged where they are; real values on the host, by interpolation."""
+    up, resize = module.up, f"{name}.resize"
+    with graph.inside(name):
+        if module.resizes_spikes:
+            x = lower_module(up[0], graph, f"{name}.up.0", x)
+            x = graph.add(Resize, resize, [x], factor=2, mode="nearest")
+            return lower_module(up[1:], graph, f"{name}.up", x)
+        with graph.inside(name, "host"):
+            x = graph.add(Resize, resize, [x], factor=2, mode="bilinear")
+        return lower_module(up, graph, f"{name}.up", x)
+
+
+@lower_module.register
+def _(module: layers.TimeWeights, graph: GraphBuilder, name: str, x: str) -> str:
+    return graph.add(Linear, name, [x], [module], weight=_array(module.weight), axis="T")
+
+
+@lower_module.register
+def _(module: layers.FeatureRefinement, graph: GraphBuilder, name: str, x: str) -> str:
+    with graph.inside(name, "host"):
+        channel = lower_module(module.ca, graph, f"{name}.ca", x)
+        mask = lower_module(module.sa, graph, f"{name}.sa", x)
+        rest = graph.add(Affine, f"{name}.rest", [mask], scale=np.array(-1.0), offset=np.array(1.0))
+        left = graph.add(Mul, f"{name}.left", [rest, channel])
+        right = graph.add(Mul, f"{name}.right", [mask, x])
+        return graph.add(Add, f"{name}.out", [left, right])
+
+
+@lower_module.register
+def _(module: ESDNet, graph: GraphBuilder, name: str, x: str) -> str:
+    def part(key: str, node: str) -> str:
+        with graph.inside(key):
+            return lower_module(getattr(module, key), graph, key, node)
+
+    if module.config.coding == "features":
+        embedded = graph.add(Repeat, "coding", [part("patch_embed", x)])
+    else:
+        embedded = part("patch_embed", graph.add(Repeat, "coding", [x]))
+    skip1 = part("encoder_level1", embedded)
+    skip2 = part("encoder_level2", part("down1_2", skip1))
+    deep = part("up3_2", part("decoder_level3", part("encoder_level3", part("down2_3", skip2))))
+    joined = graph.add(Concat, "concat2", [deep, skip2])
+    fine = part("up2_1", part("decoder_level2", part("reduce_chan_level2", joined)))
+    fine = part("decoder_level1", graph.add(Concat, "concat1", [fine, skip1]))
+    if module.config.readout == "spikes":
+        residual = _merge_steps(module, graph, part("output", fine))
+    else:
+        refined = part("refinement", _merge_steps(module, graph, fine))
+        with graph.inside("output", "host"):
+            residual = lower_module(module.output, graph, "output", refined)
+    with graph.inside("output", "host"):
+        image = graph.add(Add, "restored", [residual, x])
+        return graph.add(Output, "derained", [image])
+
+
+def _merge_steps(module: ESDNet, graph: GraphBuilder, x: str) -> str:
+    """The mean over the steps, or their weighted sum, on the host."""
+    with graph.inside("refinement", "host"):
+        if module.time_weights is None:
+            return graph.add(Reduce, "time_mean", [x], function="mean", axes="T")
+        return lower_module(module.time_weights, graph, "time_weights", x)

@@ -1,0 +1,1 @@
+"""Lava-DL's netx files for Loihi."""

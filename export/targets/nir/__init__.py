@@ -1,0 +1,1 @@
+"""NIR, the exchange format of neuromorphic tools."""

@@ -1,0 +1,1 @@
+"""ONNX, for machines without spikes."""

@@ -1,0 +1,1 @@
+"""Do two executors agree? Every backend held against torch."""

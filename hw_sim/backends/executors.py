@@ -1,0 +1,171 @@
+"""One face for every executor: open it for a network, run tiles through it, close it.
+
+In: the network (from a checkpoint or an exported file) and the backend's name. Out: Results, and what only it can know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esdnet.command.device import choose_exact_device
+from esdnet.command.errors import UserError
+
+if TYPE_CHECKING:
+    from esdnet.networks.esdnet.model import ESDNet
+    from export.graph.network import Network
+    from export.integer.network import IntegerNetwork
+    from hw_sim.backends.result import Result
+
+LAVA_LIMIT = 128  # pixels a side that Lava takes without --tile
+
+
+class RunImage(Protocol):
+    """Runs one (3, h, w) tile in [0, 1]."""
+
+    def __call__(self, image: NDArray[np.floating[Any]]) -> Result:
+        """Output, spikes and counts of one tile."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network to run: its layer graph, the torch model of a checkpoint, the integers of a Lava-DL export."""
+
+    label: str
+    network: Network
+    model: ESDNet | None
+    integer: IntegerNetwork | None = None
+
+
+@dataclass
+class Executor:
+    """An open backend. `facts` grows while it runs (Lava: processes, compile and run time)."""
+
+    run: RunImage
+    facts: dict[str, Any] = field(default_factory=dict)
+    streams: Callable[[Iterable[NDArray[np.floating[Any]]]], Iterator[Result]] | None = None
+
+    def stream(self, images: Iterable[NDArray[np.floating[Any]]]) -> Iterator[Result]:
+        """Images of one size, results in order; a backend that can have several at once under way does."""
+        return self.streams(images) if self.streams else map(self.run, images)
+
+
+def load_source(checkpoint: str | Path | None, network: Path | None) -> Source:
+    """The network of a checkpoint, a file or the name of a bundled one, or one read back from an export."""
+    if network is not None:
+        from export.targets.loihi.folder import is_export, read_integer
+        from export.targets.nir.read import read_network
+
+        if is_export(network):
+            integer = read_integer(network)
+            return _giving_an_image(Source(str(network), integer.network, None, integer))
+        return _giving_an_image(Source(str(network), read_network(network), None))
+    from esdnet.networks.bundled import DEFAULT, checkpoint_label, find_checkpoint
+    from esdnet.networks.checkpoint import load_checkpoint
+    from export.readers.esdnet import lower
+
+    path = find_checkpoint(checkpoint or DEFAULT)
+    model = load_checkpoint(path)
+    return Source(checkpoint_label(path), lower(model, path.stem), model)
+
+
+def _giving_an_image(source: Source) -> Source:
+    """UserError for a network whose output is not one image like its input: there is nothing to save or to tile."""
+    from export.graph.network import infer_shapes
+
+    network = source.network
+    side = 8 * network.size_multiple
+    shapes = infer_shapes(network, side, side)
+    taken, given = shapes[network.input.name], shapes[network.output.name]
+    if given != taken:
+        raise UserError(
+            f"{source.label}: makes {given} (frames, channels, height, width) of an image {taken}, expected an image of"
+            " the same size; run it in Python with hw_sim.backends.simulator"
+        )
+    return source
+
+
+class Backend:
+    """A backend for one network. `executor(size)` opens what that size needs, and keeps it open for the next image.
+
+    Only Lava compiles for a size; a folder of equal images, or tiles, compile once. Use it in a `with`.
+    """
+
+    def __init__(self, name: str, source: Source, precision: str, device: str, lava: dict[str, Any]) -> None:
+        self.name, self.source, self.precision, self.device, self.lava = name, source, precision, device, lava
+        self._stack = ExitStack()
+        self._open: tuple[tuple[int, int], Executor] | None = None
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def prepare(self) -> None:
+        """Find out what would fail for every image alike; UserError if something would."""
+        if self.name == "lava":
+            from hw_sim.backends.lava.host import check_available
+
+            check_available()
+        else:
+            self.executor((0, 0))  # good for every size
+
+    def executor(self, size: tuple[int, int]) -> Executor:
+        """An executor for images or tiles of (height, width)."""
+        if self._open is None or (self.name == "lava" and self._open[0] != size):
+            self._stack.close()
+            opened = _open_executor(self.name, self.source, self.precision, self.device, size, self.lava)
+            self._open = (size, self._stack.enter_context(opened))
+        return self._open[1]
+
+
+def check_lava_size(size: tuple[int, int]) -> None:
+    """UserError for more pixels at once than Lava takes in reasonable time."""
+    if max(size) > LAVA_LIMIT:
+        raise UserError(
+            f"--backend lava: {size[0]}x{size[1]} pixels at once, at most {LAVA_LIMIT}x{LAVA_LIMIT};"
+            " add --tile 64 to run it in tiles"
+        )
+
+
+@contextmanager
+def _open_executor(
+    backend: str, source: Source, precision: str, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
+) -> Iterator[Executor]:
+    """The executor of that name, ready for tiles of `tile_size` (height, width)."""
+    if precision == "int8":
+        from hw_sim.backends.integer_executors import open_integer_executor
+
+        with open_integer_executor(backend, source, device, tile_size, lava) as executor:
+            yield executor
+    elif source.integer is not None:
+        raise UserError(f"{source.label}: holds integers, which {precision} cannot run exactly; add --precision int8")
+    elif backend == "simulator":
+        from hw_sim.backends import simulator
+
+        place = choose_exact_device(device)
+        yield Executor(
+            partial(simulator.run, source.network, precision=precision, device=place, keep_spikes=False)  # type: ignore[arg-type]
+        )
+    elif backend == "torch":
+        from hw_sim.backends import torch_model
+
+        if source.model is None:
+            raise UserError("--backend torch runs checkpoints; with --network use --backend simulator or lava")
+        place = choose_exact_device(device)
+        yield Executor(partial(torch_model.run, source.model, source.network, precision=precision, device=place))
+    else:
+        from hw_sim.backends.lava import LavaSession
+
+        check_lava_size(tile_size)
+        with LavaSession(source.network, tile_size, precision=precision, **lava) as session:
+            yield Executor(session.run, session.facts, session.stream)

@@ -1,0 +1,49 @@
+"""Executors in integers: the integer network of a source, made once, and the backends that run it bit for bit alike.
+
+In: a Source (its graph is quantised on the calibration image that ships), a backend's name. Out: an open Executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from esdnet.command.device import choose_exact_device
+
+if TYPE_CHECKING:
+    from export.integer.network import IntegerNetwork
+    from hw_sim.backends.executors import Executor, Source
+
+
+@lru_cache(maxsize=1)
+def integer_network(source: Source) -> IntegerNetwork:
+    """The integers of a source: those of a Lava-DL export, or its graph quantised on the image that ships."""
+    from esdnet.command.memory import keep_freed_memory
+    from export.integer.calibrate import calibration_images, quantize_on_images
+
+    keep_freed_memory()
+    if source.integer is not None:
+        return source.integer
+    return quantize_on_images(source.network, calibration_images(None, source.network.size_multiple))
+
+
+@contextmanager
+def open_integer_executor(
+    backend: str, source: Source, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
+) -> Iterator[Executor]:
+    """`torch` and `simulator` are one executor in integers, on the CPU or a GPU: there is nothing left to differ in."""
+    from hw_sim.backends.executors import Executor, check_lava_size
+
+    integer = integer_network(source)
+    if backend == "lava":
+        from hw_sim.backends.lava.integer_session import IntegerLavaSession
+
+        check_lava_size(tile_size)
+        with IntegerLavaSession(integer, tile_size, **lava) as session:
+            yield Executor(session.run, session.facts)
+    else:
+        from hw_sim.backends import integer_simulator
+
+        yield Executor(partial(integer_simulator.run, integer, device=choose_exact_device(device), keep_spikes=False))

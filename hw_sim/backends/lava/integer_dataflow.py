@@ -1,0 +1,73 @@
+"""What a process of ours computes in integers: the operations of docs/int8.md, frame by frame. No Lava here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from export.graph.network import NetworkError, Neuron, Node
+from export.integer.network import IntArray, IntegerAffine, IntegerNeuron, Rescale
+from export.integer.run import execute, neuron_step
+from hw_sim.backends.lava.dataflow import Dataflow
+from hw_sim.backends.lava.plan import Leaf
+
+
+def make_dataflow(leaf: Leaf) -> Dataflow:
+    """The dataflow of a leaf: in integers where it has integer operations."""
+    return IntegerDataflow(leaf) if leaf.operations else Dataflow(leaf)
+
+
+class IntegerState:
+    """Membranes and currents of one neuron in 24-bit integers, (C, H, W) int64."""
+
+    def __init__(self, operation: IntegerNeuron, shape: Sequence[int]) -> None:
+        self.operation = operation
+        self.membrane, self.current = (torch.zeros(*shape, dtype=torch.int64) for _ in range(2))
+
+    def rest(self) -> None:
+        """The next step is the first of an image."""
+        self.membrane.zero_()
+        self.current.zero_()
+
+    def step(self, x: Tensor) -> Tensor:
+        """The spikes of one frame of currents (C, H, W), boolean."""
+        spikes = neuron_step(self.operation, x, self.current, self.membrane)
+        self.membrane.masked_fill_(spikes, 0)
+        return spikes
+
+
+class IntegerDataflow(Dataflow):
+    """A Dataflow whose nodes compute their integer operations; values are int64, spikes boolean."""
+
+    def __init__(self, leaf: Leaf) -> None:
+        self.operations = {operation.name: operation for operation in leaf.operations}
+        super().__init__(leaf)
+
+    def new_state(self, node: Neuron, shape: Sequence[int]) -> IntegerState:
+        """The integer state of a neuron node."""
+        operation = self.operations[node.name]
+        if not isinstance(operation, IntegerNeuron):
+            raise NetworkError(f"{node.name}: its integer operation is no neuron")
+        return IntegerState(operation, shape)
+
+    def _execute(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        self.recorder.ran(node.name)
+        if isinstance(node, Neuron):
+            return self.states[node.name].step(inputs[0][0]).unsqueeze(0)
+        operation = self.operations[node.name]
+        if isinstance(operation, IntegerAffine):
+            operation = _at_frame(operation, len(self.frames[node.name]))
+        return execute(operation, inputs, 1)
+
+
+def _at_frame(operation: IntegerAffine, frame: int) -> IntegerAffine:
+    """Constants that change over time as they are at one frame."""
+
+    def at(array: IntArray) -> IntArray:
+        return array[frame : frame + 1] if array.ndim == 4 and len(array) > 1 else array
+
+    rescale = Rescale(at(operation.rescale.multiplier), operation.rescale.shift)
+    return replace(operation, rescale=rescale, offset=at(operation.offset))

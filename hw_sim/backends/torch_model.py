@@ -1,0 +1,99 @@
+"""The torch model as an executor: the reference. Spikes and spike-fed operands are what the modules really saw.
+
+In: a torch ESDNet, its lowered Network and an image. Out: a Result, counted by the same rules as every other backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from esdnet.networks.esdnet.model import ESDNet
+from export.graph.counting import NodeCounts, count_node, operands_of, reads_spikes
+from export.graph.frames import check_image
+from export.graph.network import Network, NetworkError, Neuron, infer_shapes
+from hw_sim.backends.result import Result
+
+
+def run(
+    model: ESDNet,
+    network: Network,
+    image: NDArray[np.floating[Any]],
+    *,
+    precision: str = "float32",
+    device: str = "cpu",
+) -> Result:
+    """One image (3, H, W), sides multiples of `network.size_multiple`, through the torch model in eval mode.
+
+    The model is moved to `precision` and `device` and stays there.
+    """
+    size = check_image(network, image)
+    dtype = getattr(torch, precision)
+    model = model.to(device, dtype).eval()
+    x = torch.from_numpy(np.ascontiguousarray(image)).to(device, dtype).unsqueeze(0)
+    with torch.inference_mode(), _watch(model, network) as seen:
+        output = model(x)[0].cpu().numpy()
+    spikes = {node.name: seen[node.name].cpu().numpy() for node in network.neurons}
+    return Result(output, spikes, _count(network, seen, size), size)
+
+
+@contextmanager
+def _watch(model: ESDNet, network: Network) -> Iterator[dict[str, Tensor]]:
+    """Collects, while it is open, the spikes of every neuron and of every input that the graph declares to be spikes.
+
+    Keys are node names; values are boolean (T, C, H, W), a neuron's output or the input of a convolution or matrix.
+    """
+    seen: dict[str, Tensor] = {}
+    hooks = []
+    modules = dict(model.named_modules())
+    for node in network.nodes:
+        if isinstance(node, Neuron):
+            hooks.append(_module(modules, node.name).register_forward_hook(_output_spikes(seen, node.name)))
+        elif reads_spikes(network, node):
+            hooks.append(_module(modules, node.name).register_forward_pre_hook(_input_spikes(seen, node.name)))
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _module(modules: dict[str, nn.Module], name: str) -> nn.Module:
+    if name not in modules:
+        raise NetworkError(f"{name}: the torch model has no module of that name, so its spikes cannot be witnessed")
+    return modules[name]
+
+
+def _output_spikes(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
+    return lambda module, inputs, output: seen.__setitem__(name, _as_spikes(name, output))
+
+
+def _input_spikes(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
+    return lambda module, inputs: seen.__setitem__(name, _as_spikes(name, inputs[0]))
+
+
+def _as_spikes(name: str, value: Tensor) -> Tensor:
+    """(T, 1, C, H, W) of 0 and 1 to boolean (T, C, H, W); any other value ends the run."""
+    spikes = value > 0
+    if not torch.equal(spikes.to(value.dtype), value):
+        raise NetworkError(f"{name}: declared to carry spikes, but torch saw values other than 0 and 1")
+    return spikes[:, 0]
+
+
+def _count(network: Network, seen: dict[str, Tensor], size: tuple[int, int]) -> dict[str, NodeCounts]:
+    shapes = infer_shapes(network, *size)
+    counts = {}
+    for node in network.nodes:
+        spikes = seen.get(node.name)
+        spike_map = None if spikes is None else spikes.sum(1).cpu().numpy().astype(np.int64)
+        is_neuron = isinstance(node, Neuron)
+        fired = spike_map.sum((1, 2)) if is_neuron and spike_map is not None else None
+        operands = operands_of(network, shapes, node, None if is_neuron else spike_map, fired)
+        counts[node.name] = count_node(node, operands)
+    return counts

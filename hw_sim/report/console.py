@@ -1,0 +1,154 @@
+"""The energy report on a terminal: per-layer table, totals by part, price lists, references, assumptions."""
+
+from __future__ import annotations
+
+import textwrap
+from itertools import groupby
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from hw_sim.report.energy_report import EnergyReport, LayerRow, assumptions, price_table, sum_counts, summary_dict
+
+TABLE_WIDTH = 200  # columns that tables may take; they are as wide as their content
+TEXT_WIDTH = 120
+
+
+def open_console() -> Console:
+    """A console wide enough for every table, whatever the terminal: a number that is cut off is no number."""
+    return Console(width=TABLE_WIDTH)
+
+
+def print_report(console: Console, report: EnergyReport, prices: list[Any]) -> None:
+    """Everything about one image."""
+    run = report.run
+    console.print(
+        f"[bold]{run.image}[/bold] through {run.network}, T = {run.steps}, {run.backend}, {run.precision},"
+        f" {run.seconds:.1f} s"
+    )
+    console.print(layer_table(report))
+    console.print(part_table(report))
+    console.print(reference_table(report))
+    console.print(price_list_table(price_table(report, prices)))
+    for line in assumptions(report):
+        console.print(textwrap.fill(f"- {line}", TEXT_WIDTH, subsequent_indent="  "), highlight=False, markup=False)
+
+
+def layer_table(report: EnergyReport) -> Table:
+    """Neurons and layers one by one; the element-wise rest of each block in one line."""
+    table = Table(title=f"Layer by layer (prices: {report.prices.name})", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("layer", no_wrap=True)
+    table.add_column("reads")
+    for column in ("spikes", "ACs", "MACs", "element-wise", "uJ"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in table_rows(report):
+        counts = row.counts
+        numbers = (counts["spikes"], counts["acs"], counts["macs"], row.elementwise)
+        table.add_row(row.name, row.input, *(f"{n:,}" if n else "" for n in numbers), f"{row.energy_j * 1e6:,.3f}")
+    totals = report.total()
+    numbers = (totals["spikes"], totals["acs"], totals["macs"], totals["adds"] + totals["muls"])
+    table.add_section()
+    table.add_row("total", "", *(f"{n:,}" for n in numbers), f"{report.energy_j() * 1e6:,.3f}", style="bold")
+    return table
+
+
+def table_rows(report: EnergyReport) -> list[LayerRow]:
+    """Rows for reading: convolutions and neurons as they are; a block's attention, sums and the like in one."""
+    rows: list[LayerRow] = []
+    for block, members in groupby(report.rows, key=lambda row: row.block.removesuffix(".attn")):
+        group = list(members)
+        alone = [row for row in group if row.kind in ("conv", "neuron") and row.block == block]
+        rest = [
+            row for row in group if row not in alone and (row.elementwise or row.counts["macs"] or row.counts["acs"])
+        ]
+        rows.extend(alone)
+        if rest:
+            name = f"{block}: attention and sums" if any(row.block != block for row in rest) else f"{block}: the rest"
+            energy = sum(row.energy_j for row in rest)
+            counts = sum_counts(row.counts for row in rest)
+            placement = " and ".join(sorted({row.placement for row in rest}))
+            rows.append(LayerRow(f"{name} ({len(rest)})", block, "group", "analog", placement, counts, energy))
+    return rows
+
+
+def part_table(report: EnergyReport) -> Table:
+    """Energy by kind of operation, and by where it happens."""
+    totals, prices = report.total(), report.prices.prices
+    table = Table(title="By part", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("part")
+    table.add_column("operations", justify="right")
+    table.add_column("uJ", justify="right")
+    table.add_column("share", justify="right")
+    whole = report.energy_j()
+    parts = (
+        ("analog MACs", "mac", "macs"),
+        ("spike ACs", "ac", "acs"),
+        ("signs (spikes)", "spike", "spikes"),
+        ("neuron updates", "neuron_update", "neuron_updates"),
+    )
+    for label, price, count in parts:
+        if price in prices:
+            energy = prices[price].energy_j * totals[count]
+            table.add_row(label, f"{totals[count]:,}", f"{energy * 1e6:,.1f}", _share(energy, whole))
+        elif price != "neuron_update" and totals[count]:
+            table.add_row(label, f"{totals[count]:,}", "unpriced", "")
+    table.add_section()
+    for place, label in (("neurocore", "on neurocores"), ("host", "on the host processor")):
+        energy = sum(row.energy_j for row in report.rows if row.placement == place)
+        table.add_row(label, "", f"{energy * 1e6:,.1f}", _share(energy, whole))
+    table.add_section()
+    table.add_row("firing rate (spikes per neuron and step)", "", "", f"{report.firing_rate:.2%}")
+    return table
+
+
+def reference_table(report: EnergyReport) -> Table:
+    """The exact figure beside what other ways of counting say."""
+    table = Table(title="Beside it", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("how it is counted")
+    table.add_column("uJ", justify="right")
+    table.add_column("exact / this", justify="right")
+    exact = report.energy_j()
+    table.add_row("[bold]exact: operands counted[/bold]", f"[bold]{exact * 1e6:,.1f}[/bold]", "")
+    for label, energy in report.references.items():
+        table.add_row(label, f"{energy * 1e6:,.1f}", f"{exact / energy:.2f}x" if energy else "")
+    if report.break_even is not None:
+        ratio = report.break_even
+        verdict = f"AC at most {ratio:.3g} of a MAC" if ratio > 0 else "never: its MACs exceed the ANN's"
+        table.add_row("breaks even with that ANN (spikes not priced)", verdict, "")
+    return table
+
+
+def price_list_table(rows: list[dict[str, Any]]) -> Table:
+    """The same counts under every price list."""
+    table = Table(title="The same counts under every price list (uJ)", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("list")
+    for column in ("MAC, AC, spikes", "+ element-wise", "+ memory"):
+        table.add_column(column, justify="right")
+    table.add_column("not priced")
+    for row in rows:
+        numbers = (row["energy_uj"], row["with_elementwise_uj"], row["with_memory_uj"])
+        cells = ["-" if number is None else f"{number:,.1f}" for number in numbers]
+        table.add_row(row["title"], *cells, ", ".join(f"{n:,} {k}" for k, n in row["unpriced"].items()))
+    return table
+
+
+def print_summary(console: Console, runs: list[dict[str, Any]]) -> None:
+    """One line per image of a folder, as `EnergyReport.to_dict` has it, and the mean."""
+    table = Table(title="Summary", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("image")
+    for column in ("executed", "tiles", "spikes", "ACs", "MACs", "rate", "uJ"):
+        table.add_column(column, justify="right")
+    for run in runs:
+        totals = run["totals"]
+        numbers = [f"{totals[key]:,}" for key in ("spikes", "acs", "macs")]
+        size, rate, energy = "x".join(map(str, run["executed_size"])), run["firing_rate"], totals["energy_uj"]
+        table.add_row(run["image"], size, str(run["tiles"]), *numbers, f"{rate:.2%}", f"{energy:,.1f}")
+    console.print(table)
+    mean = summary_dict(runs)["mean_energy_uj"]
+    console.print(f"{len(runs)} images, mean energy {mean:,.1f} uJ", highlight=False)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else ""

@@ -1,0 +1,118 @@
+"""Which tiles are chosen for how much memory, what is said of it, and what is refused."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from esdnet.command.errors import UserError
+from esdnet.images import tile_choice
+from esdnet.images.tile_choice import KEPT, SCATTERED, SHARE, SIDES, TileChoice, add_tile_flags, check_tile_flags
+
+PIXEL, IMAGE = 1000.0, 100.0  # bytes
+PHOTO = (3000, 4000)  # height, width
+
+
+def enough(size: tuple[int, int], tile: int, factor: float) -> int:
+    """The free memory that just suffices, by the definition in TileChoice."""
+    height, width = (min(tile, side) if tile else side for side in size)
+    needed = factor * height * width * PIXEL + size[0] * size[1] * IMAGE
+    return int(needed / SHARE) + 1
+
+
+def choice(free: int | None, given: int | None = None, kept: bool = False) -> TileChoice:
+    return TileChoice(given, PIXEL, IMAGE, kept, free)
+
+
+def test_whole_where_it_fits_or_nothing_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert choice(enough(PHOTO, 0, SCATTERED)).tile("x", PHOTO) == 0
+    assert choice(None).tile("x", PHOTO) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_largest_tiles_that_fit_are_chosen_and_said_once(side: int, capsys: pytest.CaptureFixture[str]) -> None:
+    chooser = choice(enough(PHOTO, side, KEPT))
+    assert chooser.tile("a", PHOTO) == chooser.tile("b", PHOTO) == side
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.startswith("4000x3000 pixels at once need about 16.8 GB, ")
+    assert line.endswith(f" are free: in tiles of {side}, as with --tile {side}\n")
+
+
+def test_one_byte_less_and_the_next_smaller_ones_are() -> None:
+    assert choice(enough(PHOTO, 0, SCATTERED) - 2).tile("x", PHOTO) == 2048
+    assert choice(enough(PHOTO, 512, KEPT) - 2).tile("x", PHOTO) == 256
+
+
+def test_not_even_the_smallest() -> None:
+    with pytest.raises(
+        UserError, match=r"^x: 4000x3000 pixels in tiles of 64 need about .*, 500 MB are free; free some"
+    ):
+        choice(500_000_000).tile("x", PHOTO)
+
+
+@pytest.mark.parametrize(("given", "words"), [(0, "at once"), (1024, "in tiles of 1024")])
+def test_what_is_given_decides_and_is_refused_where_it_cannot_fit(given: int, words: str) -> None:
+    enough_for_it = enough(PHOTO, given, SCATTERED)
+    assert choice(enough_for_it, given).tile("x", PHOTO) == given
+    with pytest.raises(UserError, match=rf"^x: 4000x3000 pixels {words} need about .* are free; leave out --tile"):
+        choice(enough_for_it - 2, given).tile("x", PHOTO)
+
+
+def test_memory_that_is_kept_takes_more() -> None:
+    free = enough(PHOTO, 0, SCATTERED)
+    assert choice(free).tile("x", PHOTO) == 0
+    assert choice(free, kept=True).tile("x", PHOTO) == 2048
+
+
+SMALL, LARGE = (300, 400), (3000, 4000)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "free", "kept"),
+    [
+        ([SMALL, LARGE], None, enough(LARGE, 0, KEPT), True),
+        ([SMALL, LARGE], None, enough(LARGE, 0, KEPT) - 2, False),  # the large one fits, but only without
+        ([SMALL], None, enough(LARGE, 0, KEPT) - 2, True),
+        ([SMALL, LARGE], None, enough(LARGE, 0, SCATTERED) - 2, True),  # it goes in tiles, which fit even so
+        ([LARGE], 1024, enough(LARGE, 1024, KEPT) - 2, False),
+        ([LARGE], 512, enough(LARGE, 1024, KEPT) - 2, True),
+    ],
+)
+def test_freed_memory_is_kept_where_there_is_room_for_that(sizes, given, free, kept, monkeypatch) -> None:
+    called = []
+    monkeypatch.setattr(tile_choice, "keep_freed_memory", lambda: called.append(True))
+    choice(free, given).keep_memory(sizes)
+    assert bool(called) == kept
+
+
+def flags(*given: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_tile_flags(parser)
+    arguments = parser.parse_args(given)
+    check_tile_flags(arguments, 4)
+    return arguments
+
+
+def test_flags() -> None:
+    assert vars(flags()) == {"tile": None, "overlap": 8}
+    assert vars(flags("--tile", "0")) == {"tile": 0, "overlap": 8}
+    assert vars(flags("--tile", "64", "--overlap", "16")) == {"tile": 64, "overlap": 16}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--overlap", "16"], "--overlap 16: is that of tiles; give --tile too"),
+        (["--tile", "0", "--overlap", "16"], "--overlap 16: is that of tiles"),
+        (["--tile", "30"], "tile size 30: expected 0 .* multiple of 4, such as 28"),
+        (["--tile", "-4"], "tile size -4: expected 0 .* such as 4"),
+        (["--tile", "64", "--overlap", "33"], "overlap 33: expected 0 to 32, half of the tile size 64"),
+        (["--tile", "12"], "overlap 8: expected 0 to 6"),
+    ],
+)
+def test_flags_that_cannot_be(given: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        flags(*given)
