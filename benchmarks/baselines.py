@@ -24,10 +24,11 @@ def folded(model: ESDNet) -> ESDNet:
         if isinstance(node, Conv) and len(node.modules) == 2 and node.bias is not None:
             conv, norm = node.modules
             modules[conv].weight.data, bias = (
-                torch.from_numpy(array).to(modules[conv].weight) for array in (node.weight, node.bias)
+                torch.tensor(array).to(modules[conv].weight) for array in (node.weight, node.bias)
             )
             modules[conv].bias = nn.Parameter(bias)
-            bare.set_submodule(norm, nn.Identity())
+            parent, _, child = norm.rpartition(".")
+            setattr(modules[parent], child, nn.Identity())
     return bare
 
 

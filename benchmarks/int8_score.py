@@ -18,9 +18,10 @@ from esdnet.images.metrics import psnr_y
 from esdnet.networks.bundled import DEFAULT
 from esdnet.networks.checkpoint import load_checkpoint
 from esdnet.training.data import PairedFolder
-from export.integer.calibrate import calibration_images, quantize_on_images
+from export.integer.calibrate import calibration_images
 from export.integer.run import run_integer, to_pixels
 from export.readers.esdnet import lower
+from export.targets.loihi.rules import quantize_for_loihi
 from hw_sim.backends import simulator
 
 
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 def score(args: argparse.Namespace) -> int:
     keep_freed_memory()
     network = lower(load_checkpoint(args.checkpoint), args.checkpoint.stem)
-    integer = quantize_on_images(network, calibration_images(args.calibration, network.size_multiple))
+    integer = quantize_for_loihi(network, calibration_images(args.calibration, network.size_multiple))
     rows = []
     print(f"{'image':<16}{'input':>9}{'float32':>9}{'int8':>9}{'loss':>8}")
     for pair in PairedFolder(args.data).pairs()[: args.limit]:

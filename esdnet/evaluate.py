@@ -21,12 +21,12 @@ from esdnet.command.command_line import program_name
 from esdnet.command.errors import UserError, report_user_errors
 from esdnet.command.jobs import run_jobs
 from esdnet.command.writing import check_outputs, write_json, write_text
-from esdnet.derain import Derainer, add_network_flags, facts
 from esdnet.images.files import from_tensor
 from esdnet.images.metrics import psnr_y, ssim_y
 from esdnet.images.piqe import piqe
 from esdnet.images.tile_choice import check_tile_flags
 from esdnet.networks.bundled import checkpoint_label, find_checkpoint
+from esdnet.networks.derainer import Derainer, add_network_flags, facts
 from esdnet.networks.esdnet.config import SIZE_MULTIPLE
 from esdnet.training.data import LAYOUTS, Pair, PairedFolder
 

@@ -87,16 +87,16 @@ def _write_and_check(
 ) -> tuple[Recording, str]:
     """What was measured, and what failed (empty if nothing did)."""
     from esdnet.command.memory import keep_freed_memory
-    from export.integer.calibrate import calibration_images, quantize_on_images
+    from export.integer.calibrate import calibration_images
     from export.integer.store import integer_digest
     from export.targets.loihi.folder import read_integer, write_folder
     from export.targets.loihi.report import acs_line, facts, loss_table, record
-    from export.targets.loihi.rules import headroom_line
+    from export.targets.loihi.rules import headroom_line, quantize_for_loihi
 
     keep_freed_memory()
     images = calibration_images(args.calibration, network.size_multiple)
     print(f"calibrating, images: {len(images)} ...", file=sys.stderr)
-    integer = quantize_on_images(network, images)
+    integer = quantize_for_loihi(network, images)
     recording = record(network, integer, pixels)
     noted = facts(recording, str(args.calibration or "the image that ships"))
     height, width = args.input_size

@@ -20,7 +20,7 @@ from esdnet.command.errors import UserError, report_user_errors
 from esdnet.images.tile_choice import TileChoice, add_tile_flags, check_tile_flags
 from esdnet.networks.bundled import DEFAULT, find_checkpoint
 from esdnet.networks.esdnet.config import SIZE_MULTIPLE
-from hw_sim.pricing import command
+from hw_sim.report import price_models
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse and run; returns the exit status."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    return report_user_errors(lambda: command.price_saved(args, parser) if args.saved else _price_images(args))
+    return report_user_errors(lambda: price_models.price_saved(args, parser) if args.saved else _price_images(args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,13 +47,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program_name(), description="Derain an image on a simulated chip, count every operation, price it."
     )
-    command.add_input_flags(parser)
+    price_models.add_input_flags(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", metavar="FILE|NAME", help=f"default: the bundled {DEFAULT}")
     source.add_argument("--network", type=Path, help="an export: the folder of to_nir.py or to_lava_dl.py, or a .nir")
     parser.add_argument("--backend", choices=("simulator", "torch", "lava"), default="simulator")
     parser.add_argument("--precision", choices=("float32", "float64", "int8"), default="float32")
-    command.add_model_flags(parser)
+    price_models.add_model_flags(parser)
     add_tile_flags(parser)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and energy of every node")
@@ -84,7 +84,7 @@ def _price_images(args: argparse.Namespace) -> int:
     images = list_images(args.image) if is_folder else [args.image]
     if not is_folder:
         load_image(args.image)  # before torch: a bad image is found at once
-    prices = load_prices(command.price_list(args))
+    prices = load_prices(price_models.price_list(args))
     read = args.network or find_checkpoint(args.checkpoint or DEFAULT)
     pngs = _check_outputs(args, images, read)
     earlier = read_earlier(args.json) if args.skip_existing else None
@@ -167,7 +167,7 @@ class Pricing:
 
         report, pictures = self.price(path)
         print_report(open_console(), report, [load_prices(name) for name in available()])
-        content, models = command.add_models(self.args, report.to_dict())
+        content, models = price_models.add_models(self.args, report.to_dict())
         if self.args.html:
             from hw_sim.report.html_report import write_html
 
@@ -217,7 +217,7 @@ def _check_options(args: argparse.Namespace, is_folder: bool) -> None:
         raise UserError(f"{given}: is for --backend lava, found --backend {args.backend}")
     if is_folder and (args.html or args.plots):
         raise UserError("--html and --plots show one image; give --image a file, or use --json for a folder")
-    command.check_model_options(args, is_folder)
+    price_models.check_model_options(args, is_folder)
     if args.html or args.plots:
         require_extra("report", "--html or --plots")
     if args.skip_existing and not (is_folder and args.json):
@@ -245,7 +245,7 @@ def _check_outputs(args: argparse.Namespace, images: list[Path], read: Path) -> 
 
         check_folder("--plots", args.plots)
         others += chart_names(args.plots)
-    check_outputs(files, [*images, read, Path(args.prices), *command.inputs(args)], others)
+    check_outputs(files, [*images, read, Path(args.prices), *price_models.inputs(args)], others)
     return pngs
 
 

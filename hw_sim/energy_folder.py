@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def settings(args: argparse.Namespace, source: Source, prices: PriceList) -> dict[str, Any]:
     """All that the runs of a folder have in common: with other settings they would be others."""
-    from export.targets.nir.read import network_digest
+    from export.graph.store import network_digest
 
     return {
         "network": source.label,

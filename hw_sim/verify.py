@@ -130,8 +130,9 @@ def _integer_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], R
     """The same for int8; None where there are no integers: a network that they cannot hold is 'not run', an error on
     the way to them has failed."""
     from export.graph.rules import DesignRuleError
-    from export.integer.calibrate import calibration_images, quantize_on_images
+    from export.integer.calibrate import calibration_images
     from export.integer.formats import QuantizationError
+    from export.targets.loihi.rules import quantize_for_loihi
     from hw_sim.agreement.integers import (
         NETX,
         ONE_EXECUTOR,
@@ -145,7 +146,7 @@ def _integer_rows(subject: Subject, device: str, say: Say) -> tuple[list[Row], R
     name = f"torch and simulator on {device}"
     say("quantising", "int8")
     try:
-        integer = quantize_on_images(subject.network, calibration_images(None, subject.network.size_multiple))
+        integer = quantize_for_loihi(subject.network, calibration_images(None, subject.network.size_multiple))
     except (DesignRuleError, QuantizationError) as error:
         return [Row(name, "int8", "not run", str(error))], None
     except UserError as error:

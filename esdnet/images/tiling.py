@@ -12,9 +12,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from esdnet.images.padding import pad_to_multiple
 from esdnet.images.tile_choice import OVERLAP, check_tile
-from esdnet.networks.esdnet.config import SIZE_MULTIPLE
-from esdnet.networks.esdnet.model import pad_to_multiple
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Grid:
     least `overlap` pixels.
     """
 
-    def __init__(self, size: tuple[int, int], tile: int, overlap: int, multiple: int = SIZE_MULTIPLE) -> None:
+    def __init__(self, size: tuple[int, int], tile: int, overlap: int, multiple: int) -> None:
         check_tile(tile, overlap, multiple)
         self.size, self.overlap, self.multiple = size, overlap, multiple
         self.padded = (size[0] + -size[0] % multiple, size[1] + -size[1] % multiple)
@@ -72,7 +71,7 @@ class Grid:
 
 
 def run_tiled(
-    run: Callable[[Tensor], Tensor], image: Tensor, tile: int = 0, overlap: int = OVERLAP, multiple: int = SIZE_MULTIPLE
+    run: Callable[[Tensor], Tensor], image: Tensor, multiple: int, tile: int = 0, overlap: int = OVERLAP
 ) -> Tiled:
     """Run `run`, which maps (3, h, w) to (3, h, w), over an image (3, H, W); see Grid for the tiles."""
     grid = Grid((image.shape[1], image.shape[2]), tile, overlap, multiple)

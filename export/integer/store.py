@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from esdnet.command.errors import UserError
 from export.graph.network import Network, Node
+from export.graph.store import decode_node, encode_network, encode_node
 from export.integer.network import Format, IntegerNetwork, Operation, Rescale
-from export.targets.nir.read import decode_node, encode_network, encode_node
 
 Record = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]

@@ -21,7 +21,7 @@ from esdnet.command.errors import UserError
 from esdnet.command.writing import written_beside
 from export.graph.agreement import output_within, psnr_db
 from export.graph.network import Network, infer_shapes
-from export.targets.nir.read import network_digest
+from export.graph.store import network_digest
 from hw_sim.agreement.judge import Row, Status
 from hw_sim.backends.result import Result
 

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 def integer_network(source: Source) -> IntegerNetwork:
     """The integers of a source: those of a Lava-DL export, or its graph quantised on the image that ships."""
     from esdnet.command.memory import keep_freed_memory
-    from export.integer.calibrate import calibration_images, quantize_on_images
+    from export.integer.calibrate import calibration_images
+    from export.targets.loihi.rules import quantize_for_loihi
 
     keep_freed_memory()
     if source.integer is not None:
         return source.integer
-    return quantize_on_images(source.network, calibration_images(None, source.network.size_multiple))
+    return quantize_for_loihi(source.network, calibration_images(None, source.network.size_multiple))
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from PIL import Image
 
 from esdnet.command.writing import write_text
 from hw_sim.pricing.all_models import AllModels
-from hw_sim.pricing.page import open_templates, section
 from hw_sim.pricing.prices import available, load_prices
 from hw_sim.report.console import table_rows
 from hw_sim.report.energy_report import EnergyReport, assumptions, price_table
+from hw_sim.report.model_page import open_templates, section
 from hw_sim.report.plots import CHARTS, chart_png
 
 

@@ -42,7 +42,7 @@ def test_the_wheel_is_the_three_packages_with_every_file_in_them_and_nothing_els
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == files_of_the_packages(source)
-    assert {"esdnet/sample/rainy.png", "export/targets/loihi2.toml", "hw_sim/pricing/lists/paper.toml"} <= names
+    assert {"esdnet/sample/rainy.png", "export/targets/loihi/loihi2.toml", "hw_sim/pricing/lists/paper.toml"} <= names
     assert {"esdnet/checkpoints/small_released.pt", "hw_sim/report/templates/report.html.j2"} <= names
 
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from esdnet.derain import Derainer, derain, main
+from esdnet.derain import main
 from esdnet.images.files import load_image
 from esdnet.networks.checkpoint import save_checkpoint
+from esdnet.networks.derainer import Derainer, derain
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
 

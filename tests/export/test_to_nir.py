@@ -22,12 +22,13 @@ from export import to_nir
 from export.graph.check_images import SMALL, plain_images, sample_image, small_images
 from export.graph.network import Network
 from export.graph.rules import DesignRuleError
+from export.graph.store import network_digest
 from export.readers.esdnet import lower
 from export.targets.nir import graph as nir_graph
 from export.targets.nir import run as nir_run
 from export.targets.nir import write as nir_write
 from export.targets.nir.check import CheckReport, check_export, compare_export, write_reference
-from export.targets.nir.read import network_digest, open_export, read_network
+from export.targets.nir.read import open_export, read_network
 from export.targets.nir.report import table
 from hw_sim import energy
 from tests.ties import NEURON, tied_model

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esdnet.images.padding import pad_to_multiple
 from esdnet.networks.esdnet.config import SIZE_MULTIPLE, ESDNetConfig
 from esdnet.networks.esdnet.layers import (
     Downsample,
@@ -31,12 +31,6 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x)
-
-
-def pad_to_multiple(image: Tensor, multiple: int = SIZE_MULTIPLE) -> Tensor:
-    """Repeat the last row and column of (N, C, H, W) until H and W are multiples; nothing is done where they are."""
-    height, width = image.shape[-2:]
-    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 class ESDNet(nn.Module):
@@ -80,7 +74,7 @@ class ESDNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 3, H, W); not clipped to [0, 1]."""
         height, width = image.shape[-2:]
-        padded = pad_to_multiple(image)
+        padded = pad_to_multiple(image, SIZE_MULTIPLE)
         x = self._embed(padded)
         skip1 = self.encoder_level1(x)  # (T, N, dim, H, W)
         skip2 = self.encoder_level2(self.down1_2(skip1))  # (T, N, 2 dim, H/2, W/2)

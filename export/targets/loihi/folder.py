@@ -17,10 +17,10 @@ import numpy as np
 
 from esdnet.command.errors import UserError
 from export.graph.network import infer_shapes
+from export.graph.store import file_digest, manifest_digest
 from export.integer.network import IntegerNetwork
 from export.integer.store import decode_integer, encode_integer
 from export.targets.loihi.netx import Segment, find_segments, on_off_pairs, why_not, write_segment
-from export.targets.nir.read import file_digest, manifest_digest
 
 FORMAT = "esdnet-lava-dl"
 VERSION = 1

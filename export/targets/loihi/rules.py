@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.graph.network import Network
 from export.graph.rules import enforce
+from export.integer.calibrate import quantize_on_images
 from export.integer.network import (
     CURRENT_LIMIT,
     THRESHOLD_BITS,
@@ -94,6 +96,13 @@ def check_loihi_limits(integer: IntegerNetwork, images: Sequence[NDArray[np.uint
     """DesignRuleError with all violations. Sums are measured only where their worst case would be too large."""
     found = Integers(integer, _measure_sums(integer, images))
     enforce("Loihi", [violation for rule in LOIHI_RULES for violation in rule(found)])
+
+
+def quantize_for_loihi(network: Network, images: Sequence[NDArray[np.uint8]]) -> IntegerNetwork:
+    """The integer network, calibrated on these 8-bit images (C, H, W), within Loihi's limits, or a DesignRuleError."""
+    integer = quantize_on_images(network, images)
+    check_loihi_limits(integer, images)
+    return integer
 
 
 def headroom_line(integer: IntegerNetwork) -> str:

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from esdnet.command.errors import report_user_errors
 from export.graph.network import Array, Network, Neuron
-from export.targets.nir.read import Export, decode_network, network_digest, open_export
+from export.graph.store import network_digest
+from export.targets.nir.read import Export, decode_network, open_export
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from export.graph.network import (
     Node,
     infer_shapes,
 )
+from export.graph.store import Record
 from export.targets.nir.check import CheckReport
-from export.targets.nir.read import Record
 from export.targets.nir.segments import is_stock
 
 HEADINGS = ("operation", "becomes", "spikes", "mismatches", "max difference")

@@ -17,18 +17,9 @@ import nir
 import numpy as np
 
 from export.graph.network import Array, Network, Shape, infer_shapes
+from export.graph.store import Record, encode_network, encode_node, file_digest, manifest_digest
 from export.targets.nir.graph import DT_S, Filled, NIRSpec, segment_graph
-from export.targets.nir.read import (
-    ARRAYS,
-    FORMAT,
-    MANIFEST,
-    VERSION,
-    Record,
-    encode_network,
-    encode_node,
-    file_digest,
-    manifest_digest,
-)
+from export.targets.nir.read import ARRAYS, FORMAT, MANIFEST, VERSION
 from export.targets.nir.segments import Step, cut
 
 PACKAGES = ("h5py", "nir", "numpy", "snntorch", "torch")

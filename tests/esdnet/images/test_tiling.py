@@ -31,7 +31,7 @@ def test_identity_comes_out_unchanged_and_runs_are_counted(
         seen.append(tuple(part.shape))
         return part
 
-    result = run_tiled(run, image, tile, overlap, multiple)
+    result = run_tiled(run, image, multiple, tile, overlap)
     assert result.output.shape == image.shape
     assert torch.allclose(result.output, image, rtol=0, atol=1e-15)
     assert seen == [(3, *result.executed_size)] * result.tiles
@@ -40,7 +40,7 @@ def test_identity_comes_out_unchanged_and_runs_are_counted(
 
 def test_one_tile_is_returned_untouched() -> None:
     image = torch.rand(3, 30, 21, generator=torch.Generator().manual_seed(0))
-    result = run_tiled(torch.sin, image, tile=32)
+    result = run_tiled(torch.sin, image, 4, tile=32)
     assert torch.equal(result.output, torch.sin(image))
     assert (result.tiles, result.executed_size) == (1, (32, 24))
 
@@ -54,14 +54,14 @@ def test_tiles_by_hand() -> None:
         starts.append(int(part[0, 0, 0]))
         return part
 
-    result = run_tiled(run, image, tile=40, overlap=8)
+    result = run_tiled(run, image, 4, tile=40, overlap=8)
     assert starts == [0, 32, 60]
     assert (result.tiles, result.executed_size) == (3, (40, 40))
 
 
 def test_padding_repeats_the_border() -> None:
     image = torch.tensor([1.0, 2.0, 3.0]).expand(3, 4, 3)
-    result = run_tiled(lambda part: part.flip(-1), image)  # 1 2 3 3 flipped, cut to 3 columns
+    result = run_tiled(lambda part: part.flip(-1), image, 4)  # 1 2 3 3 flipped, cut to 3 columns
     assert result.output[0, 0].tolist() == [3.0, 3.0, 2.0]
 
 
@@ -73,7 +73,7 @@ def test_no_seam_between_tiles_that_disagree() -> None:
         runs.append(0)
         return part + len(runs) % 2
 
-    output = run_tiled(run, torch.zeros(3, 16, 104, dtype=torch.float64), tile=16, overlap=4).output
+    output = run_tiled(run, torch.zeros(3, 16, 104, dtype=torch.float64), 4, tile=16, overlap=4).output
     assert len(runs) > 6
     assert output.min() == 0.0
     assert output.max() == 1.0
@@ -82,8 +82,8 @@ def test_no_seam_between_tiles_that_disagree() -> None:
 
 def test_result_has_the_dtype_of_the_run() -> None:
     image = torch.rand(3, 40, 40)
-    assert run_tiled(lambda part: part.double(), image, tile=16).output.dtype == torch.float64
-    assert run_tiled(lambda part: part, image, tile=16).output.dtype == torch.float32
+    assert run_tiled(lambda part: part.double(), image, 4, tile=16).output.dtype == torch.float64
+    assert run_tiled(lambda part: part, image, 4, tile=16).output.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -97,4 +97,4 @@ def test_result_has_the_dtype_of_the_run() -> None:
 )
 def test_impossible_tiles_are_refused(tile: int, overlap: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        run_tiled(lambda part: part, torch.zeros(3, 32, 32), tile, overlap)
+        run_tiled(lambda part: part, torch.zeros(3, 32, 32), 4, tile, overlap)

@@ -88,5 +88,5 @@ def test_a_kind_without_a_rule_is_refused_by_name(monkeypatch):
     nodes = (Input(name="image"), Odd(name="odd", inputs=("image",)), Output(name="out", inputs=("odd",)))
     rounding = Rounding(Network(name="n", nodes=nodes, steps=1), (8, 8), {})
     rounding.know("image", np.ones(1))
-    with pytest.raises(NetworkError, match=r"odd: no rounding rule for kind odd; add one to export/rounding\.py"):
+    with pytest.raises(NetworkError, match=r"odd: no rounding rule for kind odd; add one to export/graph/rounding\.py"):
         rounding.bound("out")

@@ -55,7 +55,7 @@ def test_every_operation_has_a_bound():
     class Strange(Operation):
         """An operation that nobody knows."""
 
-    with pytest.raises(NetworkError, match=r"s: no bound for Strange; add one to export/integer_network\.py"):
+    with pytest.raises(NetworkError, match=r"s: no bound for Strange; add one to export/integer/network\.py"):
         largest_product(Strange(node=Node(name="s"), output=Format(8, 1.0)), [Format(8, 1.0)])
 
 
@@ -145,7 +145,7 @@ def test_operations_of_other_nodes_are_refused(integer):
 
 def test_an_operation_without_a_rule_is_refused():
     operation = IntegerNeuron.__base__(node=Node(name="odd"), output=Format(8, 1.0))
-    with pytest.raises(NetworkError, match=r"odd: no rule for Operation; add one to export/integer_run\.py"):
+    with pytest.raises(NetworkError, match=r"odd: no rule for Operation; add one to export/integer/run\.py"):
         execute(operation, [], 1)
 
 
@@ -172,7 +172,7 @@ def refusals(path: Path) -> list[tuple[str, str]]:
 
 def test_every_refusal_says_the_remedy():
     """What was found, then '; ', then what to do."""
-    files = [*EXPORT.glob("integer_*.py"), *(EXPORT / f"{n}.py" for n in ("quantize", "calibration", "lava_dl_rules"))]
+    files = [*EXPORT.glob("integer/*.py"), EXPORT / "targets" / "loihi" / "rules.py"]
     said = [refusal for path in files for refusal in refusals(path)]
     assert len(said) >= 20
     assert [place for place, text in said if "; " not in text] == []

@@ -14,9 +14,9 @@ from hw_sim.pricing.all_models import price_all, verdict_words
 from hw_sim.pricing.ann import as_ann
 from hw_sim.pricing.equations import price
 from hw_sim.pricing.load import load_model
-from hw_sim.pricing.page import write_page
 from hw_sim.pricing.sensitivity import scaled, sensitivity
 from hw_sim.pricing.verdicts import compare, variants
+from hw_sim.report.model_page import write_page
 from tests.hw_sim.pricing.test_lemaire import NETWORK
 from tests.tolerances import ENERGY
 

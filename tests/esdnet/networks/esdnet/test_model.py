@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from esdnet.networks.esdnet.config import preset
+from esdnet.images.padding import pad_to_multiple
+from esdnet.networks.esdnet.config import SIZE_MULTIPLE, preset
 from esdnet.networks.esdnet.lif import LIF
-from esdnet.networks.esdnet.model import ESDNet, pad_to_multiple
+from esdnet.networks.esdnet.model import ESDNet
 from tests.tolerances import FLOAT64_OUTPUT
 
 
@@ -29,7 +30,7 @@ def test_odd_sizes_are_padded_and_cropped_back(either_model, size):
     image = torch.rand(1, 3, *size)
     with torch.no_grad():
         output = either_model(image)
-        whole = either_model(pad_to_multiple(image))
+        whole = either_model(pad_to_multiple(image, SIZE_MULTIPLE))
     assert output.shape == image.shape
     assert torch.equal(output, whole[..., : size[0], : size[1]])
 

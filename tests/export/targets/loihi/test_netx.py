@@ -13,6 +13,7 @@ from esdnet.command.errors import UserError
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
 from export.graph.network import Add, Concat, Conv, Input, Network, Neuron, Output, Reduce, Repeat, infer_shapes
+from export.graph.store import manifest_digest
 from export.integer.calibrate import quantize_on_images
 from export.integer.network import IntegerNetwork
 from export.integer.quantize import quantize
@@ -21,7 +22,6 @@ from export.integer.store import decode_integer, encode_integer, integer_digest
 from export.readers.esdnet import lower
 from export.targets.loihi.folder import is_export, read_integer, write_folder
 from export.targets.loihi.netx import find_segments, on_off_pairs, why_not, write_segment
-from export.targets.nir.read import manifest_digest
 from tests.random_networks import random_network
 
 

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 
 from export.graph.rules import DesignRuleError
-from export.integer.calibrate import quantize_on_images
 from export.integer.network import IntegerConv, IntegerNetwork, IntegerNeuron
 from export.integer.quantize import quantize
-from export.targets.loihi.rules import Integers, check_loihi_limits, headroom_line, sums_fit, worst_sum
+from export.targets.loihi.rules import (
+    Integers,
+    check_loihi_limits,
+    headroom_line,
+    quantize_for_loihi,
+    sums_fit,
+    worst_sum,
+)
 from tests.random_networks import random_network
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
@@ -91,4 +97,4 @@ def test_a_checkpoint_that_integers_cannot_hold_is_one_clear_error():
     """Weights a million times below the threshold: the integer threshold does not fit into 17 bits."""
     network = random_network(0, size=1e-7)
     with pytest.raises(DesignRuleError, match=r"lif\d+ \(LIF\): threshold \d+ needs \d\d bits, Loihi has 17"):
-        quantize_on_images(network, [PIXELS])
+        quantize_for_loihi(network, [PIXELS])

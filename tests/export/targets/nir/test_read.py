@@ -16,17 +16,9 @@ from nir.serialization import read_version
 
 from esdnet.command.errors import UserError
 from export.graph.network import Network, NetworkError, Node
+from export.graph.store import encode_node, file_digest, manifest_digest, network_digest
 from export.targets.nir.graph import DT_S, encode_lif
-from export.targets.nir.read import (
-    MANIFEST,
-    encode_node,
-    file_digest,
-    is_export,
-    manifest_digest,
-    network_digest,
-    open_export,
-    read_network,
-)
+from export.targets.nir.read import MANIFEST, is_export, open_export, read_network
 from export.targets.nir.run import run_export, run_graph
 from export.targets.nir.write import write_folder
 from hw_sim.backends.result import compare

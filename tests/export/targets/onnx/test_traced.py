@@ -147,7 +147,7 @@ def test_a_network_that_decides_by_its_image_is_not_traced(tmp_path: Path) -> No
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(CheckFailed, match=r"tracing: .*test_onnx_traced.*Converting a tensor to a Python boolean"):
+    with pytest.raises(CheckFailed, match=r"tracing: .*test_traced.*Converting a tensor to a Python boolean"):
         onnx_traced.write(Deciding(), tmp_path / "a.onnx")
 
 

@@ -12,11 +12,11 @@ from esdnet.command.writing import write_text
 from hw_sim.pricing.all_models import AllModels, notes, reproduction_words, standing_words, verdict_words
 from hw_sim.pricing.energy import PARTS
 from hw_sim.pricing.sensitivity import sensitivity
-from hw_sim.pricing.tables import PART_TITLES, at_least, first_rows, full_price, uj
 from hw_sim.pricing.thresholds import load_thresholds
 from hw_sim.pricing.verdicts import ModelRow
+from hw_sim.report.model_tables import PART_TITLES, at_least, first_rows, full_price, uj
 
-TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def open_templates() -> Environment:

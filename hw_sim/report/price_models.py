@@ -73,8 +73,8 @@ def add_models(args: argparse.Namespace, report: dict[str, Any]) -> tuple[dict[s
     """Print what all models say of a report and add it; unless they are asked for, the report alone."""
     if args.prices != ALL:
         return report, None
-    from hw_sim.pricing.tables import print_models
     from hw_sim.report.console import open_console
+    from hw_sim.report.model_tables import print_models
 
     found = price_all(report, args.against or NAFNET, args.step_time)
     print_models(open_console(), found)
@@ -98,7 +98,7 @@ def price_saved(args: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     check_outputs({"--json": args.json, "--html": args.html}, inputs(args))
     content, found = add_models(args, report)
     if args.html and found:
-        from hw_sim.pricing.page import write_page
+        from hw_sim.report.model_page import write_page
 
         write_page(args.html, report, found)
     if args.json:
