@@ -16,7 +16,7 @@ from esdnet.command.writing import write_json
 
 if TYPE_CHECKING:
     from esdnet.command.jobs import Outcome
-    from hw_sim.backends.executors import Source
+    from hw_sim.backends.executor import Source
     from hw_sim.pricing.prices import PriceList
 
 

@@ -23,7 +23,7 @@ from export.graph.agreement import FloatPrecision
 from export.graph.witness import Values, on_given_inputs
 from hw_sim.agreement.judge import Candidate, Subject, simulate_layers
 from hw_sim.backends import simulator, torch_model
-from hw_sim.backends.executors import LAVA_LIMIT
+from hw_sim.backends.executor import LAVA_LIMIT
 from hw_sim.backends.result import Result
 
 if TYPE_CHECKING:

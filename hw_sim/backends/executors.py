@@ -5,57 +5,18 @@ In: the network (from a checkpoint or an exported file) and the backend's name. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from esdnet.command.device import choose_exact_device
 from esdnet.command.errors import UserError
+from hw_sim.backends.executor import Executor, Source, check_lava_size
 
 if TYPE_CHECKING:
-    from esdnet.networks.esdnet.model import ESDNet
-    from export.graph.network import Network
-    from export.integer.network import IntegerNetwork
-    from hw_sim.backends.result import Result
-
-LAVA_LIMIT = 128  # pixels a side that Lava takes without --tile
-
-
-class RunImage(Protocol):
-    """Runs one (3, h, w) tile in [0, 1]."""
-
-    def __call__(self, image: NDArray[np.floating[Any]]) -> Result:
-        """Output, spikes and counts of one tile."""
-        ...
-
-
-@dataclass(frozen=True)
-class Source:
-    """A network to run: its layer graph, the torch model of a checkpoint, the integers of a Lava-DL export."""
-
-    label: str
-    network: Network
-    model: ESDNet | None
-    integer: IntegerNetwork | None = None
-
-
-@dataclass
-class Executor:
-    """An open backend. `facts` grows while it runs (Lava: processes, compile and run time)."""
-
-    run: RunImage
-    facts: dict[str, Any] = field(default_factory=dict)
-    streams: Callable[[Iterable[NDArray[np.floating[Any]]]], Iterator[Result]] | None = None
-
-    def stream(self, images: Iterable[NDArray[np.floating[Any]]]) -> Iterator[Result]:
-        """Images of one size, results in order; a backend that can have several at once under way does."""
-        return self.streams(images) if self.streams else map(self.run, images)
+    pass
 
 
 def load_source(checkpoint: str | Path | None, network: Path | None) -> Source:
@@ -126,15 +87,6 @@ class Backend:
             opened = _open_executor(self.name, self.source, self.precision, self.device, size, self.lava)
             self._open = (size, self._stack.enter_context(opened))
         return self._open[1]
-
-
-def check_lava_size(size: tuple[int, int]) -> None:
-    """UserError for more pixels at once than Lava takes in reasonable time."""
-    if max(size) > LAVA_LIMIT:
-        raise UserError(
-            f"--backend lava: {size[0]}x{size[1]} pixels at once, at most {LAVA_LIMIT}x{LAVA_LIMIT};"
-            " add --tile 64 to run it in tiles"
-        )
 
 
 @contextmanager

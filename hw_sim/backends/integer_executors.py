@@ -11,10 +11,10 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from esdnet.command.device import choose_exact_device
+from hw_sim.backends.executor import Executor, Source, check_lava_size
 
 if TYPE_CHECKING:
     from export.integer.network import IntegerNetwork
-    from hw_sim.backends.executors import Executor, Source
 
 
 @lru_cache(maxsize=1)
@@ -35,7 +35,6 @@ def open_integer_executor(
     backend: str, source: Source, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
 ) -> Iterator[Executor]:
     """`torch` and `simulator` are one executor in integers, on the CPU or a GPU: there is nothing left to differ in."""
-    from hw_sim.backends.executors import Executor, check_lava_size
 
     integer = integer_network(source)
     if backend == "lava":

@@ -15,7 +15,7 @@ from esdnet.command.jobs import progress_bar
 from esdnet.images.files import from_tensor, to_tensor
 from esdnet.images.tiling import Grid
 from export.graph.counting import NodeCounts
-from hw_sim.backends.executors import Executor
+from hw_sim.backends.executor import Executor
 
 
 @dataclass(frozen=True, eq=False)
