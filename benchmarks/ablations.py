@@ -151,7 +151,7 @@ def train_and_measure(row: Row, source: PairSource, arguments: argparse.Namespac
 
     folder = arguments.out / re.sub(r"\W+", "_", row.name).strip("_").lower()
     trainer = train(row.config, folder, source, arguments, arguments.seed)
-    network = trainer.average.model
+    network = trainer.average.module
     validation = validate(network, trainer.pairs, torch.device("cpu"))
     rainy = [pair[1] for pair in trainer.pairs[: arguments.counted]]
     return Measured(validation.psnr, validation.ssim, *count_operations(network, row.name, rainy, arguments.prices))

@@ -145,7 +145,7 @@ def train_teacher(source: PairSource, arguments: argparse.Namespace) -> ESDNet:
     """The released network that some variants learn from: averaged weights of a run several times as long as theirs."""
     print("teacher", file=sys.stderr)
     longer = argparse.Namespace(**{**vars(arguments), "steps": arguments.teacher_steps})
-    return train(RELEASED, arguments.out / "teacher", source, longer, seed=TEACHER_SEED).average.model
+    return train(RELEASED, arguments.out / "teacher", source, longer, seed=TEACHER_SEED).average.module
 
 
 def train_and_measure(
@@ -171,7 +171,7 @@ def train_and_measure(
         teacher if variant.distillation else None,
         distillation=variant.distillation, firing_price=variant.firing_price,
     )  # fmt: skip
-    network = trainer.average.model
+    network = trainer.average.module
     validation = validate(network, trainer.pairs, torch.device("cpu"))
     rainy = [pair[1] for pair in trainer.pairs[: arguments.counted]]
     loss = None if variant.distillation or variant.firing_price else final_loss(folder / "log.csv")

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from esdnet.command.errors import UserError
-from esdnet.networks.architectures import build, name_of
+from esdnet.networks.architectures import name_of
 from esdnet.networks.checkpoint import read_checkpoint, save_checkpoint
 from esdnet.networks.esdnet.layers import TdBatchNorm
 from esdnet.networks.esdnet.lif import LIF
@@ -127,22 +128,25 @@ def _norms(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, TdBatchNorm)]
 
 
-class AveragedWeights:
-    """Exponential moving average of weights and batch statistics, kept in a network of its own in eval mode."""
+def average_of(model: Network, decay: float) -> AveragedModel:
+    """The exponential moving average of weights and batch statistics, a network of its own in eval mode: `module`.
 
-    def __init__(self, model: Network, decay: float) -> None:
-        self.model = build(model.config).to(next(model.parameters()).device).eval().requires_grad_(False)
-        self.model.load_state_dict(model.state_dict())
-        self.decay = decay
+    `n_averaged` is the number of steps averaged and one more. Early on the average is short, so that it forgets the
+    random start.
+    """
 
-    def update(self, model: Network, step: int) -> None:
-        """Average in the weights after `step`; early on the average is short, so that it forgets the random start."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        average, latest = self.model.state_dict(), model.state_dict()
-        floating = [key for key, value in average.items() if value.is_floating_point()]
-        torch._foreach_lerp_([average[key] for key in floating], [latest[key] for key in floating], 1 - decay)
-        for key in average.keys() - floating:
-            average[key].copy_(latest[key])
+    def blend(average: list[Tensor], latest: list[Tensor], steps: Tensor) -> None:
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, latest, 1 - min(decay, int(steps) / (int(steps) + 9)))
+        else:
+            for old, new in zip(average, latest, strict=True):
+                old.copy_(new)
+
+    options: dict[str, Any] = {"multi_avg_fn": blend, "use_buffers": True}  # torch's stubs know the second only
+    average = AveragedModel(model, **options)
+    average.n_averaged.fill_(1)  # 0 would take the first weights as they are
+    average.eval().requires_grad_(False)
+    return average
 
 
 class Trainer:
@@ -181,7 +185,7 @@ class Trainer:
             )
         if teacher is not None:
             self.loss = DistillationLoss(self.loss, self.model, teacher, config.distillation)
-        self.average = AveragedWeights(self.model, config.ema)
+        self.average = average_of(self.model, config.ema)
         self.step = 0
         self.saved: int | None = None  # the step of last.pt
         self.best_psnr = -math.inf
@@ -205,7 +209,7 @@ class Trainer:
         else:
             check_unchanged(self.last, extra["training"], self.config)
         self.model.load_state_dict(content["state_dict"])
-        self.average.model.load_state_dict(extra["ema"])
+        self.average.module.load_state_dict(extra["ema"])
         self.optimizer.load_state_dict(extra["optimizer"])
         self.step = self.saved = extra["step"]
         self.best_psnr = extra["best_psnr"]
@@ -215,7 +219,7 @@ class Trainer:
         extra = {
             "step": self.step,
             "best_psnr": self.best_psnr,
-            "ema": self.average.model.state_dict(),
+            "ema": self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "training": asdict(self.config),
             "data": asdict(self.data) if self.data else None,
@@ -239,7 +243,8 @@ class Trainer:
         self.optimizer.step()
         for threshold in learnt_thresholds(self.model):
             threshold.data.clamp_(min=SMALLEST_THRESHOLD)
-        self.average.update(self.model, self.step)
+        self.average.n_averaged.fill_(self.step + 1)
+        self.average.update_parameters(self.model)
         self.step += 1
         return float(loss.detach())
 
@@ -279,11 +284,11 @@ class Trainer:
     def _keep(self) -> Validation | None:
         """Score the averaged weights; write them to ema.pt, and to best.pt where they are the best so far."""
         extra = {"step": self.step, "training": asdict(self.config)}
-        validation = validate(self.average.model, self.pairs, self.worker.device) if self.pairs else None
-        save_checkpoint(self.out / "ema.pt", self.average.model, extra)
+        validation = validate(self.average.module, self.pairs, self.worker.device) if self.pairs else None
+        save_checkpoint(self.out / "ema.pt", self.average.module, extra)
         if validation and validation.psnr > self.best_psnr:
             self.best_psnr = validation.psnr
-            save_checkpoint(self.out / "best.pt", self.average.model, {**extra, "validation_psnr": validation.psnr})
+            save_checkpoint(self.out / "best.pt", self.average.module, {**extra, "validation_psnr": validation.psnr})
         return validation
 
 

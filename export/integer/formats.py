@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 
 from export.graph.network import (
     Activation,
@@ -132,29 +133,22 @@ def is_raw(network: Network, node: Node) -> bool:
 
 def _group_by_scale(network: Network) -> dict[str, tuple[str, ...]]:
     """Groups of values that share a scale: sums with their operands, products with what is gated, joined channels."""
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
+    groups = DisjointSet()
     for node in network.nodes:
         if isinstance(node, (Conv, Linear)) and not is_raw(network, node):
-            parent[node.name] = node.name
+            groups.add(node.name)
             continue
         if not isinstance(node, (Add, Mul, Affine, Concat)):
             continue
         sources = [_root(network, name) for name in node.inputs]
         if isinstance(node, Affine):
             sources = []
-        shared = [name for name in sources if name in parent]
+        shared = [name for name in sources if name in groups]
         if isinstance(node, Concat) and len(shared) < len(sources):
             continue
-        parent[node.name] = node.name
+        groups.add(node.name)
         for name in shared:
-            parent[find(name)] = find(node.name)
-    members: dict[str, list[str]] = {}
-    for name in parent:
-        members.setdefault(find(name), []).append(name)
-    return {name: tuple(members[find(name)]) for name in parent}
+            groups.merge(name, node.name)
+    order = {name: place for place, name in enumerate(groups)}
+    members = (tuple(sorted(group, key=order.__getitem__)) for group in groups.subsets())
+    return {name: group for group in members for name in group}

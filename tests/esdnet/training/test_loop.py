@@ -18,10 +18,10 @@ from esdnet.networks.esdnet.model import ESDNet
 from esdnet.training.data import PairedFolder
 from esdnet.training.loop import (
     SMALLEST_THRESHOLD,
-    AveragedWeights,
     Trainer,
     TrainingConfig,
     Worker,
+    average_of,
     batches,
     draw_batch,
     learning_rate,
@@ -83,16 +83,17 @@ def test_exactly_the_batches_of_the_steps_to_come_are_drawn(start: int, pairs: P
 
 def test_averaged_weights_by_hand() -> None:
     model = ESDNet(preset("tiny"))
-    average = AveragedWeights(model, decay=0.999)
+    average = average_of(model, decay=0.999)
     before = model.output[0].bias.detach().clone()
     with torch.no_grad():
         model.output[0].bias += 1
         model.down1_2.maxpool_conv[2].num_batches_tracked += 7
-    average.update(model, step=0)  # decay 1/10 at first
-    torch.testing.assert_close(average.model.output[0].bias, before + 0.9)
-    assert int(average.model.down1_2.maxpool_conv[2].num_batches_tracked) == 7
-    average.update(model, step=10**6)  # then 0.999
-    torch.testing.assert_close(average.model.output[0].bias, before + 1 - 0.1 * 0.999)
+    average.update_parameters(model)  # decay 1/10 at first
+    torch.testing.assert_close(average.module.output[0].bias, before + 0.9)
+    assert int(average.module.down1_2.maxpool_conv[2].num_batches_tracked) == 7
+    average.n_averaged.fill_(10**6)
+    average.update_parameters(model)  # then 0.999
+    torch.testing.assert_close(average.module.output[0].bias, before + 1 - 0.1 * 0.999)
 
 
 def test_tensorboard_has_pictures_and_a_firing_rate_per_lif(pairs: Path, tmp_path: Path) -> None:
