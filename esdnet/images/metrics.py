@@ -34,15 +34,12 @@ def ssim_y(image: np.ndarray, target: np.ndarray) -> float:
     _check_shapes(image, target)
     if min(image.shape[:2]) < _WINDOW:
         raise UserError(f"SSIM needs images of at least {_WINDOW}x{_WINDOW} pixels, found {image.shape[:2]}")
-    similarity = structural_similarity(
-        luminance(image),
-        luminance(target),
-        data_range=PEAK,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
+    from skimage.metrics import structural_similarity  # here: it takes half a second, and --help must not
+
+    x, y = luminance(image), luminance(target)
+    return float(
+        structural_similarity(x, y, data_range=PEAK, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
     )
-    return float(similarity)
 
 
 def _check_shapes(image: np.ndarray, target: np.ndarray) -> None:
