@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from esdnet.command.errors import UserError, report_user_errors
 from esdnet.command.writing import check_folder, make_folder, write_text
+from esdnet.images.crops import middle
 from esdnet.networks.esdnet.ablations import BASE, TABLES, Row
 from esdnet.networks.esdnet.config import ESDNetConfig
 
@@ -168,9 +169,8 @@ def count_operations(model, name: str, images: list[np.ndarray], prices_name: st
     totals = []
     for image in images:
         sides = [min(COUNTED_SIDE, size - size % network.size_multiple) for size in image.shape[:2]]
-        top, left = ((size - side) // 2 for size, side in zip(image.shape[:2], sides, strict=True))
-        middle = image[top : top + sides[0], left : left + sides[1]].transpose(2, 0, 1)
-        result = simulator.run(network, middle, keep_spikes=False)
+        part = image[middle(image.shape[:2], sides)].transpose(2, 0, 1)
+        result = simulator.run(network, part, keep_spikes=False)
         totals.append(sum_counts(counts.totals() for counts in result.counts.values()))
     every = sum_counts(totals)
     rate = every["spikes"] / every["neuron_updates"] if every["neuron_updates"] else 0.0

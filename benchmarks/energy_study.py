@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.paper_tables import ESDNET_UJ, FLOP_J, NAFNET_UJ
 from esdnet.command.errors import UserError, report_user_errors
 from esdnet.command.writing import check_writable, write_json
+from esdnet.images.crops import middle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,8 +90,7 @@ def load_images(folder: Path | None, limit: int) -> list[Image]:
         image = load_image(path)
         if min(image.shape[:2]) < SIZE:
             raise UserError(f"{path}: {image.shape[1]}x{image.shape[0]} pixels, expected at least {SIZE}x{SIZE}")
-        top, left = ((side - SIZE) // 2 for side in image.shape[:2])
-        part = image[top : top + SIZE, left : left + SIZE].transpose(2, 0, 1)
+        part = image[middle(image.shape[:2], (SIZE, SIZE))].transpose(2, 0, 1)
         images.append(np.ascontiguousarray(part, np.float32))
     return images
 

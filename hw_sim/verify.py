@@ -21,6 +21,7 @@ if __name__ == "__main__":  # run as a script: its folder is on the path, the re
 from esdnet.command.command_line import program_name
 from esdnet.command.device import DEVICES
 from esdnet.command.errors import UserError, report_user_errors
+from esdnet.images import crops
 
 if TYPE_CHECKING:
     import numpy as np
@@ -198,8 +199,7 @@ def middle(image: NDArray[np.float64], crop: int | None, multiple: int) -> NDArr
         )
     side = CROP if crop is None else crop or max(height, width)
     sides = [min(side, whole) for whole in (height, width)]
-    top, left = ((whole - side) // 2 for whole, side in zip((height, width), sides, strict=True))
-    part = image[top : top + sides[0], left : left + sides[1]].transpose(2, 0, 1)
+    part = image[crops.middle((height, width), sides)].transpose(2, 0, 1)
     return np.pad(part, [(0, 0), *((0, -side % multiple) for side in sides)], mode="edge")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from esdnet.images.crops import middle
 from esdnet.images.metrics import psnr_y, ssim_y
 from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.watching import watching
@@ -45,7 +46,10 @@ def validate(model: Network, pairs: list[Pair], device: torch.device) -> Validat
             restored = model(image)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
             scores.append((psnr_y(restored, clean), ssim_y(restored, clean)))
             if len(pictures) < PICTURES:
-                pictures[name] = np.concatenate([_middle(each) for each in (rainy, restored, clean)], axis=1)
+                pictures[name] = np.concatenate(
+                    [each[middle(each.shape[:2], (PICTURE_SIDE, PICTURE_SIDE))] for each in (rainy, restored, clean)],
+                    axis=1,
+                )
     psnr, similarity = np.mean(scores, axis=0)
     means = {name: float(np.mean(values)) for name, values in rates.items()}
     return Validation(float(psnr), float(similarity), means, pictures)
@@ -58,8 +62,3 @@ def _count_spikes(model: Network) -> Iterator[dict[str, list[float]]]:
     rates: dict[str, list[float]] = {name: [] for name in neurons}
     with watching(neurons, lambda name, inputs, spikes: rates[name].append(float(spikes.mean()))):
         yield rates
-
-
-def _middle(image: np.ndarray) -> np.ndarray:
-    top, left = (max(0, size - PICTURE_SIDE) // 2 for size in image.shape[:2])
-    return image[top : top + PICTURE_SIDE, left : left + PICTURE_SIDE]

@@ -174,7 +174,8 @@ FAN_IN: dict[type[Node], int] = {  # how many values a node of each kind reads; 
 class Network:
     """Nodes in topological order. Images have sides that `size_multiple` divides (the runner pads).
 
-    `model_parameters`: trainable parameters of the model it was lowered from; the nodes' must sum to it.
+    `model_parameters`: trainable parameters of the model it was lowered from; the nodes' must sum to it. `reader`: the
+    one that made it, for what is only said of its networks.
     """
 
     name: str
@@ -182,6 +183,7 @@ class Network:
     steps: int
     size_multiple: int = 1
     model_parameters: int = 0
+    reader: str = ""
 
     def __post_init__(self) -> None:
         _check_structure(self)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import esdnet
 from esdnet.command.errors import UserError
+from esdnet.images.crops import middle
 from esdnet.images.files import list_images, load_image
 from export.graph.network import Array, Network
 from export.integer.bias_correction import correct_biases
@@ -47,11 +48,11 @@ def centre_pixels(path: Path | None, height: int, width: int) -> NDArray[np.uint
     """The centre (3, height, width) of an image file, by default of the one that ships; UserError if it is smaller."""
     path = path or DEFAULT_IMAGE
     pixels = load_pixels(path, 1)
-    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
-    if top < 0 or left < 0:
+    if pixels.shape[1] < height or pixels.shape[2] < width:
         found = f"{pixels.shape[1]}x{pixels.shape[2]}"
         raise UserError(f"{path}: {found} pixels, --input-size needs {height}x{width}; take a larger --image")
-    return pixels[:, top : top + height, left : left + width]
+    rows, columns = middle(pixels.shape[1:], (height, width))
+    return pixels[:, rows, columns]
 
 
 @dataclass(frozen=True, eq=False)

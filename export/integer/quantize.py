@@ -69,6 +69,7 @@ from export.integer.network import (
 )
 
 MULTIPLIER_BITS = 16
+WHOLE = 1e-9  # how near to a whole number float64 leaves a ratio of scales that is one
 FEW = 16  # a multiplier below this is made exact, by the step of its row
 BIAS_LIMIT = 4095  # 13 bits with sign: of a neuron
 BIAS_BITS = 45  # of a bias in units of its layer's sums: its product with a multiplier stays far below 2^63
@@ -285,7 +286,7 @@ def _threshold(node: Neuron, scale: float) -> IntArray:
     """The integer threshold of '>': for '>=' one below the smallest integer that fires."""
     exact = node.threshold / scale
     nearest = np.rint(exact)
-    whole = np.where(np.abs(exact - nearest) <= 1e-9 * np.abs(exact), nearest, exact)
+    whole = np.where(np.abs(exact - nearest) <= WHOLE * np.abs(exact), nearest, exact)
     return np.asarray(np.ceil(whole) - 1 if node.fires == ">=" else np.floor(whole)).astype(np.int64)
 
 
@@ -294,7 +295,7 @@ def _lefts(node: Concat, formats: Formats, to: float) -> tuple[int, ...]:
     shifts = []
     for name in node.inputs:
         exact = math.log2(formats.of(name).scale / to)
-        if abs(exact - round(exact)) > 1e-9:
+        if abs(exact - round(exact)) > WHOLE:
             raise QuantizationError(
                 f"{node.name} ({node.kind}): {name} has a scale that shifts cannot align; put a 1x1 convolution between"
             )
@@ -358,7 +359,7 @@ def _(node: Resize, formats: Formats) -> Operation:
 @quantize_node.register
 def _(node: Output, formats: Formats) -> Operation:
     right = math.log2(PIXEL.scale / formats.of(node.inputs[0]).scale)
-    if right < 0 or abs(right - round(right)) > 1e-9:
+    if right < 0 or abs(right - round(right)) > WHOLE:
         found = formats.of(node.inputs[0]).scale
         raise QuantizationError(
             f"{node.name} (output): its input has the scale {found:g}, expected 2^-k of a pixel; let the network end in"

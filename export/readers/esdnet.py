@@ -49,6 +49,7 @@ def lower(model: ESDNet, name: str = "ESDNet") -> Network:
         steps=model.config.steps,
         size_multiple=SIZE_MULTIPLE,
         model_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        reader="esdnet",
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from esdnet.images.crops import middle
 from export.graph.network import Concat, Network, NetworkError, Resize, infer_shapes
 from export.graph.witness import Witness
 from export.integer.network import IntegerNetwork
@@ -57,8 +58,8 @@ def judge_oracle(integer: IntegerNetwork, subject: Subject, oracle: IntegerNetwo
     """
     multiple = subject.network.size_multiple
     sides = [min(side, ORACLE_SIDE // multiple * multiple or multiple) for side in subject.image.shape[1:]]
-    top, left = ((whole - side) // 2 for whole, side in zip(subject.image.shape[1:], sides, strict=True))
-    part = replace(subject, image=subject.image[:, top : top + sides[0], left : left + sides[1]])
+    rows, columns = middle(subject.image.shape[1:], sides)
+    part = replace(subject, image=subject.image[:, rows, columns])
     run = partial(_run_oracle, oracle or integer)
     note = f"the middle {sides[0]}x{sides[1]} pixels, by an executor of its own, written from docs/int8.md"
     return judge(make_integer_reference(integer, part, "cpu"), Candidate("NumPy oracle", "int8", run, note=note), part)

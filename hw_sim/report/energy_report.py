@@ -160,7 +160,7 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
         model_parameters=network.model_parameters,
         counted_parameters=sum(node.source_parameters for node in network.nodes if node.name in counts),
         references={
-            "the paper's text rule": text_rule_energy_j(network, counts),
+            **({"the paper's text rule": text_rule_energy_j(network, counts)} if network.reader == "esdnet" else {}),
             "the same layers as a dense ANN, one pass": prices.energy_j(
                 {**NodeCounts.zeros(1).totals(), "macs": ann_macs}
             ),

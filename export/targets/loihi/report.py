@@ -6,15 +6,16 @@ In: the float network, its integer network, an 8-bit image. Out: a Recording, an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.graph.network import Network
-from export.integer.losses import layer_losses, layer_sums
+from export.graph.counting import count_node, operands_of
+from export.graph.network import Network, infer_shapes
+from export.integer.losses import layer_losses
 from export.integer.network import IntegerConv, IntegerLinear, IntegerNetwork, Operation
 from export.integer.run import run_integer
 from export.targets.loihi.check import Comparison
@@ -48,12 +49,15 @@ def record(network: Network, integer: IntegerNetwork, pixels: NDArray[np.uint8])
     """Run the image (C, H, W) once for spikes and accumulations, once for the losses."""
     spikes: dict[str, NDArray[np.bool_]] = {}
     acs: dict[str, int] = {}
+    shapes = infer_shapes(network, pixels.shape[1], pixels.shape[2])
 
     def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
         if value.dtype is torch.bool:
             spikes[operation.name] = value.numpy()
         if isinstance(operation, (IntegerConv, IntegerLinear)) and inputs[0].dtype is torch.bool:
-            acs[operation.name] = _accumulations(operation, inputs[0])
+            operands = operands_of(network, shapes, network[operation.name])
+            counted = replace(operands, spike_map=inputs[0].sum(1, dtype=torch.int64).numpy())
+            acs[operation.name] = count_node(network[operation.name], counted).totals()["acs"]
 
     run_integer(integer, pixels, observe)
     inside = frozenset(layer.conv.name for segment in find_segments(integer) for layer in segment.layers)
@@ -70,11 +74,6 @@ def spikes_of(integer: IntegerNetwork, pixels: NDArray[np.uint8]) -> dict[str, N
 
     run_integer(integer, pixels, observe)
     return found
-
-
-def _accumulations(operation: IntegerConv | IntegerLinear, spikes: Tensor) -> int:
-    """Every input spike times the weights that it meets: the sums of the same layer with all weights 1."""
-    return int(layer_sums(operation.node, spikes.double(), np.ones(operation.weight.shape)).sum())
 
 
 def facts(recording: Recording, calibration: str) -> dict[str, object]:

@@ -40,7 +40,7 @@ class IntegerPlanner(Planner):
 
     def is_stock(self, node: Node) -> bool:
         """Spikes into a convolution; a neuron with one threshold that adds up its input as it is."""
-        if self.shapes[node.inputs[0]][0] != self.network.steps if node.inputs else True:
+        if not node.inputs or self.shapes[node.inputs[0]][0] != self.network.steps:
             return False
         operation = self.integer.by_name[node.name]
         if isinstance(operation, IntegerConv):
