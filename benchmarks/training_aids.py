@@ -23,7 +23,7 @@ def start_from(teacher: ESDNet, trainer: Trainer) -> None:
     """Give the trained network and its average the weights of `teacher`, a released network of the same widths."""
     rainy, _ = draw_batch(trainer.source, trainer.config, rank=0, step=0)
     copy_weights(teacher, trainer.model, rainy)
-    trainer.average.model.load_state_dict(trainer.model.state_dict())
+    trainer.average.module.load_state_dict(trainer.model.state_dict())
 
 
 def anneal_shortcuts(trainer: Trainer) -> None:

@@ -30,7 +30,7 @@ def teacher() -> ESDNet:
 
 def test_copied_weights_are_those_trained_and_averaged(trainer, teacher):
     start_from(teacher, trainer)
-    for network in (trainer.model, trainer.average.model):
+    for network in (trainer.model, trainer.average.module):
         assert torch.equal(network.encoder_level1[0].residual[4].weight, teacher.encoder_level1[0].residual[4].weight)
 
 
