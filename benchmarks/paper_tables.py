@@ -72,11 +72,12 @@ def profiler_totals(network: Network, size: int = SIZE) -> tuple[int, int]:
     from math import prod
 
     from export.graph.network import Conv, Linear, Reduce, infer_shapes
+    from export.graph.placement import on_host
 
     shapes = infer_shapes(network, size, size)
     operations = parameters = 0
     for node in network.nodes:
-        if node.placement != "host":  # what runs per step is wrapped; attention, refinement and output are not
+        if node.name not in on_host(network):  # what runs per step is wrapped; attention, refinement and output are not
             continue
         if isinstance(node, (Conv, Linear)):
             operations += prod(shapes[node.name]) * prod(node.weight.shape[1:])

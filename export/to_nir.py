@@ -63,8 +63,9 @@ def _export(args: argparse.Namespace) -> int:
 
 def checked_network(model: Any, height: int, width: int) -> Network:
     """The layer graph of a model that keeps every design rule of NIR; all violations are raised at once."""
-    from export.graph.rules import NIR_RULES, Design, enforce, find_violations, neuron_modules_are_plain
+    from export.graph.rules import Design, enforce, find_violations
     from export.readers.esdnet import lower
+    from export.targets.nir.rules import NIR_RULES, neuron_modules_are_plain
 
     violations = list(neuron_modules_are_plain(model))
     try:

@@ -34,9 +34,6 @@ class ValueKind(str, Enum):
     ANALOG = "analog"
 
 
-Placement = Literal["neurocore", "host"]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Node:
     """One primitive. `modules`: those of the model that it holds, in the order they run, a folded batch norm last.
@@ -45,7 +42,6 @@ class Node:
     name: str
     inputs: tuple[str, ...] = ()
     block: str = ""
-    placement: Placement = "neurocore"
     source_parameters: int = 0
     modules: tuple[str, ...] = ()
 

@@ -32,7 +32,6 @@ from export.graph.network import (
     Neuron,
     Node,
     Output,
-    Placement,
     Reduce,
     Repeat,
     Resize,
@@ -54,22 +53,20 @@ def lower(model: ESDNet, name: str = "ESDNet") -> Network:
 
 
 class GraphBuilder:
-    """Collects the nodes of a model; knows the block and placement in force, and which parameters have been counted."""
+    """Collects the nodes of a model; knows the block in force, and which parameters have been counted."""
 
     def __init__(self, model: nn.Module) -> None:
         self.nodes: list[Node] = []
         self._names = {id(module): name for name, module in model.named_modules()}
         self._block = ""
-        self._placement: Placement = "neurocore"
         self._counted: set[int] = set()
 
     @contextmanager
-    def inside(self, block: str, placement: Placement | None = None) -> Iterator[None]:
-        """Nodes added meanwhile belong to this block (and run there)."""
-        before = self._block, self._placement
-        self._block, self._placement = block, placement or self._placement
+    def inside(self, block: str) -> Iterator[None]:
+        """Nodes added meanwhile belong to this block."""
+        before, self._block = self._block, block
         yield
-        self._block, self._placement = before
+        self._block = before
 
     def add(
         self, kind: type[Node], name: str, inputs: list[str], modules: list[nn.Module] | None = None, **fields: Any
@@ -84,7 +81,6 @@ class GraphBuilder:
                 name=name,
                 inputs=tuple(inputs),
                 block=self._block,
-                placement=self._placement,
                 source_parameters=sum(parameter.numel() for parameter in parameters),
                 modules=tuple(self._names[id(module)] for module in modules or []),
                 **fields,
@@ -208,7 +204,7 @@ def _(module: layers.SpikingResidualBlock, graph: GraphBuilder, name: str, x: st
 
 @lower_module.register
 def _(module: layers.MixedAttention, graph: GraphBuilder, name: str, x: str) -> str:
-    with graph.inside(name, "host"):
+    with graph.inside(name):
         x = _lower_pooled_attention(module.ta, graph, f"{name}.ta", x, "T")
         x = _lower_pooled_attention(module.ca, graph, f"{name}.ca", x, "C")
         x = lower_module(module.sa, graph, f"{name}.sa", x)
@@ -268,7 +264,7 @@ def _(module: layers.Upsample, graph: GraphBuilder, name: str, x: str) -> str:
             x = lower_module(up[0], graph, f"{name}.up.0", x)
             x = graph.add(Resize, resize, [x], factor=2, mode="nearest")
             return lower_module(up[1:], graph, f"{name}.up", x)
-        with graph.inside(name, "host"):
+        with graph.inside(name):
             x = graph.add(Resize, resize, [x], factor=2, mode="bilinear")
         return lower_module(up, graph, f"{name}.up", x)
 
@@ -280,7 +276,7 @@ def _(module: layers.TimeWeights, graph: GraphBuilder, name: str, x: str) -> str
 
 @lower_module.register
 def _(module: layers.FeatureRefinement, graph: GraphBuilder, name: str, x: str) -> str:
-    with graph.inside(name, "host"):
+    with graph.inside(name):
         channel = lower_module(module.ca, graph, f"{name}.ca", x)
         mask = lower_module(module.sa, graph, f"{name}.sa", x)
         rest = graph.add(Affine, f"{name}.rest", [mask], scale=np.array(-1.0), offset=np.array(1.0))
@@ -309,16 +305,16 @@ def _(module: ESDNet, graph: GraphBuilder, name: str, x: str) -> str:
         residual = _merge_steps(module, graph, part("output", fine))
     else:
         refined = part("refinement", _merge_steps(module, graph, fine))
-        with graph.inside("output", "host"):
+        with graph.inside("output"):
             residual = lower_module(module.output, graph, "output", refined)
-    with graph.inside("output", "host"):
+    with graph.inside("output"):
         image = graph.add(Add, "restored", [residual, x])
         return graph.add(Output, "derained", [image])
 
 
 def _merge_steps(module: ESDNet, graph: GraphBuilder, x: str) -> str:
     """The mean over the steps, or their weighted sum, on the host."""
-    with graph.inside("refinement", "host"):
+    with graph.inside("refinement"):
         if module.time_weights is None:
             return graph.add(Reduce, "time_mean", [x], function="mean", axes="T")
         return lower_module(module.time_weights, graph, "time_weights", x)

@@ -11,6 +11,7 @@ from typing import Any
 
 from export.graph.counting import NodeCounts
 from export.graph.network import Conv, Linear, Network, Neuron, Node, Repeat
+from export.graph.placement import place_of
 from hw_sim.pricing.from_counts import layer_facts, steps_of
 from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.prices import PriceList, load_prices, memory_words
@@ -149,7 +150,7 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
         totals = counts[node.name].totals()
         read = network.kinds[node.inputs[0]].value if node.inputs else "analog"
         energy = prices.energy_j(totals)
-        rows.append(LayerRow(node.name, node.block, node.kind, read, node.placement, totals, energy))
+        rows.append(LayerRow(node.name, node.block, node.kind, read, place_of(network, node), totals, energy))
     totals = sum_counts(row.counts for row in rows)
     ann_macs = dense_ann_macs(network, counts)
     acs = totals["acs"]

@@ -39,18 +39,18 @@ def stream(end: str = "restored") -> Network:
     """Two matrices on spikes, one over the channels, one over time; `end`: the node whose frames come out."""
     rng = np.random.default_rng(4)
     nodes: list[Node] = [
-        Input(name="image", placement="host"),
-        Repeat(name="coding", inputs=("image",), placement="host"),
+        Input(name="image"),
+        Repeat(name="coding", inputs=("image",)),
         Conv(name="embed", inputs=("coding",), weight=dyadic(rng, 5, 3, 3, 3), padding=(1, 1)),
         neuron("first", "embed"),
-        Linear(name="mix", inputs=("first",), weight=dyadic(rng, 3, 5), bias=dyadic(rng, 3), placement="host"),
+        Linear(name="mix", inputs=("first",), weight=dyadic(rng, 3, 5), bias=dyadic(rng, 3)),
         neuron("second", "mix"),
-        Linear(name="blend", inputs=("second",), weight=dyadic(rng, STEPS, STEPS), axis="T", placement="host"),
-        Add(name="restored", inputs=("blend", "coding"), placement="host"),
+        Linear(name="blend", inputs=("second",), weight=dyadic(rng, STEPS, STEPS), axis="T"),
+        Add(name="restored", inputs=("blend", "coding")),
     ]
     kept = nodes[: [node.name for node in nodes].index(end) + 1]
     return Network(
-        name="stream", nodes=(*kept, Output(name="out", inputs=(end,), placement="host")), steps=STEPS
+        name="stream", nodes=(*kept, Output(name="out", inputs=(end,))), steps=STEPS
     )  # fmt: skip
 
 

@@ -113,9 +113,9 @@ def mixed_network() -> Network:
         conv(rng, "embed", "coding", (3, 4), block="embed"),
         neuron("l1", "embed"), conv(rng, "down", "l1", (4, 6), stride=(2, 2)),
         neuron("l2", "down"), conv(rng, "deep", "l2", (6, 6)),
-        Resize(name="up", inputs=("deep",), mode="nearest", placement="host", block="up"),
+        Resize(name="up", inputs=("deep",), mode="nearest", block="up"),
         neuron("l3", "up"), Concat(name="skip", inputs=("l3", "embed")), conv(rng, "c", "skip", (10, 4)),
-        Reduce(name="mean", inputs=("c",), axes="T", placement="host"),
-        Add(name="restored", inputs=("mean", "mean"), placement="host"),
+        Reduce(name="mean", inputs=("c",), axes="T"),
+        Add(name="restored", inputs=("mean", "mean")),
         size_multiple=2,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from esdnet.command.errors import UserError
 from export.graph.network import Add, Conv, Network, Neuron, Node, Shape, infer_shapes
+from export.graph.placement import on_host
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,7 +81,7 @@ def place(network: Network, height: int, width: int, limits: Limits, rates: Mapp
     shapes = infer_shapes(network, height, width)
     found = []
     for node in network.nodes:
-        if node.placement != "neurocore" or not _has_state(network, node):
+        if node.name in on_host(network) or not _has_state(network, node):
             continue
         convs = [network[name] for name in _kernels(network, node)]
         shape = shapes[node.name][1:]
@@ -98,7 +99,7 @@ def _has_state(network: Network, node: Node) -> bool:
     if not isinstance(node, Conv):
         return False
     readers = [network[name] for name in network.readers[node.name]]
-    return not all(isinstance(reader, (Neuron, Add)) and reader.placement == "neurocore" for reader in readers) or (
+    return not all(isinstance(reader, (Neuron, Add)) and reader.name not in on_host(network) for reader in readers) or (
         len(readers) > 1
     )
 

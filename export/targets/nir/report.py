@@ -22,11 +22,10 @@ from export.graph.network import (
     NetworkError,
     Neuron,
     Node,
-    infer_shapes,
 )
 from export.graph.store import Record
 from export.targets.nir.check import CheckReport
-from export.targets.nir.segments import is_stock
+from export.targets.nir.segments import stock_nodes
 
 HEADINGS = ("operation", "becomes", "spikes", "mismatches", "max difference")
 Row = tuple[str, str, str, str, str]
@@ -76,12 +75,12 @@ def table(network: Network, manifest: Record, report: CheckReport) -> str:
 
 
 def _rows(network: Network, manifest: Record, report: CheckReport) -> Iterator[Row]:
-    shapes = infer_shapes(network, *manifest["input_shape"][2:])
+    stock = stock_nodes(network)
     places = {name: step["segment"] for step in manifest["steps"] if "segment" in step for name in step["nodes"]}
 
     def owner(node: Node) -> str:
         """Host operations of one block share a row; all others have their own."""
-        return node.name if is_stock(node, [shapes[name] for name in node.inputs]) else f"{node.block} on the host"
+        return node.name if node.name in stock else f"{node.block} on the host"
 
     for key, group in groupby(network.nodes, owner):
         nodes = list(group)

@@ -31,6 +31,7 @@ from export.graph.network import (
     Shape,
     infer_shapes,
 )
+from export.graph.placement import on_cores
 
 Shapes = dict[str, Shape]
 
@@ -46,48 +47,51 @@ class Step:
     outputs: tuple[str, ...]
 
 
+def stock_nodes(network: Network) -> frozenset[str]:
+    """The nodes that stock NIR primitives express exactly, where they run; the host computes the others."""
+    side = 8 * network.size_multiple  # what may be summed is the same for all sizes
+    shapes = infer_shapes(network, side, side)
+    return on_cores(network, lambda node: expresses(node, [shapes[name] for name in node.inputs]))
+
+
 @singledispatch
-def is_stock(node: Node, inputs: Sequence[Shape]) -> bool:
-    """True if stock NIR primitives express the node exactly, False if the host computes it."""
+def expresses(node: Node, inputs: Sequence[Shape]) -> bool:
+    """True if stock NIR primitives express the node exactly, given the shapes of what it reads."""
     raise NetworkError(
         f"NIR: {node.name} ({node.kind}): no rule for this kind; add one to export/targets/nir/segments.py"
     )
 
 
-@is_stock.register(Input)
-@is_stock.register(Output)
-@is_stock.register(Repeat)
-@is_stock.register(Linear)
-@is_stock.register(Mul)
-@is_stock.register(Reduce)
-@is_stock.register(Activation)
-@is_stock.register(Resize)
+@expresses.register(Input)
+@expresses.register(Output)
+@expresses.register(Repeat)
+@expresses.register(Linear)
+@expresses.register(Mul)
+@expresses.register(Reduce)
+@expresses.register(Activation)
+@expresses.register(Resize)
 def _(node: Node, inputs: Sequence[Shape]) -> bool:
     """NIR 1.0.8 has no product, ReLU, sigmoid, global pooling, enlargement, or matrix over the steps."""
     return False
 
 
-@is_stock.register
-def _(node: Neuron, inputs: Sequence[Shape]) -> bool:
+@expresses.register(Conv)
+@expresses.register(Concat)
+@expresses.register(Neuron)
+def _(node: Node, inputs: Sequence[Shape]) -> bool:
     return True
 
 
-@is_stock.register(Conv)
-@is_stock.register(Concat)
-def _(node: Node, inputs: Sequence[Shape]) -> bool:
-    return node.placement == "neurocore"
-
-
-@is_stock.register
+@expresses.register
 def _(node: Add, inputs: Sequence[Shape]) -> bool:
     """Two edges into one node add values of one shape; nothing broadcasts."""
-    return node.placement == "neurocore" and inputs[0] == inputs[1]
+    return inputs[0] == inputs[1]
 
 
-@is_stock.register
+@expresses.register
 def _(node: Affine, inputs: Sequence[Shape]) -> bool:
     """A scale and offset per channel are a diagonal 1x1 convolution; per step or pixel they are not."""
-    return node.placement == "neurocore" and all(per_channel(value) for value in (node.scale, node.offset))
+    return all(per_channel(value) for value in (node.scale, node.offset))
 
 
 def per_channel(constant: Array) -> bool:
@@ -105,10 +109,9 @@ def cut(network: Network, height: int, width: int) -> list[Step]:
     """
     shapes = infer_shapes(network, height, width)
     stages: dict[str, int] = {}
-    stock: dict[str, bool] = {}
+    stock = stock_nodes(network)
     for node in network.nodes:
-        stock[node.name] = is_stock(node, [shapes[name] for name in node.inputs])
-        parity = 0 if stock[node.name] else 1
+        parity = 0 if node.name in stock else 1
         stages[node.name] = max((s + (s % 2 != parity) for s in (stages[i] for i in node.inputs)), default=parity)
     steps: list[Step] = []
     for stage in sorted(set(stages.values())):

@@ -12,7 +12,7 @@ receive at every step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import singledispatch
 from itertools import groupby
@@ -40,6 +40,7 @@ from export.graph.network import (
     ValueKind,
     infer_shapes,
 )
+from export.graph.placement import on_host
 from export.integer.network import Operation
 from hw_sim.backends.lava.stock import is_stock, split_bias
 
@@ -245,12 +246,12 @@ def _blocks(network: Network) -> list[tuple[str, list[Node]]]:
     return [(name or nodes[0].name, nodes) for name, nodes in runs]
 
 
-def _operations(nodes: Sequence[Node], stock: set[str]) -> list[list[Node]]:
+def _operations(nodes: Sequence[Node], host: Set[str]) -> list[list[Node]]:
     """What is a process of its own in the fine model: a neurocore node, one of Lava's, a run of nodes on the host."""
     operations: list[list[Node]] = []
-    for host, run in groupby(nodes, key=lambda node: node.placement == "host" and node.name not in stock):
+    for at_once, run in groupby(nodes, key=lambda node: node.name in host):
         together = list(run)
-        operations += [together] if host else [[node] for node in together]
+        operations += [together] if at_once else [[node] for node in together]
     return operations
 
 
@@ -293,7 +294,7 @@ class Planner:
         """The processes of one block, and what crosses its border."""
         leaves: list[Leaf | StockLeaf] = []
         inside = {node.name for node in nodes}
-        for part in [nodes] if whole else _operations(nodes, self.stock):
+        for part in [nodes] if whole else _operations(nodes, on_host(self.network) - self.stock):
             if part[0].name in self.stock:
                 leaves += self._stock(part[0])
             else:

@@ -18,13 +18,13 @@ def network() -> Network:
     return Network(
         name="toy",
         nodes=(
-            Input(name="x", placement="host"),
-            Repeat(name="coding", inputs=("x",), placement="host"),
+            Input(name="x"),
+            Repeat(name="coding", inputs=("x",)),
             Conv(name="a", inputs=("coding",), weight=weight, padding=(1, 1)),
             Neuron(name="lif", inputs=("a",), threshold=np.array(1.0), membrane_decay=0.5),
             Conv(name="b", inputs=("lif",), weight=np.ones((4, 4, 1, 1))),
             Add(name="sum", inputs=("b", "a")),
-            Output(name="y", inputs=("sum",), placement="host"),
+            Output(name="y", inputs=("sum",)),
         ),
         steps=4,
     )

@@ -14,7 +14,7 @@ from export.graph.network import Add, Affine, Conv, Network, NetworkError, Node,
 from export.targets.nir.graph import segment_graph
 from export.targets.nir.read import open_export, read_network
 from export.targets.nir.run import run_export
-from export.targets.nir.segments import cut, is_stock
+from export.targets.nir.segments import cut, expresses, stock_nodes
 from export.targets.nir.write import write_folder
 from hw_sim.backends.simulator import run
 from tests.export.networks import conv, dyadic, image, mixed_network, network, neuron, stock_networks
@@ -68,11 +68,11 @@ def test_a_strided_convolution_beside_an_input_of_its_own_size_stands_alone(tmp_
     found = network(
         "two sizes",
         neuron("l", "coding"), conv(rng, "small", "l", (3, 3), stride=(2, 2)),
-        Resize(name="large", inputs=("small",), placement="host"),
-        Reduce(name="half", inputs=("small",), axes="H", placement="host"),
-        Affine(name="host", inputs=("small",), scale=dyadic(rng, 4, 1, 1, 1), placement="host"),
+        Resize(name="large", inputs=("small",)),
+        Reduce(name="half", inputs=("small",), axes="H"),
+        Affine(name="host", inputs=("small",), scale=dyadic(rng, 4, 1, 1, 1)),
         conv(rng, "down", "large", (3, 3), stride=(2, 2)), Add(name="sum", inputs=("down", "host")),
-        Add(name="wide", inputs=("sum", "half"), placement="host"),
+        Add(name="wide", inputs=("sum", "half")),
     )  # fmt: skip
     inputs = [step.inputs for step in cut(found, 8, 12) if step.segment]
     assert inputs == [("coding",), ("large",), ("host", "down")]
@@ -86,8 +86,8 @@ def test_a_change_of_one_side_is_a_change_of_size(stride, tmp_path):
     found = network(
         "one side",
         neuron("l", "coding"), conv(rng, "small", "l", (3, 3), stride=stride),
-        Affine(name="large", inputs=("l",), scale=dyadic(rng, 4, 1, 1, 1), placement="host"),
-        Affine(name="host", inputs=("small",), scale=dyadic(rng, 4, 1, 1, 1), placement="host"),
+        Affine(name="large", inputs=("l",), scale=dyadic(rng, 4, 1, 1, 1)),
+        Affine(name="host", inputs=("small",), scale=dyadic(rng, 4, 1, 1, 1)),
         conv(rng, "down", "large", (3, 3), stride=stride), Add(name="sum", inputs=("down", "host")),
     )  # fmt: skip
     inputs = [step.inputs for step in cut(found, 8, 12) if step.segment]
@@ -96,12 +96,8 @@ def test_a_change_of_one_side_is_a_change_of_size(stride, tmp_path):
 
 
 def test_the_released_network_has_only_the_documented_operations_on_the_host(tiny_network):
-    shapes = infer_shapes(tiny_network, 16, 16)
-    host = {
-        (node.block.rsplit(".", 1)[-1], node.kind)
-        for node in tiny_network.nodes
-        if not is_stock(node, [shapes[name] for name in node.inputs])
-    }
+    stock = stock_nodes(tiny_network)
+    host = {(node.block.rsplit(".", 1)[-1], node.kind) for node in tiny_network.nodes if node.name not in stock}
     blocks = {block for block, _ in host}
     assert blocks == {"", "attn", "up3_2", "up2_1", "refinement", "output"}
     assert {kind for block, kind in host if block == ""} == {"input", "repeat"}
@@ -110,10 +106,7 @@ def test_the_released_network_has_only_the_documented_operations_on_the_host(tin
 
 def test_the_spike_driven_network_has_fewer_and_no_gate_among_them(spike_driven_network):
     """A gain per step and channel with its ReLU in each block, two enlargements, and what reads all steps at once."""
-    shapes = infer_shapes(spike_driven_network, 16, 16)
-    host = [
-        node.name for node in spike_driven_network.nodes if not is_stock(node, [shapes[name] for name in node.inputs])
-    ]
+    host = {node.name for node in spike_driven_network.nodes} - stock_nodes(spike_driven_network)
     blocks = [
         f"{side}_level{level}.0"
         for side, levels in (("encoder", (1, 2, 3)), ("decoder", (3, 2, 1)))
@@ -147,7 +140,7 @@ def test_an_unknown_kind_is_refused_by_name():
         pass
 
     with pytest.raises(NetworkError, match=r"odd \(surprise\): no rule for this kind"):
-        is_stock(Surprise(name="odd", inputs=("x",)), [(1, 1, 1, 1)])
+        expresses(Surprise(name="odd", inputs=("x",)), [(1, 1, 1, 1)])
 
 
 def test_names_that_importers_confuse_are_refused():
@@ -173,7 +166,7 @@ def networks(draw) -> Network:
             "signed": lambda n, x, y: neuron(n, x, gain=np.array(-1.0), fires=">"),
             "add": lambda n, x, y: Add(name=n, inputs=(x, y)),
             "affine": lambda n, x, y: Affine(name=n, inputs=(x,), scale=dyadic(rng, 3, 1, 1)),
-            "host": lambda n, x, y: Affine(name=n, inputs=(x,), scale=dyadic(rng, 3, 1, 1), placement="host"),
+            "host": lambda n, x, y: Affine(name=n, inputs=(x,), scale=dyadic(rng, 3, 1, 1)),
         }[kind](name, x, y)
         nodes.append(made)
         values.append(name)

@@ -62,7 +62,7 @@ def every_kind() -> Network:
         )  # fmt: skip
 
     soft_reset = {"reset": "by", "reset_value": 0.5}
-    host = {"block": "b.attn", "placement": "host"}
+    host = {"block": "b.attn"}
     nodes: list[Node] = [
         Input(name="image"),
         conv("patch.conv", "image", 3, 4, "patch"),  # once an image
@@ -91,14 +91,15 @@ def every_kind() -> Network:
         neuron("up.lif", "down.conv", "up"),
         Resize(name="up.nearest", inputs=("up.lif",), mode="nearest", block="up"),
         conv("up.conv", "up.nearest", 8, 4, "up"),
-        Resize(name="up.bilinear", inputs=("down.conv",), block="up", placement="host"),
-        conv("up.thin", "up.bilinear", 8, 4, "up", kernel=1, placement="host"),
+        Resize(name="up.bilinear", inputs=("down.conv",), block="up"),
+        conv("up.thin", "up.bilinear", 8, 4, "up", kernel=1),
         Add(name="up.sum", inputs=("up.conv", "up.thin"), block="up"),
         Concat(name="skip", inputs=("up.sum", "b.out", "coding")),
         conv("c.grouped", "skip", 6, 4, "c", dilation=(2, 2), padding=(2, 2), groups=2),
-        Linear(name="c.two", inputs=("c.grouped",), weight=dyadic(rng, 2, STEPS), axis="T", block="c"),
-        Activation(name="c.relu", inputs=("c.two",), block="c"),  # two frames over a border of processes
-        Linear(name="c.one", inputs=("c.relu",), weight=dyadic(rng, 1, 2), axis="T", block="c"),
+        Activation(name="c.relu", inputs=("c.grouped",), block="c"),
+        Linear(name="c.two", inputs=("c.relu",), weight=dyadic(rng, 2, STEPS), axis="T", block="c"),
+        conv("c.mixed", "c.two", 4, 4, "c", kernel=1),  # two frames over a border of processes
+        Linear(name="c.one", inputs=("c.mixed",), weight=dyadic(rng, 1, 2), axis="T", block="c"),
         neuron("c.lif", "c.one", "c", gain=np.array(-1.0)),  # a neuron and a convolution of spikes, once an image
         conv("c.last", "c.lif", 4, 3, "c", bias=True),
         Add(name="c.restored", inputs=("c.last", "image"), block="c"),

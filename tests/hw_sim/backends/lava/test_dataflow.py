@@ -95,7 +95,6 @@ def networks(draw) -> Network:
         name, x, y = f"n{number}", draw(st.sampled_from(list(shapes)[-4:])), draw(st.sampled_from(list(shapes)))
         where = {
             "block": draw(st.sampled_from(["p", "q", "q.inner", ""])),
-            "placement": draw(st.sampled_from(["neurocore", "host"])),
         }
         kind = draw(st.sampled_from(KINDS))
         if kind == "concat" and shapes[x] != shapes[y]:

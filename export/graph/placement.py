@@ -1,0 +1,77 @@
+"""Where nodes run: on neuro-cores or on the host processor beside them.
+
+In: a Network, and what a target expresses beyond the rule for all of them. Out: the nodes on the host. Cores hold
+synapses and neurons and sum in dendrites: products of two values, means, matrices, sigmoids and interpolation have no
+place in them. Reports and Loihi go by that alone; NIR has less (export/targets/nir/segments.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from export.graph.network import (
+    Activation,
+    Add,
+    Affine,
+    Concat,
+    Linear,
+    Mul,
+    Network,
+    Neuron,
+    Node,
+    Output,
+    Reduce,
+    Repeat,
+    Resize,
+)
+
+ON_VALUES_AS_THEY_COME = (Activation, Add, Affine, Concat)  # work that is not worth a way to the cores and back
+
+
+def cores_express(node: Node) -> bool:
+    """True if neuro-cores can run the node."""
+    if isinstance(node, Activation):
+        return node.function == "relu"
+    if isinstance(node, Resize):
+        return node.mode == "nearest"
+    return not isinstance(node, (Linear, Mul, Output, Reduce))
+
+
+@lru_cache(maxsize=8)
+def on_host(network: Network) -> frozenset[str]:
+    """The names of the nodes that the host computes.
+
+    Those that no core expresses; those that run once an image, after something has waited for all of its steps; and
+    element-wise work whose inputs are all on the host.
+    """
+    streams: set[str] = set()  # values with a frame for every step
+    once: set[str] = set()  # values that are there when all steps have been
+    host: set[str] = set()
+    for node in network.nodes:
+        if isinstance(node, (Repeat, Neuron)) or (not streams.isdisjoint(node.inputs) and not _merges_steps(node)):
+            streams.add(node.name)
+        elif not (streams | once).isdisjoint(node.inputs):
+            once.add(node.name)
+        beside = isinstance(node, ON_VALUES_AS_THEY_COME) and host.issuperset(node.inputs)
+        if not cores_express(node) or node.name in once or beside:
+            host.add(node.name)
+    return frozenset(host)
+
+
+def on_cores(network: Network, expresses: Callable[[Node], bool]) -> frozenset[str]:
+    """The names of the nodes that run on the cores of a target which expresses these of what cores do."""
+    host = on_host(network)
+    return frozenset(node.name for node in network.nodes if node.name not in host and expresses(node))
+
+
+def place_of(network: Network, node: Node) -> str:
+    """In a word, as reports say it: 'host' or 'neurocore'."""
+    return "host" if node.name in on_host(network) else "neurocore"
+
+
+def _merges_steps(node: Node) -> bool:
+    """Whether one frame comes of all: a mean or maximum over the steps, a matrix along them to a single one."""
+    if isinstance(node, Reduce):
+        return "T" in node.axes
+    return isinstance(node, Linear) and node.axis == "T" and len(node.weight) == 1
