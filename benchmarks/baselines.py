@@ -12,7 +12,7 @@ from torch import nn
 
 from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.network import Conv
+from export.graph.nodes import Conv
 from export.readers.esdnet import lower
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from export.graph.counting import NodeCounts
-    from export.graph.network import Network, Node
+    from export.graph.network import Network
+    from export.graph.nodes import Node
 
     Image = NDArray[np.float32]
     Totals = dict[str, int]
@@ -141,7 +142,7 @@ def layer_rates(network: Network, counts: dict[str, NodeCounts]) -> dict[str, di
 
 def _rate_fields(network: Network, node: Node) -> dict[str, str]:
     """What a node did by the count of the most that it can do: their ratios are its firing rates."""
-    from export.graph.network import Conv, Neuron, ValueKind
+    from export.graph.nodes import Conv, Neuron, ValueKind
 
     if isinstance(node, Neuron):
         return {"spikes": "neuron_updates"}

@@ -97,7 +97,8 @@ def _measure_convolutions(size: int) -> None:
     """Seconds per step of neurons and one convolution of their spikes, in Lava's own processes and in ours."""
     import numpy as np
 
-    from export.graph.network import Conv, Input, Network, Neuron, Output, Reduce, Repeat
+    from export.graph.network import Network
+    from export.graph.nodes import Conv, Input, Neuron, Output, Reduce, Repeat
     from hw_sim.backends.lava import LavaSession
 
     rng = np.random.default_rng(0)

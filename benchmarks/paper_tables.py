@@ -71,7 +71,8 @@ def profiler_totals(network: Network, size: int = SIZE) -> tuple[int, int]:
     """
     from math import prod
 
-    from export.graph.network import Conv, Linear, Reduce, infer_shapes
+    from export.graph.network import infer_shapes
+    from export.graph.nodes import Conv, Linear, Reduce
     from export.graph.placement import on_host
 
     shapes = infer_shapes(network, size, size)
@@ -97,7 +98,8 @@ def dense_macs(network: Network, size: int = SIZE) -> tuple[int, int]:
     from math import prod
 
     from export.graph.counting import dense_taps
-    from export.graph.network import Conv, Linear, infer_shapes
+    from export.graph.network import infer_shapes
+    from export.graph.nodes import Conv, Linear
 
     shapes = infer_shapes(network, size, size)
     padded = valid = 0

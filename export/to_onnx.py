@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import onnx
 
     from export.graph.agreement import FloatPrecision
-    from export.graph.network import Array, Network
+    from export.graph.network import Network
+    from export.graph.nodes import Array
 
 CHECK_SIZES = ((32, 48), (45, 30), (64, 64))  # height, width; one that the network must pad
 

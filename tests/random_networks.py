@@ -4,23 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
 
 STEPS = 3
 
@@ -29,10 +14,10 @@ class Builder:
     """Adds nodes with random constants of a given size."""
 
     def __init__(self, seed: int, size: float) -> None:
-        self.rng, self.size, self.nodes = np.random.default_rng(seed), size, list[Node]()
+        self.rng, self.size, self.nodes = np.random.default_rng(seed), size, list[g.Node]()
         self.channels: dict[str, int] = {}
 
-    def add(self, node: Node, channels: int) -> str:
+    def add(self, node: g.Node, channels: int) -> str:
         self.nodes.append(node)
         self.channels[node.name] = channels
         return node.name
@@ -43,7 +28,7 @@ class Builder:
     def conv(self, x: str, out: int, kernel: int = 3, bias: bool = True, **fields) -> str:
         weight = self.rng.normal(0, self.size, (out, self.channels[x] // fields.get("groups", 1), kernel, kernel))
         offset = self.rng.normal(0, self.size, out) if bias else None
-        node = Conv(name=self.name("conv"), inputs=(x,), weight=weight, bias=offset,
+        node = g.Conv(name=self.name("conv"), inputs=(x,), weight=weight, bias=offset,
                     **{"padding": (kernel // 2, kernel // 2), **fields})  # fmt: skip
         return self.add(node, out)
 
@@ -56,7 +41,7 @@ class Builder:
         }  # fmt: skip
         threshold = rng.uniform(0.05, 1.0, () if plain else (channels, 1, 1))
         decay, fires = float(rng.choice([0.5, 0.9])), rng.choice([">=", ">"])
-        node = Neuron(
+        node = g.Neuron(
             name=self.name("lif"), inputs=(x,), threshold=threshold, membrane_decay=decay, fires=fires, **varied
         )
         return self.add(node, channels)
@@ -66,7 +51,7 @@ class Builder:
         rng = self.rng
         pair = [
             self.add(
-                Neuron(name=self.name("lif"), inputs=(x,), threshold=rng.uniform(0.05, 1.0, ()), membrane_decay=0.5,
+                g.Neuron(name=self.name("lif"), inputs=(x,), threshold=rng.uniform(0.05, 1.0, ()), membrane_decay=0.5,
                        gain=np.array(gain), fires=">"),
                 self.channels[x],
             )
@@ -74,17 +59,17 @@ class Builder:
         ]  # fmt: skip
         return self.concat(*pair)
 
-    def two(self, kind: type[Node], x: str, y: str) -> str:
+    def two(self, kind: type[g.Node], x: str, y: str) -> str:
         return self.add(
             kind(name=self.name(kind.__name__.lower()), inputs=(x, y)), max(self.channels[x], self.channels[y])
         )
 
-    def one(self, kind: type[Node], x: str, channels: int | None = None, **fields) -> str:
+    def one(self, kind: type[g.Node], x: str, channels: int | None = None, **fields) -> str:
         node = kind(name=self.name(kind.__name__.lower()), inputs=(x,), **fields)
         return self.add(node, self.channels[x] if channels is None else channels)
 
     def concat(self, *inputs: str) -> str:
-        return self.add(Concat(name=self.name("concat"), inputs=inputs), sum(self.channels[x] for x in inputs))
+        return self.add(g.Concat(name=self.name("concat"), inputs=inputs), sum(self.channels[x] for x in inputs))
 
     def gate(self, x: str, axis: str) -> str:
         """x * sigmoid(linear(mean) + linear(max)) over all axes but one."""
@@ -93,58 +78,60 @@ class Builder:
         pooled = []
         for function in ("mean", "max"):
             kept = 1 if axis == "T" else size
-            y = self.one(Reduce, x, kept, function=function, axes="TCHW".replace(axis, ""))
-            y = self.one(Linear, y, kept, weight=weight, axis=axis, bias=self.rng.normal(0, 0.1, size))
-            pooled.append(self.one(Activation, y, function="relu"))
-        return self.two(Mul, x, self.one(Activation, self.two(Add, *pooled), function="sigmoid"))
+            y = self.one(g.Reduce, x, kept, function=function, axes="TCHW".replace(axis, ""))
+            y = self.one(g.Linear, y, kept, weight=weight, axis=axis, bias=self.rng.normal(0, 0.1, size))
+            pooled.append(self.one(g.Activation, y, function="relu"))
+        return self.two(g.Mul, x, self.one(g.Activation, self.two(g.Add, *pooled), function="sigmoid"))
 
 
 def random_network(seed: int, size: float = 0.3) -> Network:
     """Image (3, H, W), H and W even. `size`: standard deviation of the weights; large ones saturate and wrap."""
     b = Builder(seed, size)
-    image = b.add(Input(name="input"), 3)
-    x = b.conv(b.one(Repeat, image), 4, bias=False)
+    image = b.add(g.Input(name="input"), 3)
+    x = b.conv(b.one(g.Repeat, image), 4, bias=False)
     # a residual block: convolution sums that only a neuron reads, an analog shortcut, gates
     spikes = b.neuron(b.conv(b.neuron(x, plain=True), 4), plain=True)
-    total = b.two(Add, b.conv(spikes, 4), b.conv(x, 4))
+    total = b.two(g.Add, b.conv(spikes, 4), b.conv(x, 4))
     gated = b.gate(b.gate(total, "T"), "C")
-    pooled = b.concat(*(b.one(Reduce, gated, 1, function=f, axes="TC") for f in ("mean", "max")))
-    gated = b.two(Mul, gated, b.one(Activation, b.conv(pooled, 1, bias=False), function="sigmoid"))
-    x = b.two(Add, b.one(Activation, gated, function="relu"), x)
+    pooled = b.concat(*(b.one(g.Reduce, gated, 1, function=f, axes="TC") for f in ("mean", "max")))
+    gated = b.two(g.Mul, gated, b.one(g.Activation, b.conv(pooled, 1, bias=False), function="sigmoid"))
+    x = b.two(g.Add, b.one(g.Activation, gated, function="relu"), x)
     # down and up; neurons of every kind, on streams and on sums; grouped and dilated convolutions
     low = b.conv(b.neuron(x), 6, stride=(2, 2))
     low = b.neuron(b.conv(b.neuron(low, plain=True), 6, groups=2, dilation=(2, 2), padding=(2, 2)))
     mode = "bilinear" if seed % 2 else "nearest"
-    high = b.one(Resize, b.conv(low, 6, 1) if mode == "bilinear" else low, factor=2, mode=mode)
+    high = b.one(g.Resize, b.conv(low, 6, 1) if mode == "bilinear" else low, factor=2, mode=mode)
     both = b.concat(high, x) if mode == "bilinear" else b.concat(high, b.neuron(x))
     if mode == "nearest":  # graded: a sum of spikes
-        both = b.two(Add, both, both)
+        both = b.two(g.Add, both, both)
     y = b.conv(b.neuron(both), 4, 1)
-    mean = b.one(Reduce, y, function="mean", axes="T")
-    mask = b.one(Activation, b.conv(mean, 4), function="sigmoid")
-    rest = b.one(Affine, mask, scale=np.array(-1.0), offset=np.array(1.0))
-    mixed = b.two(Add, b.two(Mul, rest, b.one(Reduce, mean, function="mean", axes="HW")), b.two(Mul, mask, mean))
-    restored = b.two(Add, b.conv(mixed, 3), image)
-    b.one(Output, restored)
+    mean = b.one(g.Reduce, y, function="mean", axes="T")
+    mask = b.one(g.Activation, b.conv(mean, 4), function="sigmoid")
+    rest = b.one(g.Affine, mask, scale=np.array(-1.0), offset=np.array(1.0))
+    mixed = b.two(
+        g.Add, b.two(g.Mul, rest, b.one(g.Reduce, mean, function="mean", axes="HW")), b.two(g.Mul, mask, mean)
+    )
+    restored = b.two(g.Add, b.conv(mixed, 3), image)
+    b.one(g.Output, restored)
     return Network(name=f"random{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=2)
 
 
 def random_spike_driven(seed: int, size: float = 0.3) -> Network:
     """The same, with spikes of both signs before every convolution but the first and the last, and nothing acausal."""
     b = Builder(seed, size)
-    image = b.add(Input(name="input"), 3)
-    x = b.one(Repeat, b.conv(image, 4, bias=bool(seed % 2)))
+    image = b.add(g.Input(name="input"), 3)
+    x = b.one(g.Repeat, b.conv(image, 4, bias=bool(seed % 2)))
     # a residual block: its shortcut reads the same spikes; a gain per step and channel
     spikes = b.on_off(x)
-    total = b.two(Add, b.conv(b.neuron(b.conv(spikes, 4), plain=True), 4), b.conv(spikes, 4))
-    gained = b.one(Affine, total, scale=b.rng.normal(1.0, 0.5, (STEPS, 4, 1, 1)))
-    x = b.two(Add, b.one(Activation, gained, function="relu"), x)
+    total = b.two(g.Add, b.conv(b.neuron(b.conv(spikes, 4), plain=True), 4), b.conv(spikes, 4))
+    gained = b.one(g.Affine, total, scale=b.rng.normal(1.0, 0.5, (STEPS, 4, 1, 1)))
+    x = b.two(g.Add, b.one(g.Activation, gained, function="relu"), x)
     # down; a pair that reads a convolution; up again as spikes
     low = b.on_off(b.conv(b.on_off(x), 6, stride=(2, 2)))
-    high = b.conv(b.one(Resize, low, factor=2, mode="nearest"), 4)
+    high = b.conv(b.one(g.Resize, low, factor=2, mode="nearest"), 4)
     y = b.conv(b.on_off(b.concat(high, x)), 4, 1)
-    merged = b.one(Linear, y, weight=b.rng.normal(1 / STEPS, 0.3, (1, STEPS)), axis="T")
-    b.one(Output, b.two(Add, b.conv(merged, 3), image))
+    merged = b.one(g.Linear, y, weight=b.rng.normal(1 / STEPS, 0.3, (1, STEPS)), axis="T")
+    b.one(g.Output, b.two(g.Add, b.conv(merged, 3), image))
     return Network(name=f"spike_driven{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=2)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.graph.near_ties import astray, explained, membranes
-from export.graph.network import Affine, Array, Conv, Linear, Network, Neuron
+from export.graph.network import Network
+from export.graph.nodes import Affine, Array, Conv, Linear, Neuron
 from export.graph.witness import Values, Witness
 
 # float64, layer by layer: what rounding alone can do, derived for each layer in rounding.py (ESDNet: some 1e-13)

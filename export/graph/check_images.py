@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.graph.network import Array, Network
+from export.graph.network import Network
+from export.graph.nodes import Array
 
 SMALL = 16  # pixels a side, at least: these cost little
 

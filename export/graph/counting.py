@@ -14,27 +14,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-    Shape,
-    ValueKind,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
+from export.graph.nodes import Array, NetworkError, Shape, ValueKind
 
 Counts = NDArray[np.int64]
 
@@ -110,7 +92,7 @@ class Operands:
 def operands_of(
     network: Network,
     shapes: Mapping[str, Shape],
-    node: Node,
+    node: g.Node,
     spike_map: NDArray[np.int64] | None = None,
     spikes_out: Counts | None = None,
 ) -> Operands:
@@ -134,7 +116,7 @@ def _taps_along(size: int, kernel: int, stride: int, padding: int, dilation: int
     return tuple(int(n) for n in np.bincount(inside, minlength=size))
 
 
-def fan_out(node: Conv, height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def fan_out(node: g.Conv, height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Rows, columns and channels of the fan-out of one input element: a spike at (h, w) reaches
     rows[h] * columns[w] * channels outputs, whatever its channel."""
     rows, columns = (
@@ -146,24 +128,24 @@ def fan_out(node: Conv, height: int, width: int) -> tuple[NDArray[np.int64], NDA
     return rows, columns, node.weight.shape[0] // node.groups
 
 
-def dense_taps(node: Conv, input_shape: Shape) -> int:
+def dense_taps(node: g.Conv, input_shape: Shape) -> int:
     """Multiply-accumulates of one dense pass over one step; taps that fall on padding are not work."""
     rows, columns, channels = fan_out(node, *input_shape[2:])
     return int(rows.sum() * columns.sum()) * channels * input_shape[1]
 
 
-def synaptic_operations(node: Conv, spike_map: NDArray[np.int64]) -> Counts:
+def synaptic_operations(node: g.Conv, spike_map: NDArray[np.int64]) -> Counts:
     """Accumulations per step: every input spike times its exact fan-out. spike_map: (steps, H, W) -> (steps,)."""
     rows, columns, channels = fan_out(node, *spike_map.shape[1:])
     return np.asarray((spike_map @ columns) @ rows * channels, np.int64)
 
 
-def reads_spikes(network: Network, node: Node) -> bool:
+def reads_spikes(network: Network, node: g.Node) -> bool:
     """Whether a node accumulates spikes: its ACs need the spike map of its input."""
-    return isinstance(node, (Conv, Linear)) and network.kinds[node.inputs[0]] is ValueKind.SPIKE
+    return isinstance(node, (g.Conv, g.Linear)) and network.kinds[node.inputs[0]] is ValueKind.SPIKE
 
 
-def count_node(node: Node, operands: Operands) -> NodeCounts:
+def count_node(node: g.Node, operands: Operands) -> NodeCounts:
     """All counts of one node in one run."""
     table = np.zeros((len(COUNTED), operands.steps), np.int64)
     for name, value in {**count_work(node, operands), **_count_memory(node, operands)}.items():
@@ -172,9 +154,9 @@ def count_node(node: Node, operands: Operands) -> NodeCounts:
     return NodeCounts(*table)
 
 
-def _count_memory(node: Node, operands: Operands) -> Work:
+def _count_memory(node: g.Node, operands: Operands) -> Work:
     """Values read and written per step when every operand moves once: inputs, output, parameters, membranes."""
-    if isinstance(node, (Input, Output, Repeat, Concat)):  # wiring: moves nothing by itself
+    if isinstance(node, (g.Input, g.Output, g.Repeat, g.Concat)):  # wiring: moves nothing by itself
         return {}
     activations = spikes = 0
     sides = [
@@ -187,7 +169,7 @@ def _count_memory(node: Node, operands: Operands) -> Work:
             spikes += values
         else:
             activations += values
-    states = (2 + 2 * bool(node.current_decay)) if isinstance(node, Neuron) else 0
+    states = (2 + 2 * bool(node.current_decay)) if isinstance(node, g.Neuron) else 0
     return {
         "activation_words": activations,
         "spike_bits": spikes,
@@ -197,41 +179,41 @@ def _count_memory(node: Node, operands: Operands) -> Work:
 
 
 @singledispatch
-def parameter_words(node: Node, steps: int) -> int:
+def parameter_words(node: g.Node, steps: int) -> int:
     """Numbers of the network, not of the image, that a node reads in each step; what changes nothing is not there."""
     raise NetworkError(f"{node.name}: no rule for the parameters of kind {node.kind}")
 
 
-@parameter_words.register(Add)
-@parameter_words.register(Mul)
-@parameter_words.register(Reduce)
-@parameter_words.register(Activation)
-@parameter_words.register(Resize)
-def _(node: Node, steps: int) -> int:
+@parameter_words.register(g.Add)
+@parameter_words.register(g.Mul)
+@parameter_words.register(g.Reduce)
+@parameter_words.register(g.Activation)
+@parameter_words.register(g.Resize)
+def _(node: g.Node, steps: int) -> int:
     return 0
 
 
 @parameter_words.register
-def _(node: Conv, steps: int) -> int:
+def _(node: g.Conv, steps: int) -> int:
     return node.weight.size + (0 if node.bias is None else node.bias.size)
 
 
 @parameter_words.register
-def _(node: Linear, steps: int) -> int:
+def _(node: g.Linear, steps: int) -> int:
     """A matrix along T gives a frame for each of its rows: a frame reads its own row."""
     words = node.weight.size + (0 if node.bias is None else node.bias.size)
     return words // steps if node.axis == "T" else words
 
 
 @parameter_words.register
-def _(node: Affine, steps: int) -> int:
+def _(node: g.Affine, steps: int) -> int:
     """Scale and offset; where they are given per step, a step reads its own."""
     used = [node.scale] * _scales(node.scale) + [node.offset] * _shifts(node.offset)
     return sum(array.size // (steps if array.ndim == 4 and len(array) > 1 else 1) for array in used)
 
 
 @parameter_words.register
-def _(node: Neuron, steps: int) -> int:
+def _(node: g.Neuron, steps: int) -> int:
     """Threshold and decay of the membrane; gain, bias, decay of the current and reset value where there are any."""
     arrays = [node.threshold] + [node.gain] * _scales(node.gain) + [node.bias] * _shifts(node.bias)
     return sum(array.size for array in arrays) + 1 + bool(node.current_decay) + bool(node.reset_value)
@@ -248,21 +230,21 @@ def _shifts(summand: Array) -> bool:
 
 
 @singledispatch
-def count_work(node: Node, operands: Operands) -> Work:
+def count_work(node: g.Node, operands: Operands) -> Work:
     """Operations per step of one node; a kind without a rule is refused."""
     raise NetworkError(f"{node.name}: no counting rule for kind {node.kind}")
 
 
-@count_work.register(Input)
-@count_work.register(Output)
-@count_work.register(Repeat)
-@count_work.register(Concat)
-def _(node: Node, operands: Operands) -> Work:
+@count_work.register(g.Input)
+@count_work.register(g.Output)
+@count_work.register(g.Repeat)
+@count_work.register(g.Concat)
+def _(node: g.Node, operands: Operands) -> Work:
     return {}
 
 
 @count_work.register
-def _(node: Conv, operands: Operands) -> Work:
+def _(node: g.Conv, operands: Operands) -> Work:
     taps = dense_taps(node, operands.input_shapes[0])
     work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
     if operands.input_kinds[0] is not ValueKind.SPIKE:
@@ -272,7 +254,7 @@ def _(node: Conv, operands: Operands) -> Work:
 
 
 @count_work.register
-def _(node: Linear, operands: Operands) -> Work:
+def _(node: g.Linear, operands: Operands) -> Work:
     """Along C a spike reaches every output of its step; along T, at its own place, every frame of the output."""
     runs = prod(operands.output_shape) // node.weight.shape[0]
     taps = runs * node.weight.size // operands.steps
@@ -287,14 +269,14 @@ def _(node: Linear, operands: Operands) -> Work:
     return {**work, "acs": spikes.sum(), "events_in": events}
 
 
-def _spikes_in(node: Node, operands: Operands) -> NDArray[np.int64]:
+def _spikes_in(node: g.Node, operands: Operands) -> NDArray[np.int64]:
     if operands.spike_map is None:
         raise NetworkError(f"{node.name} ({node.kind}): reads spikes, but the run did not report them")
     return operands.spike_map
 
 
 @count_work.register
-def _(node: Neuron, operands: Operands) -> Work:
+def _(node: g.Neuron, operands: Operands) -> Work:
     """Per neuron and step: leak (1 mul), integrate (1 add), compare (1 add); more for a current state, gain or bias."""
     muls, adds = 1, 2
     if node.current_decay:
@@ -309,17 +291,17 @@ def _(node: Neuron, operands: Operands) -> Work:
 
 
 @count_work.register
-def _(node: Add, operands: Operands) -> Work:
+def _(node: g.Add, operands: Operands) -> Work:
     return {"adds": operands.outputs}
 
 
 @count_work.register
-def _(node: Mul, operands: Operands) -> Work:
+def _(node: g.Mul, operands: Operands) -> Work:
     return {"muls": operands.outputs}
 
 
 @count_work.register
-def _(node: Affine, operands: Operands) -> Work:
+def _(node: g.Affine, operands: Operands) -> Work:
     return {
         "muls": operands.outputs * _scales(node.scale),
         "adds": operands.outputs * _shifts(node.offset),
@@ -327,20 +309,20 @@ def _(node: Affine, operands: Operands) -> Work:
 
 
 @count_work.register
-def _(node: Reduce, operands: Operands) -> Work:
+def _(node: g.Reduce, operands: Operands) -> Work:
     """n values to one: n - 1 additions or comparisons, and one multiplication by 1/n for a mean."""
     values = prod(operands.input_shapes[0]) // prod(operands.output_shape)
     return {"adds": (values - 1) * operands.outputs, "muls": operands.outputs if node.function == "mean" else 0}
 
 
 @count_work.register
-def _(node: Activation, operands: Operands) -> Work:
+def _(node: g.Activation, operands: Operands) -> Work:
     """relu: one comparison; sigmoid: one multiply and one add (a table with interpolation)."""
     return {"adds": operands.outputs, "muls": operands.outputs if node.function == "sigmoid" else 0}
 
 
 @count_work.register
-def _(node: Resize, operands: Operands) -> Work:
+def _(node: g.Resize, operands: Operands) -> Work:
     """Bilinear: four taps per output pixel; nearest copies."""
     if node.mode == "nearest":
         return {}

@@ -14,30 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export.graph.network import (
-    AXES,
-    Activation,
-    Add,
-    Affine,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-)
+from export.graph import nodes as g
 from export.graph.neuron import NeuronState
+from export.graph.nodes import AXES, NetworkError
 
-_CONSTANTS: WeakKeyDictionary[Node, dict[tuple[str, torch.dtype, torch.device], Tensor]] = WeakKeyDictionary()
+_CONSTANTS: WeakKeyDictionary[g.Node, dict[tuple[str, torch.dtype, torch.device], Tensor]] = WeakKeyDictionary()
 
 
-def _constant(node: Node, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
+def _constant(node: g.Node, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
     """A node's array as a tensor, made once per dtype and device; weights of convolutions with the channels last."""
     made = _CONSTANTS.setdefault(node, {})
     key = (name, dtype, like.device)
@@ -48,7 +32,7 @@ def _constant(node: Node, name: str, like: Tensor, dtype: torch.dtype) -> Tensor
     return made[key]
 
 
-def _bias(node: Conv | Linear, like: Tensor, dtype: torch.dtype) -> Tensor | None:
+def _bias(node: g.Conv | g.Linear, like: Tensor, dtype: torch.dtype) -> Tensor | None:
     return None if node.bias is None else _constant(node, "bias", like, dtype)
 
 
@@ -58,38 +42,38 @@ def numbers(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @singledispatch
-def execute_node(node: Node, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def execute_node(node: g.Node, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     """The value of one node, (T or 1, C, H, W): boolean for spikes, else of `dtype`. Unknown kinds are refused."""
     raise NetworkError(f"{node.name}: no rule to execute kind {node.kind}; add one to export/graph/execute.py")
 
 
-@execute_node.register(Input)
-@execute_node.register(Output)
-def _(node: Node, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+@execute_node.register(g.Input)
+@execute_node.register(g.Output)
+def _(node: g.Node, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     return inputs[0]
 
 
 @execute_node.register
-def _(node: Repeat, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Repeat, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     return inputs[0].expand(steps, -1, -1, -1)
 
 
 @execute_node.register
-def _(node: Conv, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Conv, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     x = numbers(inputs[0], dtype).contiguous(memory_format=torch.channels_last)  # up to three times as fast as first
     weight = _constant(node, "weight", x, dtype)
     return F.conv2d(x, weight, _bias(node, x, dtype), node.stride, node.padding, node.dilation, node.groups)
 
 
 @execute_node.register
-def _(node: Linear, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Linear, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     axis = AXES.index(node.axis)
     x = numbers(inputs[0], dtype).transpose(axis, 3)
     return F.linear(x, _constant(node, "weight", x, dtype), _bias(node, x, dtype)).transpose(axis, 3)
 
 
 @execute_node.register
-def _(node: Neuron, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Neuron, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     x = numbers(inputs[0], dtype)
     state, spikes = NeuronState(node, x[0]), torch.empty_like(x, dtype=torch.bool)
     for step in range(len(x)):
@@ -98,37 +82,37 @@ def _(node: Neuron, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) ->
 
 
 @execute_node.register
-def _(node: Add, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Add, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     return numbers(inputs[0], dtype) + numbers(inputs[1], dtype)
 
 
 @execute_node.register
-def _(node: Mul, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Mul, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     return numbers(inputs[0], dtype) * numbers(inputs[1], dtype)
 
 
-def execute_in(spare: Tensor, node: Add | Mul | Activation, inputs: Sequence[Tensor]) -> Tensor:
+def execute_in(spare: Tensor, node: g.Add | g.Mul | g.Activation, inputs: Sequence[Tensor]) -> Tensor:
     """The same values as `execute_node` gives, written over an input that nobody reads afterwards."""
-    if isinstance(node, Activation):
+    if isinstance(node, g.Activation):
         return spare.relu_() if node.function == "relu" else spare.sigmoid_()
     first, second = (numbers(value, spare.dtype) for value in inputs)
-    return torch.add(first, second, out=spare) if isinstance(node, Add) else torch.mul(first, second, out=spare)
+    return torch.add(first, second, out=spare) if isinstance(node, g.Add) else torch.mul(first, second, out=spare)
 
 
 @execute_node.register
-def _(node: Affine, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Affine, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     x = numbers(inputs[0], dtype)
     return x * _constant(node, "scale", x, dtype) + _constant(node, "offset", x, dtype)
 
 
 @execute_node.register
-def _(node: Concat, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Concat, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     same = all(value.dtype is torch.bool for value in inputs)
     return torch.cat([value if same else numbers(value, dtype) for value in inputs], dim=1)
 
 
 @execute_node.register
-def _(node: Reduce, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Reduce, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     axes = [AXES.index(axis) for axis in node.axes]
     if node.function == "max":
         return inputs[0].amax(axes, keepdim=True)
@@ -136,13 +120,13 @@ def _(node: Reduce, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) ->
 
 
 @execute_node.register
-def _(node: Activation, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Activation, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     x = numbers(inputs[0], dtype)
     return torch.relu(x) if node.function == "relu" else torch.sigmoid(x)
 
 
 @execute_node.register
-def _(node: Resize, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Resize, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     if node.mode == "nearest":
         return inputs[0].repeat_interleave(node.factor, dim=2).repeat_interleave(node.factor, dim=3)
     return F.interpolate(numbers(inputs[0], dtype), scale_factor=node.factor, mode="bilinear", align_corners=False)

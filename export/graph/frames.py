@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.network import Network, NetworkError
+from export.graph.network import Network
+from export.graph.nodes import NetworkError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.graph.network import Array, Neuron
 from export.graph.neuron import NeuronState
+from export.graph.nodes import Array, Neuron
 
 
 def membranes(neuron: Neuron, current: NDArray[np.floating[Any]], spikes: NDArray[Any]) -> Array:

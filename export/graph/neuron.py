@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.graph.network import Array, Neuron
+from export.graph.nodes import Array, Neuron
 
 
 class NeuronState:

@@ -10,32 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Concat,
-    Linear,
-    Mul,
-    Network,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
 
-ON_VALUES_AS_THEY_COME = (Activation, Add, Affine, Concat)  # work that is not worth a way to the cores and back
+ON_VALUES_AS_THEY_COME = (g.Activation, g.Add, g.Affine, g.Concat)  # work that is not worth a way to the cores and back
 
 
-def cores_express(node: Node) -> bool:
+def cores_express(node: g.Node) -> bool:
     """True if neuro-cores can run the node."""
-    if isinstance(node, Activation):
+    if isinstance(node, g.Activation):
         return node.function == "relu"
-    if isinstance(node, Resize):
+    if isinstance(node, g.Resize):
         return node.mode == "nearest"
-    return not isinstance(node, (Linear, Mul, Output, Reduce))
+    return not isinstance(node, (g.Linear, g.Mul, g.Output, g.Reduce))
 
 
 @lru_cache(maxsize=8)
@@ -49,7 +36,7 @@ def on_host(network: Network) -> frozenset[str]:
     once: set[str] = set()  # values that are there when all steps have been
     host: set[str] = set()
     for node in network.nodes:
-        if isinstance(node, (Repeat, Neuron)) or (not streams.isdisjoint(node.inputs) and not _merges_steps(node)):
+        if isinstance(node, (g.Repeat, g.Neuron)) or (not streams.isdisjoint(node.inputs) and not _merges_steps(node)):
             streams.add(node.name)
         elif not (streams | once).isdisjoint(node.inputs):
             once.add(node.name)
@@ -59,19 +46,19 @@ def on_host(network: Network) -> frozenset[str]:
     return frozenset(host)
 
 
-def on_cores(network: Network, expresses: Callable[[Node], bool]) -> frozenset[str]:
+def on_cores(network: Network, expresses: Callable[[g.Node], bool]) -> frozenset[str]:
     """The names of the nodes that run on the cores of a target which expresses these of what cores do."""
     host = on_host(network)
     return frozenset(node.name for node in network.nodes if node.name not in host and expresses(node))
 
 
-def place_of(network: Network, node: Node) -> str:
+def place_of(network: Network, node: g.Node) -> str:
     """In a word, as reports say it: 'host' or 'neurocore'."""
     return "host" if node.name in on_host(network) else "neurocore"
 
 
-def _merges_steps(node: Node) -> bool:
+def _merges_steps(node: g.Node) -> bool:
     """Whether one frame comes of all: a mean or maximum over the steps, a matrix along them to a single one."""
-    if isinstance(node, Reduce):
+    if isinstance(node, g.Reduce):
         return "T" in node.axes
-    return isinstance(node, Linear) and node.axis == "T" and len(node.weight) == 1
+    return isinstance(node, g.Linear) and node.axis == "T" and len(node.weight) == 1

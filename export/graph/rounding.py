@@ -17,28 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.network import (
-    AXES,
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-    Shape,
-    infer_shapes,
-)
+from export.graph import nodes as g
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import AXES, Array, NetworkError, Shape
 
 EPS = 2.0**-52  # twice the unit roundoff of float64: once for each of the two evaluations
 MOST = 1e-9  # of the largest magnitude: a worst case beyond that (gates of huge values) would excuse anything
@@ -83,7 +64,7 @@ class Rounding:
         """How far apart two evaluations of a node are; of a Neuron node, its membranes before the reset, as long as
         both fire alike."""
         node = self.network[name]
-        if isinstance(node, Neuron):
+        if isinstance(node, g.Neuron):
             found = membrane_reach(node, self._reach(node.inputs[0]), self.network.steps)
         else:
             found = self._reach(name)
@@ -97,13 +78,13 @@ class Rounding:
             self._found[name] = Reach(self._known.get(name, found.peak), found.error)
         return self._found[name]
 
-    def _start(self, node: Node, source: str) -> Reach:
-        if source in self._known and isinstance(node, (Conv, Linear, Neuron)):
+    def _start(self, node: g.Node, source: str) -> Reach:
+        if source in self._known and isinstance(node, (g.Conv, g.Linear, g.Neuron)):
             return Reach(self._known[source])
         return self._reach(source)
 
 
-def membrane_reach(node: Neuron, current: Reach, steps: int) -> Reach:
+def membrane_reach(node: g.Neuron, current: Reach, steps: int) -> Reach:
     """The reach of a membrane that adds up `current` over so many steps and decays."""
     held = sum(abs(node.current_decay) ** step for step in range(steps))
     kept = sum(abs(node.membrane_decay) ** step for step in range(steps))
@@ -116,68 +97,68 @@ def _largest(values: Array | None) -> float:
 
 
 @singledispatch
-def reach(node: Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+def reach(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     """The reach of a node's value, given those of its inputs and their shapes. Unknown kinds are refused."""
     raise NetworkError(f"{node.name}: no rounding rule for kind {node.kind}; add one to export/graph/rounding.py")
 
 
-@reach.register(Repeat)
-@reach.register(Output)
-@reach.register(Concat)
-def _(node: Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+@reach.register(g.Repeat)
+@reach.register(g.Output)
+@reach.register(g.Concat)
+def _(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     return Reach(max(x.peak for x in inputs), max(x.error for x in inputs))
 
 
 @reach.register
-def _(node: Input, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+def _(node: g.Input, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     """Everybody's; its peak is known."""
     return Reach(0.0)
 
 
 @reach.register
-def _(node: Neuron, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+def _(node: g.Neuron, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     """Spikes that both evaluations fire."""
     return Reach(1.0)
 
 
-@reach.register(Conv)
-@reach.register(Linear)
-def _(node: Conv | Linear, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+@reach.register(g.Conv)
+@reach.register(g.Linear)
+def _(node: g.Conv | g.Linear, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     gain = float(np.abs(node.weight).reshape(len(node.weight), -1).sum(1).max())
     return inputs[0].summed(gain, _largest(node.bias) if offset is None else offset, node.weight[0].size)
 
 
 @reach.register
-def _(node: Affine, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+def _(node: g.Affine, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     return inputs[0].summed(_largest(node.scale), _largest(node.offset), 2)
 
 
 @reach.register
-def _(node: Add, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+def _(node: g.Add, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     x, y = inputs
     return Reach(x.peak + y.peak, x.error + y.error).summed(1.0, 0.0, 1)
 
 
 @reach.register
-def _(node: Mul, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+def _(node: g.Mul, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     x, y = inputs
     error = x.peak * y.error + y.peak * x.error + x.error * y.error
     return Reach(x.peak * y.peak, error).summed(1.0, 0.0, 1)
 
 
 @reach.register
-def _(node: Reduce, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+def _(node: g.Reduce, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     if node.function == "max":
         return inputs[0]
     return inputs[0].summed(1.0, 0.0, prod(shapes[0][AXES.index(axis)] for axis in node.axes))
 
 
 @reach.register
-def _(node: Activation, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+def _(node: g.Activation, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     """A sigmoid is nowhere steeper than 1/4."""
     return inputs[0] if node.function == "relu" else Reach(1.0, inputs[0].error / 4 + EXTRA * EPS)
 
 
 @reach.register
-def _(node: Resize, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+def _(node: g.Resize, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     return inputs[0] if node.mode == "nearest" else inputs[0].summed(1.0, 0.0, 4)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from esdnet.command.errors import UserError
-from export.graph.network import Array, Network, NetworkError, Node
+from export.graph.network import Network
+from export.graph.nodes import Array, NetworkError, Node
 
 Record = dict[str, Any]
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.graph.near_ties import NearTies, find_near_ties, membranes
-from export.graph.network import Array, Conv, Linear, Network, Neuron, Node
+from export.graph.network import Network
+from export.graph.nodes import Array, Conv, Linear, Neuron, Node
 from export.graph.rounding import Rounding
 
 Values = Mapping[str, NDArray[np.floating[Any]]]

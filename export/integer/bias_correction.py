@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.graph.network import Array, Conv, Network, Node
+from export.graph.network import Network
+from export.graph.nodes import Array, Conv, Node
 from export.integer.network import IntegerConv, IntegerNetwork
 
 

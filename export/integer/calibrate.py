@@ -19,7 +19,8 @@ import esdnet
 from esdnet.command.errors import UserError
 from esdnet.images.crops import middle
 from esdnet.images.files import list_images, load_image
-from export.graph.network import Array, Network
+from export.graph.network import Network
+from export.graph.nodes import Array
 from export.integer.bias_correction import correct_biases
 from export.integer.network import IntegerConv, IntegerNetwork, Operation
 from export.integer.quantize import quantize

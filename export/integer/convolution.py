@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export.graph.network import Conv
+from export.graph.nodes import Conv
 
 FLOAT32_BITS = 24
 MAX_PIECES = 4  # more cost as much as float64

@@ -12,25 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-    ValueKind,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
+from export.graph.nodes import NetworkError, ValueKind
 from export.integer.network import GATE, MEAN_BITS, PIXEL, SPIKE, Format
 
 STREAM_BITS = 18  # what fits into a 24-bit membrane after << 6
@@ -59,22 +43,22 @@ class Formats:
     def of(self, name: str) -> Format:
         """The format of a node's value."""
         node = self.network[name]
-        if isinstance(node, Input):
+        if isinstance(node, g.Input):
             return PIXEL
-        if isinstance(node, Neuron):
+        if isinstance(node, g.Neuron):
             return SPIKE
-        if isinstance(node, Output):
+        if isinstance(node, g.Output):
             return PIXEL
-        if isinstance(node, (Repeat, Resize)) or _is(node, Reduce, "max") or _is(node, Activation, "relu"):
+        if isinstance(node, (g.Repeat, g.Resize)) or _is(node, g.Reduce, "max") or _is(node, g.Activation, "relu"):
             return self.of(node.inputs[0])
-        if _is(node, Activation, "sigmoid"):
+        if _is(node, g.Activation, "sigmoid"):
             return GATE
-        if _is(node, Reduce, "mean"):
+        if _is(node, g.Reduce, "mean"):
             bits = WIDE_BITS if self._ranges is None else STREAM_BITS + MEAN_BITS
             return Format(bits, self.of(node.inputs[0]).scale * 2.0**-MEAN_BITS)
         if name in self.raw_scales:
             return Format(RAW_BITS, self.raw_scales[name])
-        if isinstance(node, Concat) and name not in self._groups:
+        if isinstance(node, g.Concat) and name not in self._groups:
             inputs = [self.of(source) for source in node.inputs]
             finest = min(inputs, key=lambda found: found.scale)
             bits = max(found.bits + round(math.log2(found.scale / finest.scale)) for found in inputs)
@@ -96,9 +80,9 @@ class Formats:
     def _has_pixels(self, group: tuple[str, ...]) -> bool:
         """An Add with the image itself, repeated or not, keeps to the scale of pixels."""
         return any(
-            isinstance(self.network[_root(self.network, source)], Input)
+            isinstance(self.network[_root(self.network, source)], g.Input)
             for member in group
-            if isinstance(self.network[member], Add)
+            if isinstance(self.network[member], g.Add)
             for source in self.network[member].inputs
         )
 
@@ -111,40 +95,40 @@ class Formats:
         return found
 
 
-def _is(node: Node, kind: type[Reduce] | type[Activation], function: str) -> bool:
+def _is(node: g.Node, kind: type[g.Reduce] | type[g.Activation], function: str) -> bool:
     return isinstance(node, kind) and node.function == function
 
 
 def _root(network: Network, name: str) -> str:
     """The node whose format decides that of `name`, past operations that keep the scale."""
     node = network[name]
-    while isinstance(node, (Repeat, Resize)) or _is(node, Reduce, "max") or _is(node, Activation, "relu"):
+    while isinstance(node, (g.Repeat, g.Resize)) or _is(node, g.Reduce, "max") or _is(node, g.Activation, "relu"):
         node = network[node.inputs[0]]
     return node.name
 
 
-def is_raw(network: Network, node: Node) -> bool:
+def is_raw(network: Network, node: g.Node) -> bool:
     """A convolution of spikes whose sums only neurons read: it keeps them, and one scale for the layer."""
-    if not isinstance(node, Conv) or network.kinds[node.inputs[0]] is not ValueKind.SPIKE:
+    if not isinstance(node, g.Conv) or network.kinds[node.inputs[0]] is not ValueKind.SPIKE:
         return False
     readers = [network[name] for name in network.readers[node.name]]
-    return all(isinstance(reader, Neuron) and np.all(reader.gain == 1.0) for reader in readers)
+    return all(isinstance(reader, g.Neuron) and np.all(reader.gain == 1.0) for reader in readers)
 
 
 def _group_by_scale(network: Network) -> dict[str, tuple[str, ...]]:
     """Groups of values that share a scale: sums with their operands, products with what is gated, joined channels."""
     groups = DisjointSet()
     for node in network.nodes:
-        if isinstance(node, (Conv, Linear)) and not is_raw(network, node):
+        if isinstance(node, (g.Conv, g.Linear)) and not is_raw(network, node):
             groups.add(node.name)
             continue
-        if not isinstance(node, (Add, Mul, Affine, Concat)):
+        if not isinstance(node, (g.Add, g.Mul, g.Affine, g.Concat)):
             continue
         sources = [_root(network, name) for name in node.inputs]
-        if isinstance(node, Affine):
+        if isinstance(node, g.Affine):
             sources = []
         shared = [name for name in sources if name in groups]
-        if isinstance(node, Concat) and len(shared) < len(sources):
+        if isinstance(node, g.Concat) and len(shared) < len(sources):
             continue
         groups.add(node.name)
         for name in shared:

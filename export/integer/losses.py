@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.graph.network import AXES, Array, Conv, Linear, Network
+from export.graph.network import Network
+from export.graph.nodes import AXES, Array, Conv, Linear
 from export.integer.network import IntegerConv, IntegerLinear, IntegerNetwork, Operation
 from export.integer.run import run_integer
 

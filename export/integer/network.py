@@ -13,25 +13,9 @@ from functools import cached_property, singledispatch
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
+from export.graph.nodes import Array, NetworkError
 
 IntArray = NDArray[np.int64]
 
@@ -88,7 +72,7 @@ class Rescale:
 class Operation:
     """What one node computes in integers. `output` is the format of its value; results saturate to its range."""
 
-    node: Node
+    node: g.Node
     output: Format
 
     @property
@@ -101,14 +85,14 @@ class Operation:
 class IntegerInput(Operation):
     """8-bit pixels."""
 
-    node: Input
+    node: g.Input
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerRepeat(Operation):
     """The same frame at every step: pixels, or features that were computed once."""
 
-    node: Repeat
+    node: g.Repeat
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,7 +102,7 @@ class IntegerConv(Operation):
     weight_step (O,): what 1 stands for in each output channel; the node's weight is weight * weight_step.
     """
 
-    node: Conv
+    node: g.Conv
     weight: NDArray[np.int8]
     weight_step: Array
     bias: IntArray | None
@@ -129,7 +113,7 @@ class IntegerConv(Operation):
 class IntegerLinear(Operation):
     """rescale(weight @ x + bias) along the node's axis."""
 
-    node: Linear
+    node: g.Linear
     weight: NDArray[np.int8]
     weight_step: Array
     bias: IntArray | None
@@ -145,7 +129,7 @@ class IntegerNeuron(Operation):
     rz rounds toward zero; wrap takes 2^24 off above 2^23 and adds it at or below -2^23; clip is to +-(2^23 - 1).
     """
 
-    node: Neuron
+    node: g.Neuron
     threshold: IntArray
     bias: IntArray
     current_decay: int  # du; 4095: no current is kept
@@ -157,7 +141,7 @@ class IntegerNeuron(Operation):
 class IntegerAdd(Operation):
     """(x * multiplier[0] + y * multiplier[1] + 2^(shift-1)) >> shift; where both have the scale of the sum, x + y."""
 
-    node: Add
+    node: g.Add
     rescale: Rescale
 
 
@@ -165,7 +149,7 @@ class IntegerAdd(Operation):
 class IntegerMul(Operation):
     """rescale(x * y)."""
 
-    node: Mul
+    node: g.Mul
     rescale: Rescale
 
 
@@ -173,7 +157,7 @@ class IntegerMul(Operation):
 class IntegerAffine(Operation):
     """(x * multiplier + offset + 2^(shift-1)) >> shift, constants as the node's broadcast."""
 
-    node: Affine
+    node: g.Affine
     rescale: Rescale
     offset: IntArray
 
@@ -182,7 +166,7 @@ class IntegerAffine(Operation):
 class IntegerConcat(Operation):
     """Values side by side, each shifted left to the common scale."""
 
-    node: Concat
+    node: g.Concat
     left: tuple[int, ...]
 
 
@@ -190,28 +174,28 @@ class IntegerConcat(Operation):
 class IntegerMean(Operation):
     """(sum(x) * reciprocal(n) + half) >> shift, with 6 fractional bits more than x: see `reciprocal`."""
 
-    node: Reduce
+    node: g.Reduce
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerMax(Operation):
     """The largest of the values."""
 
-    node: Reduce
+    node: g.Reduce
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerRelu(Operation):
     """max(x, 0)."""
 
-    node: Activation
+    node: g.Activation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerSigmoid(Operation):
     """table[clip(rescale(x), -2048, 2047) + 2048]: steps of 2^-8 from -8 to 8."""
 
-    node: Activation
+    node: g.Activation
     rescale: Rescale
     table: NDArray[np.uint16]
 
@@ -220,14 +204,14 @@ class IntegerSigmoid(Operation):
 class IntegerResize(Operation):
     """Bilinear x2: (9 a + 3 b + 3 c + d + 8) >> 4 of the nearest pixels, borders repeated; nearest: copies."""
 
-    node: Resize
+    node: g.Resize
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerOutput(Operation):
     """8-bit pixels: clip((x + half) >> right, 0, 255)."""
 
-    node: Output
+    node: g.Output
     right: int
 
 

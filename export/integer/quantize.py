@@ -16,24 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
+from export.graph.nodes import Array
 from export.integer.formats import STREAM_BITS, Formats, QuantizationError, Ranges, is_raw
 from export.integer.network import (
     CURRENT_SHIFT,
@@ -131,7 +116,7 @@ def round_weight(weight: Array, step: float | Array) -> Array:
     return np.clip(np.rint(whole, out=whole), -WEIGHT_LIMIT, WEIGHT_LIMIT, out=whole)
 
 
-def _quantize_rows(node: Conv | Linear, source: Format, output: Format) -> tuple[NDArray[np.int8], Array]:
+def _quantize_rows(node: g.Conv | g.Linear, source: Format, output: Format) -> tuple[NDArray[np.int8], Array]:
     """int8 weight (O, ...) and its steps (O,).
 
     A row is dead if it cannot move its output by half a unit, whatever it reads: zeros, with the step of the others. No
@@ -151,7 +136,7 @@ def _quantize_rows(node: Conv | Linear, source: Format, output: Format) -> tuple
     return round_weight(rows, steps[:, None]).reshape(node.weight.shape).astype(np.int8), steps
 
 
-def _quantize_layer(node: Conv, neurons: Sequence[Neuron]) -> tuple[NDArray[np.int8], float]:
+def _quantize_layer(node: g.Conv, neurons: Sequence[g.Neuron]) -> tuple[NDArray[np.int8], float]:
     """int8 weight and its one step, for a convolution that these neurons alone read; aligned to their one threshold.
 
     The layer is dead if it cannot move a membrane by half of the finest unit that has room for these thresholds and
@@ -169,9 +154,9 @@ def _quantize_layer(node: Conv, neurons: Sequence[Neuron]) -> tuple[NDArray[np.i
     return round_weight(weight, step).astype(np.int8), step
 
 
-def _summed_bias(source: Node, neuron: Neuron) -> Array:
+def _summed_bias(source: g.Node, neuron: g.Neuron) -> Array:
     """A neuron's bias and that of the convolution whose sums it reads as they are."""
-    if isinstance(source, Conv) and source.bias is not None:
+    if isinstance(source, g.Conv) and source.bias is not None:
         return np.asarray(neuron.bias + source.bias[:, None, None])
     return neuron.bias
 
@@ -208,27 +193,27 @@ def _whole(values: Array, name: str) -> IntArray:
 
 
 @singledispatch
-def quantize_node(node: Node, formats: Formats) -> Operation:
+def quantize_node(node: g.Node, formats: Formats) -> Operation:
     """The integer operation of one node; a kind without a rule is refused."""
     raise QuantizationError(f"{node.name}: no integer rule for kind {node.kind}; add one to export/integer/quantize.py")
 
 
 @quantize_node.register
-def _(node: Input, formats: Formats) -> Operation:
+def _(node: g.Input, formats: Formats) -> Operation:
     return IntegerInput(node=node, output=PIXEL)
 
 
 @quantize_node.register
-def _(node: Repeat, formats: Formats) -> Operation:
+def _(node: g.Repeat, formats: Formats) -> Operation:
     return IntegerRepeat(node=node, output=formats.of(node.name))
 
 
 @quantize_node.register
-def _(node: Conv, formats: Formats) -> Operation:
+def _(node: g.Conv, formats: Formats) -> Operation:
     source = formats.of(node.inputs[0])
     if is_raw(formats.network, node):
         readers = [formats.network[name] for name in formats.network.readers[node.name]]
-        weight, step = _quantize_layer(node, [reader for reader in readers if isinstance(reader, Neuron)])
+        weight, step = _quantize_layer(node, [reader for reader in readers if isinstance(reader, g.Neuron)])
         steps, bias, rescale = np.full(len(weight), step), None, None
         formats.raw_scales[node.name] = step * source.scale
         output = formats.of(node.name)
@@ -242,7 +227,7 @@ def _(node: Conv, formats: Formats) -> Operation:
 
 
 @quantize_node.register
-def _(node: Linear, formats: Formats) -> Operation:
+def _(node: g.Linear, formats: Formats) -> Operation:
     source, output = formats.of(node.inputs[0]), formats.of(node.name)
     weight, steps = _quantize_rows(node, source, output)
     shape = (-1, 1, 1, 1) if node.axis == "T" else (-1, 1, 1)
@@ -253,7 +238,7 @@ def _(node: Linear, formats: Formats) -> Operation:
 
 
 @quantize_node.register
-def _(node: Neuron, formats: Formats) -> Operation:
+def _(node: g.Neuron, formats: Formats) -> Operation:
     if node.reset != "to" or node.reset_value != 0.0:
         raise QuantizationError(
             f"{node.name} (neuron): reset {node.reset!r} {node.reset_value:g}, Loihi resets to 0; train with that"
@@ -275,14 +260,14 @@ def _(node: Neuron, formats: Formats) -> Operation:
     )
 
 
-def _coarser(node: Neuron, source: Format) -> float:
+def _coarser(node: g.Neuron, source: Format) -> float:
     """The power of two by which a neuron reads a value more coarsely, so that 18 bits hold it and 13 its bias."""
     steps = float(np.abs(node.bias).max()) / source.scale / BIAS_LIMIT
     fitting = 2.0 ** math.ceil(math.log2(steps)) if steps > 1.0 else 1.0
     return max(fitting, 1.0 if source.bits <= STREAM_BITS else 2.0**MEAN_BITS)
 
 
-def _threshold(node: Neuron, scale: float) -> IntArray:
+def _threshold(node: g.Neuron, scale: float) -> IntArray:
     """The integer threshold of '>': for '>=' one below the smallest integer that fires."""
     exact = node.threshold / scale
     nearest = np.rint(exact)
@@ -290,7 +275,7 @@ def _threshold(node: Neuron, scale: float) -> IntArray:
     return np.asarray(np.ceil(whole) - 1 if node.fires == ">=" else np.floor(whole)).astype(np.int64)
 
 
-def _lefts(node: Concat, formats: Formats, to: float) -> tuple[int, ...]:
+def _lefts(node: g.Concat, formats: Formats, to: float) -> tuple[int, ...]:
     """Powers of two between the inputs' scales and the finest of them."""
     shifts = []
     for name in node.inputs:
@@ -304,7 +289,7 @@ def _lefts(node: Concat, formats: Formats, to: float) -> tuple[int, ...]:
 
 
 @quantize_node.register
-def _(node: Add, formats: Formats) -> Operation:
+def _(node: g.Add, formats: Formats) -> Operation:
     output = formats.of(node.name)
     ratios = np.array([formats.of(name).scale for name in node.inputs]) / output.scale
     rescale = rescale_by(ratios, (-1,), reference=float(ratios.min()))
@@ -312,14 +297,14 @@ def _(node: Add, formats: Formats) -> Operation:
 
 
 @quantize_node.register
-def _(node: Mul, formats: Formats) -> Operation:
+def _(node: g.Mul, formats: Formats) -> Operation:
     output = formats.of(node.name)
     product = formats.of(node.inputs[0]).scale * formats.of(node.inputs[1]).scale
     return IntegerMul(node=node, output=output, rescale=rescale_by(product / output.scale))
 
 
 @quantize_node.register
-def _(node: Affine, formats: Formats) -> Operation:
+def _(node: g.Affine, formats: Formats) -> Operation:
     source, output = formats.of(node.inputs[0]), formats.of(node.name)
     rescale = rescale_by(node.scale * source.scale / output.scale, node.scale.shape, largest=source.high)
     offset = _whole(node.offset / output.scale * 2.0**rescale.shift, node.name)
@@ -327,20 +312,20 @@ def _(node: Affine, formats: Formats) -> Operation:
 
 
 @quantize_node.register
-def _(node: Concat, formats: Formats) -> Operation:
+def _(node: g.Concat, formats: Formats) -> Operation:
     output = formats.of(node.name)
     return IntegerConcat(node=node, output=output, left=_lefts(node, formats, output.scale))
 
 
 @quantize_node.register
-def _(node: Reduce, formats: Formats) -> Operation:
+def _(node: g.Reduce, formats: Formats) -> Operation:
     kind: Any = IntegerMean if node.function == "mean" else IntegerMax
     operation: Operation = kind(node=node, output=formats.of(node.name))
     return operation
 
 
 @quantize_node.register
-def _(node: Activation, formats: Formats) -> Operation:
+def _(node: g.Activation, formats: Formats) -> Operation:
     if node.function == "relu":
         return IntegerRelu(node=node, output=formats.of(node.name))
     ratio = formats.of(node.inputs[0]).scale * 2.0**TABLE_STEP_BITS
@@ -348,7 +333,7 @@ def _(node: Activation, formats: Formats) -> Operation:
 
 
 @quantize_node.register
-def _(node: Resize, formats: Formats) -> Operation:
+def _(node: g.Resize, formats: Formats) -> Operation:
     if node.mode == "bilinear" and node.factor != 2:
         raise QuantizationError(
             f"{node.name} (resize): bilinear by {node.factor}, integers are defined for 2; enlarge by 2, or by copies"
@@ -357,7 +342,7 @@ def _(node: Resize, formats: Formats) -> Operation:
 
 
 @quantize_node.register
-def _(node: Output, formats: Formats) -> Operation:
+def _(node: g.Output, formats: Formats) -> Operation:
     right = math.log2(PIXEL.scale / formats.of(node.inputs[0]).scale)
     if right < 0 or abs(right - round(right)) > WHOLE:
         found = formats.of(node.inputs[0]).scale

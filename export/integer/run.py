@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.graph.frames import output_of
-from export.graph.network import AXES, NetworkError, infer_shapes
+from export.graph.network import infer_shapes
+from export.graph.nodes import AXES, NetworkError
 from export.integer.convolution import convolve
 from export.integer.network import (
     CURRENT_LIMIT,

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet.command.errors import UserError
-from export.graph.network import Network, Node
+from export.graph.network import Network
+from export.graph.nodes import Node
 from export.graph.store import decode_node, encode_network, encode_node
 from export.integer.network import Format, IntegerNetwork, Operation, Rescale
 

@@ -17,31 +17,15 @@ from esdnet.networks.esdnet import layers
 from esdnet.networks.esdnet.config import SIZE_MULTIPLE
 from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.esdnet.model import ESDNet, PatchEmbed
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
+from export.graph.nodes import Array, NetworkError
 
 
 def lower(model: ESDNet, name: str = "ESDNet") -> Network:
     """The layer graph of a trained network as it runs at inference (running statistics of the batch norms)."""
     graph = GraphBuilder(model)
-    lower_module(model, graph, "", graph.add(Input, "input", []))
+    lower_module(model, graph, "", graph.add(g.Input, "input", []))
     return Network(
         name=name,
         nodes=tuple(graph.nodes),
@@ -56,7 +40,7 @@ class GraphBuilder:
     """Collects the nodes of a model; knows the block in force, and which parameters have been counted."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.nodes: list[Node] = []
+        self.nodes: list[g.Node] = []
         self._names = {id(module): name for name, module in model.named_modules()}
         self._block = ""
         self._counted: set[int] = set()
@@ -69,7 +53,7 @@ class GraphBuilder:
         self._block = before
 
     def add(
-        self, kind: type[Node], name: str, inputs: list[str], modules: list[nn.Module] | None = None, **fields: Any
+        self, kind: type[g.Node], name: str, inputs: list[str], modules: list[nn.Module] | None = None, **fields: Any
     ) -> str:
         """Append a node; the parameters of `modules` that no node has counted yet become its source_parameters."""
         parameters = [
@@ -113,7 +97,7 @@ def add_conv(graph: GraphBuilder, name: str, x: str, conv: nn.Conv2d, norm: nn.B
     stride, padding, dilation = ((int(pair[0]), int(pair[1])) for pair in (conv.stride, conv.padding, conv.dilation))
     modules: list[nn.Module] = [conv] if norm is None else [conv, norm]
     return graph.add(
-        Conv, name, [x], modules,
+        g.Conv, name, [x], modules,
         weight=weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=conv.groups,
     )  # fmt: skip
 
@@ -146,7 +130,7 @@ def _(module: nn.Sequential, graph: GraphBuilder, name: str, x: str) -> str:
 @lower_module.register
 def _(module: LIF, graph: GraphBuilder, name: str, x: str) -> str:
     return graph.add(
-        Neuron, name, [x], [module],
+        g.Neuron, name, [x], [module],
         threshold=np.array(module.exact_threshold), membrane_decay=module.exact_beta, fires=module.fires,
         gain=np.array(float(module.gain)),
     )  # fmt: skip
@@ -155,7 +139,7 @@ def _(module: LIF, graph: GraphBuilder, name: str, x: str) -> str:
 @lower_module.register
 def _(module: layers.OnOff, graph: GraphBuilder, name: str, x: str) -> str:
     pair = [lower_module(getattr(module, half), graph, f"{name}.{half}", x) for half in ("on", "off")]
-    return graph.add(Concat, f"{name}.pair", pair)
+    return graph.add(g.Concat, f"{name}.pair", pair)
 
 
 @lower_module.register
@@ -165,19 +149,19 @@ def _(module: nn.Identity, graph: GraphBuilder, name: str, x: str) -> str:
 
 @lower_module.register
 def _(module: nn.ReLU, graph: GraphBuilder, name: str, x: str) -> str:
-    return graph.add(Activation, name, [x], function="relu")
+    return graph.add(g.Activation, name, [x], function="relu")
 
 
 @lower_module.register
 def _(module: nn.Sigmoid, graph: GraphBuilder, name: str, x: str) -> str:
-    return graph.add(Activation, name, [x], function="sigmoid")
+    return graph.add(g.Activation, name, [x], function="sigmoid")
 
 
 @lower_module.register
 def _(module: nn.AdaptiveAvgPool2d, graph: GraphBuilder, name: str, x: str) -> str:
     if module.output_size != 1:
         raise NetworkError(f"{name}: adaptive pooling to {module.output_size} has no primitive; only to 1 pixel")
-    return graph.add(Reduce, name, [x], function="mean", axes="HW")
+    return graph.add(g.Reduce, name, [x], function="mean", axes="HW")
 
 
 @lower_module.register
@@ -196,10 +180,10 @@ def _(module: layers.SpikingResidualBlock, graph: GraphBuilder, name: str, x: st
             residual = module.residual[1:]
         y = lower_module(residual, graph, f"{name}.residual", source)
         if module.shortcut is not None:
-            y = graph.add(Add, f"{name}.sum", [y, lower_module(module.shortcut, graph, f"{name}.shortcut", source)])
+            y = graph.add(g.Add, f"{name}.sum", [y, lower_module(module.shortcut, graph, f"{name}.shortcut", source)])
         if module.attn is not None:
             y = lower_module(module.attn, graph, f"{name}.attn", y)
-        return graph.add(Add, f"{name}.out", [y, x])
+        return graph.add(g.Add, f"{name}.out", [y, x])
 
 
 @lower_module.register
@@ -208,14 +192,14 @@ def _(module: layers.MixedAttention, graph: GraphBuilder, name: str, x: str) -> 
         x = _lower_pooled_attention(module.ta, graph, f"{name}.ta", x, "T")
         x = _lower_pooled_attention(module.ca, graph, f"{name}.ca", x, "C")
         x = lower_module(module.sa, graph, f"{name}.sa", x)
-        return graph.add(Activation, f"{name}.relu", [x], function="relu")
+        return graph.add(g.Activation, f"{name}.relu", [x], function="relu")
 
 
 @lower_module.register
 def _(module: layers.StaticGains, graph: GraphBuilder, name: str, x: str) -> str:
     with graph.inside(name):
-        scaled = graph.add(Affine, f"{name}.gain", [x], [module], scale=_array(module.gain)[:, 0])
-        return graph.add(Activation, f"{name}.relu", [scaled], function="relu")
+        scaled = graph.add(g.Affine, f"{name}.gain", [x], [module], scale=_array(module.gain)[:, 0])
+        return graph.add(g.Activation, f"{name}.relu", [scaled], function="relu")
 
 
 def _lower_pooled_attention(module: layers.PooledAttention, graph: GraphBuilder, name: str, x: str, axis: str) -> str:
@@ -223,30 +207,30 @@ def _lower_pooled_attention(module: layers.PooledAttention, graph: GraphBuilder,
     squeeze, _, expand = module.sharedMLP
     branches = []
     for function in ("mean", "max"):
-        pooled = graph.add(Reduce, f"{name}.{function}", [x], function=function, axes="TCHW".replace(axis, ""))
+        pooled = graph.add(g.Reduce, f"{name}.{function}", [x], function=function, axes="TCHW".replace(axis, ""))
         for index, layer in ((0, squeeze), (1, None), (2, expand)):
             node = f"{name}.{function}.sharedMLP.{index}"
             if layer is None:
-                pooled = graph.add(Activation, node, [pooled], function="relu")
+                pooled = graph.add(g.Activation, node, [pooled], function="relu")
             else:
                 weight = _array(layer.weight)[:, :, 0, 0, 0]
-                pooled = graph.add(Linear, node, [pooled], [layer], weight=weight, axis=axis)
+                pooled = graph.add(g.Linear, node, [pooled], [layer], weight=weight, axis=axis)
         branches.append(pooled)
-    total = graph.add(Add, f"{name}.sum", branches)
-    gate = graph.add(Activation, f"{name}.sigmoid", [total], function="sigmoid")
-    return graph.add(Mul, f"{name}.out", [x, gate])
+    total = graph.add(g.Add, f"{name}.sum", branches)
+    gate = graph.add(g.Activation, f"{name}.sigmoid", [total], function="sigmoid")
+    return graph.add(g.Mul, f"{name}.out", [x, gate])
 
 
 @lower_module.register
 def _(module: layers.SpatialAttention, graph: GraphBuilder, name: str, x: str) -> str:
     pooled = [
-        graph.add(Reduce, f"{name}.{function}", [x], function=function, axes="TC") for function in ("mean", "max")
+        graph.add(g.Reduce, f"{name}.{function}", [x], function=function, axes="TC") for function in ("mean", "max")
     ]
-    both = graph.add(Concat, f"{name}.concat", pooled)
+    both = graph.add(g.Concat, f"{name}.concat", pooled)
     gate = graph.add(
-        Activation, f"{name}.sigmoid", [add_conv(graph, f"{name}.conv", both, module.conv)], function="sigmoid"
+        g.Activation, f"{name}.sigmoid", [add_conv(graph, f"{name}.conv", both, module.conv)], function="sigmoid"
     )
-    return graph.add(Mul, f"{name}.out", [x, gate])
+    return graph.add(g.Mul, f"{name}.out", [x, gate])
 
 
 @lower_module.register
@@ -262,16 +246,16 @@ def _(module: layers.Upsample, graph: GraphBuilder, name: str, x: str) -> str:
     with graph.inside(name):
         if module.resizes_spikes:
             x = lower_module(up[0], graph, f"{name}.up.0", x)
-            x = graph.add(Resize, resize, [x], factor=2, mode="nearest")
+            x = graph.add(g.Resize, resize, [x], factor=2, mode="nearest")
             return lower_module(up[1:], graph, f"{name}.up", x)
         with graph.inside(name):
-            x = graph.add(Resize, resize, [x], factor=2, mode="bilinear")
+            x = graph.add(g.Resize, resize, [x], factor=2, mode="bilinear")
         return lower_module(up, graph, f"{name}.up", x)
 
 
 @lower_module.register
 def _(module: layers.TimeWeights, graph: GraphBuilder, name: str, x: str) -> str:
-    return graph.add(Linear, name, [x], [module], weight=_array(module.weight), axis="T")
+    return graph.add(g.Linear, name, [x], [module], weight=_array(module.weight), axis="T")
 
 
 @lower_module.register
@@ -279,10 +263,10 @@ def _(module: layers.FeatureRefinement, graph: GraphBuilder, name: str, x: str) 
     with graph.inside(name):
         channel = lower_module(module.ca, graph, f"{name}.ca", x)
         mask = lower_module(module.sa, graph, f"{name}.sa", x)
-        rest = graph.add(Affine, f"{name}.rest", [mask], scale=np.array(-1.0), offset=np.array(1.0))
-        left = graph.add(Mul, f"{name}.left", [rest, channel])
-        right = graph.add(Mul, f"{name}.right", [mask, x])
-        return graph.add(Add, f"{name}.out", [left, right])
+        rest = graph.add(g.Affine, f"{name}.rest", [mask], scale=np.array(-1.0), offset=np.array(1.0))
+        left = graph.add(g.Mul, f"{name}.left", [rest, channel])
+        right = graph.add(g.Mul, f"{name}.right", [mask, x])
+        return graph.add(g.Add, f"{name}.out", [left, right])
 
 
 @lower_module.register
@@ -292,15 +276,15 @@ def _(module: ESDNet, graph: GraphBuilder, name: str, x: str) -> str:
             return lower_module(getattr(module, key), graph, key, node)
 
     if module.config.coding == "features":
-        embedded = graph.add(Repeat, "coding", [part("patch_embed", x)])
+        embedded = graph.add(g.Repeat, "coding", [part("patch_embed", x)])
     else:
-        embedded = part("patch_embed", graph.add(Repeat, "coding", [x]))
+        embedded = part("patch_embed", graph.add(g.Repeat, "coding", [x]))
     skip1 = part("encoder_level1", embedded)
     skip2 = part("encoder_level2", part("down1_2", skip1))
     deep = part("up3_2", part("decoder_level3", part("encoder_level3", part("down2_3", skip2))))
-    joined = graph.add(Concat, "concat2", [deep, skip2])
+    joined = graph.add(g.Concat, "concat2", [deep, skip2])
     fine = part("up2_1", part("decoder_level2", part("reduce_chan_level2", joined)))
-    fine = part("decoder_level1", graph.add(Concat, "concat1", [fine, skip1]))
+    fine = part("decoder_level1", graph.add(g.Concat, "concat1", [fine, skip1]))
     if module.config.readout == "spikes":
         residual = _merge_steps(module, graph, part("output", fine))
     else:
@@ -308,13 +292,13 @@ def _(module: ESDNet, graph: GraphBuilder, name: str, x: str) -> str:
         with graph.inside("output"):
             residual = lower_module(module.output, graph, "output", refined)
     with graph.inside("output"):
-        image = graph.add(Add, "restored", [residual, x])
-        return graph.add(Output, "derained", [image])
+        image = graph.add(g.Add, "restored", [residual, x])
+        return graph.add(g.Output, "derained", [image])
 
 
 def _merge_steps(module: ESDNet, graph: GraphBuilder, x: str) -> str:
     """The mean over the steps, or their weighted sum, on the host."""
     with graph.inside("refinement"):
         if module.time_weights is None:
-            return graph.add(Reduce, "time_mean", [x], function="mean", axes="T")
+            return graph.add(g.Reduce, "time_mean", [x], function="mean", axes="T")
         return lower_module(module.time_weights, graph, "time_weights", x)

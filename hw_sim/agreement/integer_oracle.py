@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.network import AXES, NetworkError
+from export.graph.nodes import AXES, NetworkError
 from export.integer import network as ops
 from export.integer.network import IntArray
 

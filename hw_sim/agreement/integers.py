@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet.images.crops import middle
-from export.graph.network import Concat, Network, NetworkError, Resize, infer_shapes
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import Concat, NetworkError, Resize
 from export.graph.witness import Witness
 from export.integer.network import IntegerNetwork
 from export.integer.run import to_pixels

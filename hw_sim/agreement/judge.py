@@ -28,7 +28,8 @@ from export.graph.agreement import (
 )
 from export.graph.execute import execute_node
 from export.graph.near_ties import astray
-from export.graph.network import Array, Network, NetworkError
+from export.graph.network import Network
+from export.graph.nodes import Array, NetworkError
 from export.graph.witness import Values, Witness, witness
 from hw_sim.backends import simulator, torch_model
 from hw_sim.backends.result import Comparison, Result, compare

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from export.graph.counting import NodeCounts, count_node, operands_of, reads_spikes
 from export.graph.frames import check_image
-from export.graph.network import Network, Shape, infer_shapes
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import Shape
 from export.integer.network import IntegerNetwork, IntegerNeuron, Operation
 from export.integer.run import run_integer, to_pixels
 from hw_sim.backends.result import Result

@@ -16,22 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.graph import nodes as g
 from export.graph.counting import NodeCounts, Operands, count_node, operands_of, reads_spikes
 from export.graph.execute import execute_in, execute_node, numbers
 from export.graph.frames import check_image, output_of
-from export.graph.network import (
-    Activation,
-    Add,
-    Input,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Repeat,
-    ValueKind,
-    infer_shapes,
-)
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import NetworkError, ValueKind
 from hw_sim.backends.result import Result
 
 Precision = Literal["float32", "float64"]
@@ -83,7 +73,7 @@ class _Run:
             self.values[node.name] = value
             if self.count:
                 self.counts[node.name] = self._count(node)
-            if self.keep and isinstance(node, Neuron):
+            if self.keep and isinstance(node, g.Neuron):
                 self.spikes[node.name] = value.cpu().numpy()
             for name in node.inputs:
                 readers[name] -= 1
@@ -93,24 +83,24 @@ class _Run:
         output = output_of(numbers(self.values[self.network.output.name], self.dtype)).cpu().numpy()
         return Result(output, self.spikes, self.counts, self.size)
 
-    def _execute(self, node: Node, readers: Mapping[str, int]) -> Tensor:
-        inputs = [self.image] if isinstance(node, Input) else [self.values[name] for name in node.inputs]
-        if isinstance(node, (Add, Mul, Activation)):
+    def _execute(self, node: g.Node, readers: Mapping[str, int]) -> Tensor:
+        inputs = [self.image] if isinstance(node, g.Input) else [self.values[name] for name in node.inputs]
+        if isinstance(node, (g.Add, g.Mul, g.Activation)):
             spare = self._spare(node, readers)
             if spare is not None:
                 return execute_in(spare, node, inputs)
         return execute_node(node, inputs, self.network.steps, self.dtype)
 
-    def _spare(self, node: Node, readers: Mapping[str, int]) -> Tensor | None:
+    def _spare(self, node: g.Node, readers: Mapping[str, int]) -> Tensor | None:
         """An input that this node is the last to read, and that its result fits into: memory need not be had anew."""
         for name in node.inputs:
             value = self.values[name]
-            own = not isinstance(self.network[name], (Input, Repeat)) and value.dtype is self.dtype
+            own = not isinstance(self.network[name], (g.Input, g.Repeat)) and value.dtype is self.dtype
             if own and readers[name] == 1 and value.shape == self.plan.operands[node.name].output_shape:
                 return value
         return None
 
-    def _check(self, node: Node, value: Tensor) -> None:
+    def _check(self, node: g.Node, value: Tensor) -> None:
         """A value that is declared as spikes holds only 0 and 1: its tensor is boolean, or the run ends here."""
         declared = self.plan.operands[node.name].output_shape
         if tuple(value.shape) != declared:
@@ -127,9 +117,9 @@ class _Run:
             self.spike_maps[name] = torch.stack([step.sum(0, dtype=torch.int32) for step in steps])
         return self.spike_maps[name]
 
-    def _count(self, node: Node) -> NodeCounts:
+    def _count(self, node: g.Node) -> NodeCounts:
         operands, counts = self.plan.operands[node.name], self.plan.counts
-        if isinstance(node, Neuron):
+        if isinstance(node, g.Neuron):
             spikes_out = self._spike_map(node.name).sum((1, 2)).cpu().numpy()
             return count_node(node, replace(operands, spikes_out=spikes_out))
         if reads_spikes(self.network, node):

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from esdnet.networks.esdnet.model import ESDNet
 from export.graph.counting import NodeCounts, count_node, operands_of, reads_spikes
 from export.graph.frames import check_image
-from export.graph.network import Network, NetworkError, Neuron, infer_shapes
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import NetworkError, Neuron
 from hw_sim.backends.result import Result
 
 

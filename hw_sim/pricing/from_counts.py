@@ -10,7 +10,8 @@ from math import prod
 from typing import Any
 
 from export.graph.counting import NodeCounts
-from export.graph.network import Conv, Linear, Network, Neuron, Node, Shape, infer_shapes
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import Conv, Linear, Neuron, Node, Shape
 from hw_sim.pricing.layer_facts import LayerFacts
 
 PER_STEP = ("spikes", "events_in", "acs", "macs")

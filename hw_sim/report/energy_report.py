@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from export.graph.counting import NodeCounts
-from export.graph.network import Conv, Linear, Network, Neuron, Node, Repeat
+from export.graph.network import Network
+from export.graph.nodes import Conv, Linear, Neuron, Node, Repeat
 from export.graph.placement import place_of
 from hw_sim.pricing.from_counts import layer_facts, steps_of
 from hw_sim.pricing.layer_facts import LayerFacts

@@ -9,7 +9,7 @@ import torch
 from esdnet.networks.esdnet.ablations import TABLES
 from esdnet.networks.esdnet.config import ESDNetConfig
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.network import Conv, ValueKind
+from export.graph.nodes import Conv, ValueKind
 from export.readers.esdnet import lower
 from hw_sim.backends import simulator, torch_model
 from hw_sim.backends.result import compare

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.graph import nodes as g
 from export.graph.frames import check_image, output_of
-from export.graph.network import Add, Conv, Input, Linear, Network, NetworkError, Neuron, Node, Output, Repeat
+from export.graph.network import Network
+from export.graph.nodes import NetworkError
 from export.integer.calibrate import quantize_on_images
 from export.integer.run import run_integer, to_pixels
 from export.targets.nir.read import open_export, read_network
@@ -31,26 +33,26 @@ def dyadic(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.integers(-8, 9, shape) / 8
 
 
-def neuron(name: str, x: str) -> Neuron:
-    return Neuron(name=name, inputs=(x,), threshold=np.array(0.35), membrane_decay=0.5)
+def neuron(name: str, x: str) -> g.Neuron:
+    return g.Neuron(name=name, inputs=(x,), threshold=np.array(0.35), membrane_decay=0.5)
 
 
 def stream(end: str = "restored") -> Network:
     """Two matrices on spikes, one over the channels, one over time; `end`: the node whose frames come out."""
     rng = np.random.default_rng(4)
-    nodes: list[Node] = [
-        Input(name="image"),
-        Repeat(name="coding", inputs=("image",)),
-        Conv(name="embed", inputs=("coding",), weight=dyadic(rng, 5, 3, 3, 3), padding=(1, 1)),
+    nodes: list[g.Node] = [
+        g.Input(name="image"),
+        g.Repeat(name="coding", inputs=("image",)),
+        g.Conv(name="embed", inputs=("coding",), weight=dyadic(rng, 5, 3, 3, 3), padding=(1, 1)),
         neuron("first", "embed"),
-        Linear(name="mix", inputs=("first",), weight=dyadic(rng, 3, 5), bias=dyadic(rng, 3)),
+        g.Linear(name="mix", inputs=("first",), weight=dyadic(rng, 3, 5), bias=dyadic(rng, 3)),
         neuron("second", "mix"),
-        Linear(name="blend", inputs=("second",), weight=dyadic(rng, STEPS, STEPS), axis="T"),
-        Add(name="restored", inputs=("blend", "coding")),
+        g.Linear(name="blend", inputs=("second",), weight=dyadic(rng, STEPS, STEPS), axis="T"),
+        g.Add(name="restored", inputs=("blend", "coding")),
     ]
     kept = nodes[: [node.name for node in nodes].index(end) + 1]
     return Network(
-        name="stream", nodes=(*kept, Output(name="out", inputs=(end,))), steps=STEPS
+        name="stream", nodes=(*kept, g.Output(name="out", inputs=(end,))), steps=STEPS
     )  # fmt: skip
 
 
@@ -135,10 +137,10 @@ def test_more_frames_than_steps_are_refused_by_lava():
     from hw_sim.backends.lava.plan import make_plan
 
     nodes = (
-        Input(name="image"),
-        Repeat(name="coding", inputs=("image",)),
-        Linear(name="longer", inputs=("coding",), weight=np.ones((3, 2)), axis="T"),
-        Output(name="out", inputs=("longer",)),
+        g.Input(name="image"),
+        g.Repeat(name="coding", inputs=("image",)),
+        g.Linear(name="longer", inputs=("coding",), weight=np.ones((3, 2)), axis="T"),
+        g.Output(name="out", inputs=("longer",)),
     )
     with pytest.raises(NetworkError, match="longer: 3 frames an image, Lava sends one in each of its 2 steps; use --b"):
         make_plan(Network(name="n", nodes=nodes, steps=2), SIZE)

@@ -12,7 +12,7 @@ import torch
 
 from esdnet.images.files import load_image, save_image
 from esdnet.networks.checkpoint import save_checkpoint
-from export.graph.network import Conv
+from export.graph.nodes import Conv
 from export.integer.calibrate import quantize_on_images
 from export.integer.convolution import convolve
 from export.integer.run import run_integer, to_pixels

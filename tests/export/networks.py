@@ -9,21 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from export.graph.network import (
-    Add,
-    Affine,
-    Array,
-    Concat,
-    Conv,
-    Input,
-    Network,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
+from export.graph.nodes import Array
 
 THRESHOLD = 0.15  # between two multiples of 2^-k: no membrane of these networks ever lies on it
 
@@ -38,23 +26,23 @@ def image(channels: int = 3, height: int = 8, width: int = 12, seed: int = 7) ->
     return np.random.default_rng(seed).integers(0, 17, (channels, height, width)) / 16.0
 
 
-def conv(rng: np.random.Generator, name: str, x: str, channels: tuple[int, int], **fields: Any) -> Conv:
+def conv(rng: np.random.Generator, name: str, x: str, channels: tuple[int, int], **fields: Any) -> g.Conv:
     """A dyadic 3x3 convolution with a bias."""
     fields = {"padding": (1, 1), "bias": dyadic(rng, channels[1])} | fields
     kernel = fields.pop("kernel", 3)
-    return Conv(name=name, inputs=(x,), weight=dyadic(rng, channels[1], channels[0], kernel, kernel), **fields)
+    return g.Conv(name=name, inputs=(x,), weight=dyadic(rng, channels[1], channels[0], kernel, kernel), **fields)
 
 
-def neuron(name: str, x: str, **fields: Any) -> Neuron:
+def neuron(name: str, x: str, **fields: Any) -> g.Neuron:
     """The authors' LIF."""
     fields = {"threshold": np.array(THRESHOLD), "membrane_decay": 0.5} | fields
-    return Neuron(name=name, inputs=(x,), **fields)
+    return g.Neuron(name=name, inputs=(x,), **fields)
 
 
-def network(name: str, *nodes: Node, steps: int = 4, channels: int = 3, **fields: Any) -> Network:
+def network(name: str, *nodes: g.Node, steps: int = 4, channels: int = 3, **fields: Any) -> Network:
     """Input -> coding -> the nodes given -> Output, which reads the last of them."""
-    start = (Input(name="image", channels=channels), Repeat(name="coding", inputs=("image",)))
-    end = Output(name="result", inputs=(nodes[-1].name,))
+    start = (g.Input(name="image", channels=channels), g.Repeat(name="coding", inputs=("image",)))
+    end = g.Output(name="result", inputs=(nodes[-1].name,))
     return Network(name=name, nodes=(*start, *nodes, end), steps=steps, **fields)
 
 
@@ -72,23 +60,23 @@ def stock_networks() -> dict[str, Network]:
             "residual block",
             conv(rng, "x", "coding", (3, 4)), neuron("l1", "x"),
             conv(rng, "c1", "l1", (4, 4)), neuron("l2", "c1"), conv(rng, "c2", "l2", (4, 4)),
-            conv(rng, "shortcut", "x", (4, 4)), Add(name="sum", inputs=("c2", "shortcut")),
-            neuron("l3", "sum"), conv(rng, "c3", "l3", (4, 4)), Add(name="out", inputs=("c3", "sum")),
+            conv(rng, "shortcut", "x", (4, 4)), g.Add(name="sum", inputs=("c2", "shortcut")),
+            neuron("l3", "sum"), conv(rng, "c3", "l3", (4, 4)), g.Add(name="out", inputs=("c3", "sum")),
         ),
         network(
             "concatenation",
             conv(rng, "a", "coding", (3, 2)), conv(rng, "b", "coding", (3, 3)), conv(rng, "c", "coding", (3, 1)),
-            Concat(name="two", inputs=("a", "b")), neuron("l", "two"),
+            g.Concat(name="two", inputs=("a", "b")), neuron("l", "two"),
             conv(rng, "d", "l", (5, 2), kernel=1, padding=(0, 0)),
-            Concat(name="all", inputs=("c", "d", "l")),
+            g.Concat(name="all", inputs=("c", "d", "l")),
         ),
         network(
             "signed pair",
             conv(rng, "x", "coding", (3, 3)), neuron("on", "x"), neuron("off", "x", gain=np.array(-1.0)),
-            Concat(name="pair", inputs=("on", "off")), conv(rng, "c", "pair", (6, 3)),
+            g.Concat(name="pair", inputs=("on", "off")), conv(rng, "c", "pair", (6, 3)),
             neuron("biased", "c", bias=dyadic(rng, 3, 1, 1)),
-            Affine(name="scaled", inputs=("biased",), scale=dyadic(rng, 3, 1, 1), offset=dyadic(rng, 3, 1, 1)),
-            Add(name="twice", inputs=("scaled", "scaled")),
+            g.Affine(name="scaled", inputs=("biased",), scale=dyadic(rng, 3, 1, 1), offset=dyadic(rng, 3, 1, 1)),
+            g.Add(name="twice", inputs=("scaled", "scaled")),
         ),
         network(
             "threshold per channel",
@@ -98,8 +86,8 @@ def stock_networks() -> dict[str, Network]:
         ),
         network(
             "sums of sums",
-            conv(rng, "a", "coding", (3, 3)), conv(rng, "b", "coding", (3, 3)), Add(name="ab", inputs=("a", "b")),
-            Add(name="abc", inputs=("ab", "coding")), neuron("l", "ab"), Add(name="end", inputs=("abc", "l")),
+            conv(rng, "a", "coding", (3, 3)), conv(rng, "b", "coding", (3, 3)), g.Add(name="ab", inputs=("a", "b")),
+            g.Add(name="abc", inputs=("ab", "coding")), neuron("l", "ab"), g.Add(name="end", inputs=("abc", "l")),
         ),
     ]  # fmt: skip
     return {item.name: item for item in found}
@@ -113,9 +101,9 @@ def mixed_network() -> Network:
         conv(rng, "embed", "coding", (3, 4), block="embed"),
         neuron("l1", "embed"), conv(rng, "down", "l1", (4, 6), stride=(2, 2)),
         neuron("l2", "down"), conv(rng, "deep", "l2", (6, 6)),
-        Resize(name="up", inputs=("deep",), mode="nearest", block="up"),
-        neuron("l3", "up"), Concat(name="skip", inputs=("l3", "embed")), conv(rng, "c", "skip", (10, 4)),
-        Reduce(name="mean", inputs=("c",), axes="T"),
-        Add(name="restored", inputs=("mean", "mean")),
+        g.Resize(name="up", inputs=("deep",), mode="nearest", block="up"),
+        neuron("l3", "up"), g.Concat(name="skip", inputs=("l3", "embed")), conv(rng, "c", "skip", (10, 4)),
+        g.Reduce(name="mean", inputs=("c",), axes="T"),
+        g.Add(name="restored", inputs=("mean", "mean")),
         size_multiple=2,
     )  # fmt: skip

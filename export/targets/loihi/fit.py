@@ -14,7 +14,8 @@ from math import ceil, prod
 from pathlib import Path
 
 from esdnet.command.errors import UserError
-from export.graph.network import Add, Conv, Network, Neuron, Node, Shape, infer_shapes
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import Add, Conv, Neuron, Node, Shape
 from export.graph.placement import on_host
 
 if sys.version_info >= (3, 11):

@@ -13,7 +13,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from export.graph.network import Network, Neuron, Shape, ValueKind
+from export.graph.network import Network
+from export.graph.nodes import Neuron, Shape, ValueKind
 from export.integer.network import (
     IntegerAdd,
     IntegerConcat,

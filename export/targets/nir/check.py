@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet.command.errors import report_user_errors
-from export.graph.network import Array, Network, Neuron
+from export.graph.network import Network
+from export.graph.nodes import Array, Neuron
 from export.graph.store import network_digest
 from export.targets.nir.read import Export, decode_network, open_export
 

@@ -16,18 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from export.graph.network import (
-    Add,
-    Affine,
-    Array,
-    Concat,
-    Conv,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Shape,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
+from export.graph.nodes import Array, NetworkError, Shape
 from export.targets.nir.segments import Step
 
 DT_S = 1e-4  # seconds per step: what snnTorch and spikingjelly assume when they import
@@ -66,7 +57,7 @@ class NIRSpec:
         return name
 
 
-def encode_lif(node: Neuron) -> dict[str, Array]:
+def encode_lif(node: g.Neuron) -> dict[str, Array]:
     """NIR parameters of a neuron, float64, such that NIR's forward Euler step at DT_S is the neuron's.
 
     With H the neuron's membrane before reset, NIR's v is (1 - beta) H: v = (1 - dt/tau) v + (dt/tau) r x, tau =
@@ -82,7 +73,7 @@ def encode_lif(node: Neuron) -> dict[str, Array]:
     return {"tau": one * (DT_S / scale), "r": one, "v_leak": one * 0.0, "v_reset": one * 0.0, "v_threshold": threshold}
 
 
-def conv2d(weight: Array, size: tuple[int, int], bias: Array | None = None, node: Conv | None = None) -> SpecNode:
+def conv2d(weight: Array, size: tuple[int, int], bias: Array | None = None, node: g.Conv | None = None) -> SpecNode:
     """A Conv2d on frames of `size`; geometry of `node`, or a plain one. Importers need a bias, so there is one."""
     pairs = [(1, 1), (0, 0), (1, 1)] if node is None else [node.stride, node.padding, node.dilation]
     stride, padding, dilation = (np.array(pair, np.int64) for pair in pairs)
@@ -162,19 +153,19 @@ class _Builder:
 
 
 @singledispatch
-def add_stock(node: Node, builder: _Builder) -> list[str]:
+def add_stock(node: g.Node, builder: _Builder) -> list[str]:
     """Add a node as stock primitives; returns the NIR nodes whose sum is its value. Unknown kinds are refused."""
     raise NetworkError(f"NIR: {node.name} ({node.kind}): no stock form; add one to export/targets/nir/graph.py")
 
 
 @add_stock.register
-def _(node: Conv, builder: _Builder) -> list[str]:
+def _(node: g.Conv, builder: _Builder) -> list[str]:
     size = builder.shapes[node.inputs[0]][2:]
     return [builder.spec.add(node.name, conv2d(node.weight, size, node.bias, node), builder.sources[node.inputs[0]])]
 
 
 @add_stock.register
-def _(node: Neuron, builder: _Builder) -> list[str]:
+def _(node: g.Neuron, builder: _Builder) -> list[str]:
     shape = builder.shapes[node.name][1:]
     sources = builder.sources[node.inputs[0]]
     if np.any(node.gain != 1.0) or np.any(node.bias != 0.0):  # importers read only r = 1
@@ -185,13 +176,13 @@ def _(node: Neuron, builder: _Builder) -> list[str]:
 
 
 @add_stock.register
-def _(node: Affine, builder: _Builder) -> list[str]:
+def _(node: g.Affine, builder: _Builder) -> list[str]:
     shape = builder.shapes[node.name][1:]
     return [builder.spec.add(node.name, _diagonal(node.scale, node.offset, shape), builder.sources[node.inputs[0]])]
 
 
 @add_stock.register
-def _(node: Add, builder: _Builder) -> list[str]:
+def _(node: g.Add, builder: _Builder) -> list[str]:
     left, right = (builder.single(name) for name in node.inputs)
     if left != right:
         return [left, right]
@@ -200,7 +191,7 @@ def _(node: Add, builder: _Builder) -> list[str]:
 
 
 @add_stock.register
-def _(node: Concat, builder: _Builder) -> list[str]:
+def _(node: g.Concat, builder: _Builder) -> list[str]:
     return builder.join(node.name, node.inputs)
 
 

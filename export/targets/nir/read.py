@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 
 from esdnet.command.errors import UserError
-from export.graph.network import Array, Network, Node
+from export.graph.network import Network
+from export.graph.nodes import Array, Node
 from export.graph.store import Record, decode_node, file_digest, manifest_digest
 from export.targets.nir.structure import check_graph, check_manifest, segment_spec
 

@@ -12,17 +12,10 @@ from math import frexp
 
 import numpy as np
 
+from export.graph import nodes as g
 from export.graph.agreement import FLOAT64_OUTPUT
-from export.graph.network import (
-    Add,
-    Affine,
-    Concat,
-    Conv,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-)
+from export.graph.network import Network
+from export.graph.nodes import NetworkError
 from export.graph.store import Record
 from export.targets.nir.check import CheckReport
 from export.targets.nir.segments import stock_nodes
@@ -32,7 +25,7 @@ Row = tuple[str, str, str, str, str]
 
 
 @singledispatch
-def stock_form(node: Node) -> str:
+def stock_form(node: g.Node) -> str:
     """The stock primitives that a node becomes, as the table shows them."""
     raise NetworkError(
         f"NIR: {node.name} ({node.kind}): no stock form to report; add one to export/targets/nir/report.py"
@@ -40,28 +33,28 @@ def stock_form(node: Node) -> str:
 
 
 @stock_form.register
-def _(node: Conv) -> str:
+def _(node: g.Conv) -> str:
     return "Conv2d"
 
 
 @stock_form.register
-def _(node: Neuron) -> str:
+def _(node: g.Neuron) -> str:
     driven = np.any(node.gain != 1.0) or np.any(node.bias != 0.0)
     return "Conv2d 1x1, LIF" if driven else "LIF"
 
 
 @stock_form.register
-def _(node: Add) -> str:
+def _(node: g.Add) -> str:
     return "two edges"
 
 
 @stock_form.register
-def _(node: Concat) -> str:
+def _(node: g.Concat) -> str:
     return f"{len(node.inputs)} Conv2d 1x1 that place channels"
 
 
 @stock_form.register
-def _(node: Affine) -> str:
+def _(node: g.Affine) -> str:
     return "Conv2d 1x1"
 
 
@@ -78,7 +71,7 @@ def _rows(network: Network, manifest: Record, report: CheckReport) -> Iterator[R
     stock = stock_nodes(network)
     places = {name: step["segment"] for step in manifest["steps"] if "segment" in step for name in step["nodes"]}
 
-    def owner(node: Node) -> str:
+    def owner(node: g.Node) -> str:
         """Host operations of one block share a row; all others have their own."""
         return node.name if node.name in stock else f"{node.block} on the host"
 
@@ -96,7 +89,7 @@ def _rows(network: Network, manifest: Record, report: CheckReport) -> Iterator[R
             yield (norm, f"folded into {node.name}", "", "", "")
 
 
-def _host_row(nodes: list[Node], network: Network, manifest: Record, report: CheckReport) -> Row:
+def _host_row(nodes: list[g.Node], network: Network, manifest: Record, report: CheckReport) -> Row:
     label = nodes[0].name if len(nodes) == 1 else f"{nodes[0].block or nodes[0].name}: {len(nodes)} operations"
     becomes = f"host ({', '.join(dict.fromkeys(node.kind for node in nodes))})"
     difference = f"{report.output_difference:.1e}" if network.output in nodes else ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export.graph.network import Conv, Output
+from export.graph.nodes import Conv, Output
 from export.graph.rules import Design, Rule
 from export.targets.nir.segments import stock_nodes
 

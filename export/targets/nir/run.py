@@ -23,16 +23,8 @@ from torch import Tensor
 
 from export.graph.execute import execute_node
 from export.graph.frames import check_image, output_of
-from export.graph.network import (
-    Array,
-    Conv,
-    Linear,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    infer_shapes,
-)
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import Array, Conv, Linear, NetworkError, Neuron, Node
 from export.targets.nir.graph import DRIVE
 from export.targets.nir.read import Export
 

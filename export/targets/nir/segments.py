@@ -10,27 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-    Shape,
-    infer_shapes,
-)
+from export.graph import nodes as g
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import Array, NetworkError, Shape
 from export.graph.placement import on_cores
 
 Shapes = dict[str, Shape]
@@ -55,41 +37,41 @@ def stock_nodes(network: Network) -> frozenset[str]:
 
 
 @singledispatch
-def expresses(node: Node, inputs: Sequence[Shape]) -> bool:
+def expresses(node: g.Node, inputs: Sequence[Shape]) -> bool:
     """True if stock NIR primitives express the node exactly, given the shapes of what it reads."""
     raise NetworkError(
         f"NIR: {node.name} ({node.kind}): no rule for this kind; add one to export/targets/nir/segments.py"
     )
 
 
-@expresses.register(Input)
-@expresses.register(Output)
-@expresses.register(Repeat)
-@expresses.register(Linear)
-@expresses.register(Mul)
-@expresses.register(Reduce)
-@expresses.register(Activation)
-@expresses.register(Resize)
-def _(node: Node, inputs: Sequence[Shape]) -> bool:
+@expresses.register(g.Input)
+@expresses.register(g.Output)
+@expresses.register(g.Repeat)
+@expresses.register(g.Linear)
+@expresses.register(g.Mul)
+@expresses.register(g.Reduce)
+@expresses.register(g.Activation)
+@expresses.register(g.Resize)
+def _(node: g.Node, inputs: Sequence[Shape]) -> bool:
     """NIR 1.0.8 has no product, ReLU, sigmoid, global pooling, enlargement, or matrix over the steps."""
     return False
 
 
-@expresses.register(Conv)
-@expresses.register(Concat)
-@expresses.register(Neuron)
-def _(node: Node, inputs: Sequence[Shape]) -> bool:
+@expresses.register(g.Conv)
+@expresses.register(g.Concat)
+@expresses.register(g.Neuron)
+def _(node: g.Node, inputs: Sequence[Shape]) -> bool:
     return True
 
 
 @expresses.register
-def _(node: Add, inputs: Sequence[Shape]) -> bool:
+def _(node: g.Add, inputs: Sequence[Shape]) -> bool:
     """Two edges into one node add values of one shape; nothing broadcasts."""
     return inputs[0] == inputs[1]
 
 
 @expresses.register
-def _(node: Affine, inputs: Sequence[Shape]) -> bool:
+def _(node: g.Affine, inputs: Sequence[Shape]) -> bool:
     """A scale and offset per channel are a diagonal 1x1 convolution; per step or pixel they are not."""
     return all(per_channel(value) for value in (node.scale, node.offset))
 
@@ -124,7 +106,7 @@ def cut(network: Network, height: int, width: int) -> list[Step]:
     return steps
 
 
-def _step(network: Network, members: Sequence[Node], segment: bool) -> Step:
+def _step(network: Network, members: Sequence[g.Node], segment: bool) -> Step:
     inside = {node.name for node in members}
     read = {name for node in members for name in node.inputs} - inside
     shown = {name for name in inside if set(network.readers[name]) - inside}
@@ -136,18 +118,18 @@ def _step(network: Network, members: Sequence[Node], segment: bool) -> Step:
     )
 
 
-Boundary = Callable[[Node, Node, Shapes], bool]
+Boundary = Callable[[g.Node, g.Node, Shapes], bool]
 
 
-def _never(source: Node, reader: Node, shapes: Shapes) -> bool:
+def _never(source: g.Node, reader: g.Node, shapes: Shapes) -> bool:
     return False
 
 
-def _where_the_size_changes(source: Node, reader: Node, shapes: Shapes) -> bool:
+def _where_the_size_changes(source: g.Node, reader: g.Node, shapes: Shapes) -> bool:
     return shapes[source.name][2:] != shapes[reader.name][2:]
 
 
-def _around_what_changes_the_size(source: Node, reader: Node, shapes: Shapes) -> bool:
+def _around_what_changes_the_size(source: g.Node, reader: g.Node, shapes: Shapes) -> bool:
     return any(shapes[name][2:] != shapes[node.name][2:] for node in (source, reader) for name in node.inputs)
 
 
@@ -156,8 +138,8 @@ Key = tuple[int, ...]
 
 
 def _pieces(
-    network: Network, members: Sequence[Node], shapes: Shapes, boundaries: Sequence[Boundary], key: Key = ()
-) -> Iterator[tuple[Key, list[Node]]]:
+    network: Network, members: Sequence[g.Node], shapes: Shapes, boundaries: Sequence[Boundary], key: Key = ()
+) -> Iterator[tuple[Key, list[g.Node]]]:
     """Connected pieces whose inputs fit on one Input and outputs on one Output, with keys that sort them for running.
 
     Pieces that do not fit are cut at the next kind of boundary. After the last kind, nodes that change the size stand
@@ -177,7 +159,7 @@ def _pieces(
             yield from _pieces(network, piece, shapes, boundaries[1:], place)
 
 
-def _connected(members: Sequence[Node], levels: dict[str, int]) -> list[list[Node]]:
+def _connected(members: Sequence[g.Node], levels: dict[str, int]) -> list[list[g.Node]]:
     """Groups of nodes joined by edges between nodes of the same level, in the order of their first nodes."""
     group = {node.name: [node] for node in members}
     for node in members:

@@ -16,7 +16,8 @@ import h5py
 import nir
 import numpy as np
 
-from export.graph.network import Array, Network, Shape, infer_shapes
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import Array, Shape
 from export.graph.store import Record, encode_network, encode_node, file_digest, manifest_digest
 from export.targets.nir.graph import DT_S, Filled, NIRSpec, segment_graph
 from export.targets.nir.read import ARRAYS, FORMAT, MANIFEST, VERSION

@@ -17,27 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.graph.network import (
-    AXES,
-    Activation,
-    Add,
-    Affine,
-    Array,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-    infer_shapes,
-)
+from export.graph import nodes as g
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import AXES, Array, NetworkError
 
 OPSET = 18
 IR_VERSION = 8  # of ONNX 1.13, the first with this opset
@@ -146,7 +128,7 @@ class _Graph:
 
 
 @singledispatch
-def emit(node: Node, graph: _Graph, inputs: Sequence[str]) -> str:
+def emit(node: g.Node, graph: _Graph, inputs: Sequence[str]) -> str:
     """Add the operators of one node; returns the name of its value. A kind without a rule is refused."""
     raise NetworkError(
         f"ONNX: {node.name} ({node.kind}): no rule for this kind; add one to export/targets/onnx/write.py"
@@ -154,7 +136,7 @@ def emit(node: Node, graph: _Graph, inputs: Sequence[str]) -> str:
 
 
 @emit.register
-def _(node: Input, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Input, graph: _Graph, inputs: Sequence[str]) -> str:
     """The image, its last row and column repeated until `size_multiple` divides its sides."""
     if graph.network.size_multiple == 1:
         return node.name
@@ -167,7 +149,7 @@ def _(node: Input, graph: _Graph, inputs: Sequence[str]) -> str:
 
 
 @emit.register
-def _(node: Output, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Output, graph: _Graph, inputs: Sequence[str]) -> str:
     """The result, cut back to the size of the image."""
     image = graph.network.input.name
     size = graph.op("Shape", [image], f"{node.name}/size", start=2, end=4)
@@ -176,13 +158,13 @@ def _(node: Output, graph: _Graph, inputs: Sequence[str]) -> str:
 
 
 @emit.register
-def _(node: Repeat, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Repeat, graph: _Graph, inputs: Sequence[str]) -> str:
     shape = graph.integers(f"{node.name}/shape", [graph.network.steps, 1, 1, 1])
     return graph.op("Expand", [inputs[0], shape], node.name)
 
 
 @emit.register
-def _(node: Conv, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Conv, graph: _Graph, inputs: Sequence[str]) -> str:
     if graph.dtype == np.float64:
         return _conv_as_product(node, graph, inputs[0])
     constants = [graph.number(f"{node.name}/weight", node.weight)]
@@ -194,7 +176,7 @@ def _(node: Conv, graph: _Graph, inputs: Sequence[str]) -> str:
     )  # fmt: skip
 
 
-def _conv_as_product(node: Conv, graph: _Graph, x: str) -> str:
+def _conv_as_product(node: g.Conv, graph: _Graph, x: str) -> str:
     """The convolution as one product of matrices: its taps, shifted copies of the input, joined along the channels."""
     padded = graph.pad(x, f"{node.name}/padded", node.padding, node.padding, "constant")
     kernel = node.weight.shape[2:]
@@ -215,7 +197,7 @@ def _conv_as_product(node: Conv, graph: _Graph, x: str) -> str:
     return graph.op("Add", [result, graph.number(f"{node.name}/bias", node.bias[:, None, None])], node.name)
 
 
-def _without_groups(node: Conv) -> Array:
+def _without_groups(node: g.Conv) -> Array:
     """The weight (O, I, kH, kW) over all input channels, zero where a group does not reach."""
     outputs, width = node.weight.shape[0] // node.groups, node.weight.shape[1]
     dense = np.zeros((node.weight.shape[0], width * node.groups, *node.weight.shape[2:]))
@@ -226,7 +208,7 @@ def _without_groups(node: Conv) -> Array:
 
 
 @emit.register
-def _(node: Linear, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Linear, graph: _Graph, inputs: Sequence[str]) -> str:
     equation = "oc,tchw->tohw" if node.axis == "C" else "ot,tchw->ochw"
     name = node.name if node.bias is None else f"{node.name}/product"
     result = graph.op("Einsum", [graph.number(f"{node.name}/weight", node.weight), inputs[0]], name, equation=equation)
@@ -237,7 +219,7 @@ def _(node: Linear, graph: _Graph, inputs: Sequence[str]) -> str:
 
 
 @emit.register
-def _(node: Neuron, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Neuron, graph: _Graph, inputs: Sequence[str]) -> str:
     """T steps written out. Exact at the threshold: GreaterOrEqual, with the threshold in the graph's own precision."""
     compare = "GreaterOrEqual" if node.fires == ">=" else "Greater"
     threshold = graph.number(f"{node.name}/threshold", node.threshold)
@@ -258,7 +240,7 @@ def _(node: Neuron, graph: _Graph, inputs: Sequence[str]) -> str:
     return graph.op("Concat", spikes, node.name, axis=0)
 
 
-def _plus_kept(node: Neuron, graph: _Graph, what: Literal["current", "membrane"], x: str, kept: str, at: str) -> str:
+def _plus_kept(node: g.Neuron, graph: _Graph, what: Literal["current", "membrane"], x: str, kept: str, at: str) -> str:
     """x + decay * kept for the neuron's current or membrane; x itself where nothing is kept."""
     decay = node.current_decay if what == "current" else node.membrane_decay
     if not kept or not decay:
@@ -267,7 +249,7 @@ def _plus_kept(node: Neuron, graph: _Graph, what: Literal["current", "membrane"]
     return graph.op("Add", [x, share], f"{at}/{what}")
 
 
-def _drive(node: Neuron, graph: _Graph, current: str, at: str) -> str:
+def _drive(node: g.Neuron, graph: _Graph, current: str, at: str) -> str:
     """gain * current + bias, leaving out what changes nothing."""
     if np.any(node.gain != 1.0):
         current = graph.op("Mul", [current, graph.number(f"{node.name}/gain", node.gain)], f"{at}/gained")
@@ -276,36 +258,36 @@ def _drive(node: Neuron, graph: _Graph, current: str, at: str) -> str:
     return current
 
 
-@emit.register(Add)
-@emit.register(Mul)
-def _(node: Node, graph: _Graph, inputs: Sequence[str]) -> str:
+@emit.register(g.Add)
+@emit.register(g.Mul)
+def _(node: g.Node, graph: _Graph, inputs: Sequence[str]) -> str:
     return graph.op(type(node).__name__, inputs, node.name)
 
 
 @emit.register
-def _(node: Affine, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Affine, graph: _Graph, inputs: Sequence[str]) -> str:
     scaled = graph.op("Mul", [inputs[0], graph.number(f"{node.name}/scale", node.scale)], f"{node.name}/scaled")
     return graph.op("Add", [scaled, graph.number(f"{node.name}/offset", node.offset)], node.name)
 
 
 @emit.register
-def _(node: Concat, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Concat, graph: _Graph, inputs: Sequence[str]) -> str:
     return graph.op("Concat", inputs, node.name, axis=1)
 
 
 @emit.register
-def _(node: Reduce, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Reduce, graph: _Graph, inputs: Sequence[str]) -> str:
     axes = graph.integers(f"{node.name}/axes", [AXES.index(axis) for axis in node.axes])
     return graph.op("ReduceMean" if node.function == "mean" else "ReduceMax", [inputs[0], axes], node.name)
 
 
 @emit.register
-def _(node: Activation, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Activation, graph: _Graph, inputs: Sequence[str]) -> str:
     return graph.op("Relu" if node.function == "relu" else "Sigmoid", inputs, node.name)
 
 
 @emit.register
-def _(node: Resize, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Resize, graph: _Graph, inputs: Sequence[str]) -> str:
     """All output pixels of one phase, (row, column) modulo the factor, are one map; DepthToSpace interleaves them."""
     phases = range(node.factor)
     if node.mode == "nearest":
@@ -321,7 +303,7 @@ def _(node: Resize, graph: _Graph, inputs: Sequence[str]) -> str:
     return graph.op("DepthToSpace", [joined], node.name, blocksize=node.factor, mode="DCR")
 
 
-def _phase(node: Resize, graph: _Graph, padded: str, name: str, axis: int, phase: int) -> str:
+def _phase(node: g.Resize, graph: _Graph, padded: str, name: str, axis: int, phase: int) -> str:
     """Between two neighbours along one axis, half-pixel centres: output pixel factor * i + phase lies at i + place."""
     place = (phase + 0.5) / node.factor - 0.5
     first = floor(place) + 1  # in the padded input

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.graph.execute import execute_node
-from export.graph.network import Affine, Array, NetworkError, Neuron, Node
 from export.graph.neuron import NeuronState
+from export.graph.nodes import Affine, Array, NetworkError, Neuron, Node
 from hw_sim.backends.lava.plan import Leaf, needs_all_frames
 from hw_sim.backends.lava.records import Recorder
 

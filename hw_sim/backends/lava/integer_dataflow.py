@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from export.graph.network import NetworkError, Neuron, Node
+from export.graph.nodes import NetworkError, Neuron, Node
 from export.integer.network import IntArray, IntegerAffine, IntegerNeuron, Rescale
 from export.integer.run import execute, neuron_step
 from hw_sim.backends.lava.dataflow import Dataflow

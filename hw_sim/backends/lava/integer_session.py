@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.network import Affine, Conv, Neuron, Node, ValueKind
+from export.graph.nodes import Affine, Conv, Neuron, Node, ValueKind
 from export.integer.network import (
     Format,
     IntegerAffine,

@@ -18,28 +18,10 @@ from functools import singledispatch
 from itertools import groupby
 from typing import Literal
 
+from export.graph import nodes as g
 from export.graph.counting import reads_spikes
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-    Shape,
-    ValueKind,
-    infer_shapes,
-)
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import NetworkError, Shape, ValueKind
 from export.graph.placement import on_host
 from export.integer.network import Operation
 from hw_sim.backends.lava.stock import is_stock, split_bias
@@ -98,7 +80,7 @@ class Leaf:
     """One Lava process of ours: its nodes in order, its wiring, and `start`, the latency of its inputs once delayed."""
 
     name: str
-    nodes: tuple[Node, ...]
+    nodes: tuple[g.Node, ...]
     shapes: dict[str, Shape]
     wires: tuple[Wire, ...]
     outlets: tuple[Outlet, ...]
@@ -124,7 +106,7 @@ class StockLeaf:
     """One of Lava's own processes: Conv (`node` without its bias), or LIFReset. `start`: the latency of its input."""
 
     name: str
-    node: Conv | Neuron
+    node: g.Conv | g.Neuron
     source: Value
     result: Value
     start: int
@@ -171,32 +153,32 @@ class Plan:
 
 
 @singledispatch
-def needs_all_frames(node: Node) -> bool:
+def needs_all_frames(node: g.Node) -> bool:
     """Whether the node must have received all T frames before it can compute its first. Unknown kinds are refused."""
     raise NetworkError(f"{node.name}: the Lava backend has no rule for kind {node.kind}")
 
 
-@needs_all_frames.register(Activation)
-@needs_all_frames.register(Add)
-@needs_all_frames.register(Affine)
-@needs_all_frames.register(Concat)
-@needs_all_frames.register(Conv)
-@needs_all_frames.register(Mul)
-@needs_all_frames.register(Neuron)
-@needs_all_frames.register(Output)
-@needs_all_frames.register(Repeat)
-@needs_all_frames.register(Resize)
-def _(node: Node) -> bool:
+@needs_all_frames.register(g.Activation)
+@needs_all_frames.register(g.Add)
+@needs_all_frames.register(g.Affine)
+@needs_all_frames.register(g.Concat)
+@needs_all_frames.register(g.Conv)
+@needs_all_frames.register(g.Mul)
+@needs_all_frames.register(g.Neuron)
+@needs_all_frames.register(g.Output)
+@needs_all_frames.register(g.Repeat)
+@needs_all_frames.register(g.Resize)
+def _(node: g.Node) -> bool:
     return False
 
 
 @needs_all_frames.register
-def _(node: Linear) -> bool:
+def _(node: g.Linear) -> bool:
     return node.axis == "T"
 
 
 @needs_all_frames.register
-def _(node: Reduce) -> bool:
+def _(node: g.Reduce) -> bool:
     return "T" in node.axes
 
 
@@ -228,14 +210,14 @@ def lay_out(planner: Planner, whole: bool) -> Plan:
     )
 
 
-def _blocks(network: Network) -> list[tuple[str, list[Node]]]:
+def _blocks(network: Network) -> list[tuple[str, list[g.Node]]]:
     """Runs of consecutive nodes of one block, nested ones included; nodes without a block join the one after them.
 
     Consecutive nodes of a topological order: between such runs there can be no cycle.
     """
-    runs: list[tuple[str, list[Node]]] = []
+    runs: list[tuple[str, list[g.Node]]] = []
     for node in network.nodes:
-        if isinstance(node, Input):
+        if isinstance(node, g.Input):
             continue
         name, nodes = runs[-1] if runs else (None, [])
         if name is not None and (name == "" or f"{node.block}.".startswith(f"{name}.")):
@@ -246,9 +228,9 @@ def _blocks(network: Network) -> list[tuple[str, list[Node]]]:
     return [(name or nodes[0].name, nodes) for name, nodes in runs]
 
 
-def _operations(nodes: Sequence[Node], host: Set[str]) -> list[list[Node]]:
+def _operations(nodes: Sequence[g.Node], host: Set[str]) -> list[list[g.Node]]:
     """What is a process of its own in the fine model: a neurocore node, one of Lava's, a run of nodes on the host."""
-    operations: list[list[Node]] = []
+    operations: list[list[g.Node]] = []
     for at_once, run in groupby(nodes, key=lambda node: node.name in host):
         together = list(run)
         operations += [together] if at_once else [[node] for node in together]
@@ -272,25 +254,25 @@ class Planner:
         self.latencies = {network.input.name: 0}
         self.names: set[str] = set()
 
-    def is_stock(self, node: Node) -> bool:
+    def is_stock(self, node: g.Node) -> bool:
         """Whether one of Lava's own processes computes this node exactly."""
         return is_stock(node, self.shapes, self.network.steps)
 
-    def operation(self, node: Node) -> Operation | None:
+    def operation(self, node: g.Node) -> Operation | None:
         """What a node computes in integers; None in floating point."""
         return None
 
-    def split(self, node: Node) -> tuple[Conv | Neuron, Affine | None]:
+    def split(self, node: g.Node) -> tuple[g.Conv | g.Neuron, g.Affine | None]:
         """What Lava's own process computes of a node, and what is left to one of ours after it."""
         return split_bias(node)
 
-    def _value(self, node: Node) -> Value:
+    def _value(self, node: g.Node) -> Value:
         spikes = self.network.kinds[node.name] is ValueKind.SPIKE
         lava = node.name in self.stock or not self.stock.isdisjoint(self.network.readers[node.name])
-        every_step = lava or isinstance(node, (Input, Output))  # Lava's Injector and Extractor
+        every_step = lava or isinstance(node, (g.Input, g.Output))  # Lava's Injector and Extractor
         return Value(node.name, self.shapes[node.name], "bool" if spikes else self.precision, every_step)
 
-    def block(self, name: str, nodes: list[Node], whole: bool) -> Block:
+    def block(self, name: str, nodes: list[g.Node], whole: bool) -> Block:
         """The processes of one block, and what crosses its border."""
         leaves: list[Leaf | StockLeaf] = []
         inside = {node.name for node in nodes}
@@ -310,14 +292,14 @@ class Planner:
     def _leaves_block(self, name: str, inside: set[str]) -> bool:
         return name == self.network.output.name or not inside.issuperset(self.network.readers[name])
 
-    def _name(self, nodes: Sequence[Node], block: str) -> str:
+    def _name(self, nodes: Sequence[g.Node], block: str) -> str:
         """A name that no other process has: the node's, or the block's for several nodes."""
         free = block and block not in self.names and block not in self.network.by_name
         name = block if len(nodes) > 1 and free else nodes[0].name
         self.names.add(name)
         return name
 
-    def _leaf(self, nodes: Sequence[Node], name: str, alone: bool, sources: Sequence[str] = ()) -> Leaf:
+    def _leaf(self, nodes: Sequence[g.Node], name: str, alone: bool, sources: Sequence[str] = ()) -> Leaf:
         """A process of ours; `sources`: values that it receives beyond what its nodes read (a monitor's)."""
         inside = {node.name for node in nodes}
         read = dict.fromkeys([*sources, *(source for node in nodes for source in node.inputs if source not in inside)])
@@ -340,7 +322,7 @@ class Planner:
             operations=tuple(operation for node in nodes if (operation := self.operation(node)) is not None),
         )
 
-    def _ready(self, nodes: Sequence[Node], received: Sequence[str]) -> dict[str, list[int]]:
+    def _ready(self, nodes: Sequence[g.Node], received: Sequence[str]) -> dict[str, list[int]]:
         """For each frame of each value of a process: how many steps after its start it is there."""
         ready = {name: list(range(self.values[name].shape[0])) for name in received}
         for node in nodes:
@@ -352,20 +334,20 @@ class Planner:
                 ready[node.name] = [max(steps[min(k, len(steps) - 1)] for steps in inputs) for k in frames]
         return ready
 
-    def _observe(self, nodes: Sequence[Node]) -> Iterator[Observation]:
+    def _observe(self, nodes: Sequence[g.Node]) -> Iterator[Observation]:
         for node in nodes:
-            if isinstance(node, Neuron):
+            if isinstance(node, g.Neuron):
                 yield Observation(node.name, self.values[node.name], "spikes")
             elif reads_spikes(self.network, node):
                 yield Observation(node.name, self.values[node.inputs[0]], "received")
 
-    def _stock(self, node: Node) -> list[Leaf | StockLeaf]:
+    def _stock(self, node: g.Node) -> list[Leaf | StockLeaf]:
         """Lava's own process for a node, followed by one of ours for the bias that Lava's Conv does not have."""
         bare, bias = self.split(node)
         source = self.values[node.inputs[0]]
         self.values[bare.name] = Value(bare.name, self.shapes[node.name], self.values[node.name].dtype, every_step=True)
         start = self.latencies[source.name]
-        self.latencies[bare.name] = start + isinstance(node, Conv)  # Lava's Conv sends what it computed a step ago
+        self.latencies[bare.name] = start + isinstance(node, g.Conv)  # Lava's Conv sends what it computed a step ago
         stock = StockLeaf(
             name=node.name,
             node=bare,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from esdnet.command.errors import UserError
 from export.graph.counting import NodeCounts, count_node, operands_of
 from export.graph.frames import check_image, output_of
-from export.graph.network import Network, NetworkError, Node
+from export.graph.network import Network
+from export.graph.nodes import NetworkError, Node
 from hw_sim.backends.lava.host import EngineProcess, LavaError, check_available
 from hw_sim.backends.lava.memory import check_memory
 from hw_sim.backends.lava.plan import Leaf, Model, Plan, make_plan, needs_all_frames

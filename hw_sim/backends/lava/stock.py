@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.graph.network import Affine, Conv, Neuron, Node, Shape
+from export.graph.nodes import Affine, Conv, Neuron, Node, Shape
 
 
 def is_stock(node: Node, shapes: dict[str, Shape], steps: int) -> bool:

@@ -17,7 +17,8 @@ from export.graph.agreement import (
     suspects,
 )
 from export.graph.near_ties import find_near_ties, membranes
-from export.graph.network import Conv, Input, Network, Neuron, Output, Repeat
+from export.graph.network import Network
+from export.graph.nodes import Conv, Input, Neuron, Output, Repeat
 from export.graph.witness import Witness, on_given_inputs, witness
 
 

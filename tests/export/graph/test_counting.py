@@ -7,22 +7,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.graph import nodes as g
 from export.graph.counting import Operands, count_node, dense_taps, parameter_words, synaptic_operations
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Conv,
-    Linear,
-    Mul,
-    NetworkError,
-    Neuron,
-    Node,
-    Reduce,
-    Resize,
-    ValueKind,
-    output_shape,
-)
+from export.graph.nodes import NetworkError, ValueKind
+from export.graph.values import output_shape
 from hw_sim.backends import simulator
 
 
@@ -35,7 +23,7 @@ def conv_cases(draw):
     dilation = (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
     groups, read, made = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))  # of each group
     size = (draw(st.integers(5, 7)), draw(st.integers(5, 7)))
-    node = Conv(
+    node = g.Conv(
         name="c", inputs=("x",), weight=np.ones((groups * made, read, *kernel)),
         stride=stride, padding=padding, dilation=dilation, groups=groups,
     )  # fmt: skip
@@ -43,7 +31,7 @@ def conv_cases(draw):
     return node, spikes
 
 
-def brute_force_acs(node: Conv, spikes: np.ndarray) -> list[int]:
+def brute_force_acs(node: g.Conv, spikes: np.ndarray) -> list[int]:
     """Every output channel and pixel, every channel of its group, every tap: one accumulation if a spike lies there."""
     steps, _, height, width = spikes.shape
     _, outputs, out_height, out_width = output_shape(node, [spikes.shape], steps)
@@ -85,7 +73,7 @@ def test_a_matrix_on_spikes_accumulates_as_a_brute_force_loop(axis):
     rng = np.random.default_rng(1)
     spikes = rng.random((4, 5, 3, 2)) < 0.4
     read = spikes.shape[1 if axis == "C" else 0]
-    node = Linear(name="l", inputs=("x",), weight=rng.normal(size=(7, read)), axis=axis)
+    node = g.Linear(name="l", inputs=("x",), weight=rng.normal(size=(7, read)), axis=axis)
     shape = output_shape(node, [spikes.shape], 4)
     expected = [0] * shape[0]
     for step, channel, y, x in np.ndindex(shape):
@@ -105,21 +93,21 @@ def test_a_matrix_on_spikes_accumulates_as_a_brute_force_loop(axis):
 def test_a_matrix_over_the_channels_costs_what_a_1x1_convolution_does():
     spikes = np.random.default_rng(2).random((4, 16, 8, 8)) < 0.2
     weight = np.ones((12, 16))
-    matrix = Linear(name="l", inputs=("x",), weight=weight, bias=np.ones(12))
-    conv = Conv(name="c", inputs=("x",), weight=weight[:, :, None, None], bias=np.ones(12))
+    matrix = g.Linear(name="l", inputs=("x",), weight=weight, bias=np.ones(12))
+    conv = g.Conv(name="c", inputs=("x",), weight=weight[:, :, None, None], bias=np.ones(12))
     fields = {"kinds": [ValueKind.SPIKE], "spike_map": spikes.sum(1, dtype=np.int64)}
     totals = count(matrix, spikes.shape, **fields)
     assert totals == count(conv, spikes.shape, **fields)
     assert (totals["acs"], totals["macs"]) == (12 * int(spikes.sum()), 0)
 
 
-def count(node: Node, *shapes, steps: int = 4, kinds=None, **fields) -> dict[str, int]:
+def count(node: g.Node, *shapes, steps: int = 4, kinds=None, **fields) -> dict[str, int]:
     """Totals of one node that reads values of these shapes."""
     operands = Operands(
         input_shapes=shapes,
         input_kinds=kinds or [ValueKind.ANALOG] * len(shapes),
         output_shape=output_shape(node, shapes, steps),
-        output_kind=ValueKind.SPIKE if isinstance(node, Neuron) else ValueKind.ANALOG,
+        output_kind=ValueKind.SPIKE if isinstance(node, g.Neuron) else ValueKind.ANALOG,
         **fields,
     )
     return count_node(node, operands).totals()
@@ -127,7 +115,7 @@ def count(node: Node, *shapes, steps: int = 4, kinds=None, **fields) -> dict[str
 
 def test_a_neuron_leaks_integrates_and_compares():
     # 4 steps x 3 x 2 x 2 = 48 updates: one multiplication (leak), two additions (integrate, compare) each
-    node = Neuron(name="n", inputs=("x",), threshold=np.array(1.0), membrane_decay=0.5)
+    node = g.Neuron(name="n", inputs=("x",), threshold=np.array(1.0), membrane_decay=0.5)
     totals = count(node, (4, 3, 2, 2), spikes_out=np.array([1, 0, 2, 5]))
     assert (totals["neuron_updates"], totals["muls"], totals["adds"], totals["spikes"]) == (48, 48, 96, 8)
     assert (totals["membrane_words"], totals["activation_words"], totals["spike_bits"]) == (96, 48, 48)
@@ -135,7 +123,7 @@ def test_a_neuron_leaks_integrates_and_compares():
 
 
 def test_a_neuron_with_current_gain_and_bias_does_more():
-    node = Neuron(
+    node = g.Neuron(
         name="n", inputs=("x",), threshold=np.array(1.0), membrane_decay=0.5, current_decay=0.25,
         gain=np.array(2.0), bias=np.array(0.1),
     )  # fmt: skip
@@ -145,12 +133,12 @@ def test_a_neuron_with_current_gain_and_bias_does_more():
 
 
 def test_a_sign_flip_is_not_a_multiplication():
-    node = Neuron(name="n", inputs=("x",), threshold=np.array(1.0), membrane_decay=0.5, gain=np.array(-1.0))
+    node = g.Neuron(name="n", inputs=("x",), threshold=np.array(1.0), membrane_decay=0.5, gain=np.array(-1.0))
     assert count(node, (1, 1, 1, 1), spikes_out=np.zeros(1, np.int64))["muls"] == 1
 
 
 def test_an_analog_convolution_multiplies_and_leaves_padding_out():
-    node = Conv(name="c", inputs=("x",), weight=np.ones((2, 3, 3, 3)), bias=np.ones(2), padding=(1, 1))
+    node = g.Conv(name="c", inputs=("x",), weight=np.ones((2, 3, 3, 3)), bias=np.ones(2), padding=(1, 1))
     totals = count(node, (4, 3, 2, 2))
     # every output of a 2x2 image sees 4 pixels: 4 outputs x 4 taps x 3 x 2 channels x 4 steps
     assert (totals["macs"], totals["acs"], totals["adds"]) == (384, 0, 32)
@@ -161,21 +149,21 @@ def test_an_analog_convolution_multiplies_and_leaves_padding_out():
 @pytest.mark.parametrize(
     ("node", "shapes", "expected"),
     [
-        (Linear(name="l", inputs=("x",), weight=np.ones((2, 8))), [(1, 8, 1, 1)], {"macs": 16}),
+        (g.Linear(name="l", inputs=("x",), weight=np.ones((2, 8))), [(1, 8, 1, 1)], {"macs": 16}),
         # over time: 4 -> 2 for each of 3 channels
-        (Linear(name="l", inputs=("x",), weight=np.ones((2, 4)), axis="T"), [(4, 3, 1, 1)], {"macs": 24}),
-        (Add(name="a", inputs=("x", "y")), [(4, 3, 2, 2), (1, 3, 1, 1)], {"adds": 48, "muls": 0}),
-        (Mul(name="m", inputs=("x", "y")), [(4, 3, 2, 2), (4, 1, 1, 1)], {"adds": 0, "muls": 48}),
+        (g.Linear(name="l", inputs=("x",), weight=np.ones((2, 4)), axis="T"), [(4, 3, 1, 1)], {"macs": 24}),
+        (g.Add(name="a", inputs=("x", "y")), [(4, 3, 2, 2), (1, 3, 1, 1)], {"adds": 48, "muls": 0}),
+        (g.Mul(name="m", inputs=("x", "y")), [(4, 3, 2, 2), (4, 1, 1, 1)], {"adds": 0, "muls": 48}),
         (
-            Affine(name="f", inputs=("x",), scale=np.array(-1.0), offset=np.array(1.0)),
+            g.Affine(name="f", inputs=("x",), scale=np.array(-1.0), offset=np.array(1.0)),
             [(1, 3, 2, 2)], {"adds": 12, "muls": 0},
         ),
         # 12 values to 1 at each step: 11 additions, 1 multiplication by 1/12
-        (Reduce(name="r", inputs=("x",), axes="CHW"), [(4, 3, 2, 2)], {"adds": 44, "muls": 4}),
-        (Reduce(name="r", inputs=("x",), function="max", axes="T"), [(4, 3, 2, 2)], {"adds": 36, "muls": 0}),
-        (Activation(name="s", inputs=("x",), function="sigmoid"), [(1, 3, 2, 2)], {"adds": 12, "muls": 12}),
-        (Resize(name="u", inputs=("x",)), [(4, 1, 2, 2)], {"adds": 3 * 64, "muls": 4 * 64}),
-        (Resize(name="u", inputs=("x",), mode="nearest"), [(4, 1, 2, 2)], {"adds": 0, "muls": 0}),
+        (g.Reduce(name="r", inputs=("x",), axes="CHW"), [(4, 3, 2, 2)], {"adds": 44, "muls": 4}),
+        (g.Reduce(name="r", inputs=("x",), function="max", axes="T"), [(4, 3, 2, 2)], {"adds": 36, "muls": 0}),
+        (g.Activation(name="s", inputs=("x",), function="sigmoid"), [(1, 3, 2, 2)], {"adds": 12, "muls": 12}),
+        (g.Resize(name="u", inputs=("x",)), [(4, 1, 2, 2)], {"adds": 3 * 64, "muls": 4 * 64}),
+        (g.Resize(name="u", inputs=("x",), mode="nearest"), [(4, 1, 2, 2)], {"adds": 0, "muls": 0}),
     ],
 )  # fmt: skip
 def test_counts_worked_out_by_hand(node, shapes, expected):
@@ -190,21 +178,24 @@ PER_CHANNEL = np.full((3, 1, 1), 2.0)
 @pytest.mark.parametrize(
     ("node", "words"),
     [
-        (Neuron(**{**LIF, "threshold": PER_CHANNEL}), 3 + 1),  # learnt thresholds, and the decay
-        (Neuron(**LIF, gain=PER_CHANNEL, bias=PER_CHANNEL, current_decay=0.5, reset_value=0.1), 1 + 1 + 3 + 3 + 1 + 1),
-        (Neuron(**LIF, gain=np.array(-1.0), bias=np.zeros((3, 1, 1))), 1 + 1),  # a sign and a zero are no operands
-        (Affine(name="f", inputs=("x",), scale=PER_CHANNEL, offset=np.array(0.5)), 3 + 1),
-        (Affine(name="f", inputs=("x",), scale=np.full((4, 3, 1, 1), 2.0)), 3),  # each step reads its own gains
-        (Affine(name="f", inputs=("x",), scale=np.array(-1.0)), 0),
-        (Linear(name="l", inputs=("x",), weight=np.ones((5, 3)), bias=np.ones(5)), 15 + 5),
+        (g.Neuron(**{**LIF, "threshold": PER_CHANNEL}), 3 + 1),  # learnt thresholds, and the decay
+        (
+            g.Neuron(**LIF, gain=PER_CHANNEL, bias=PER_CHANNEL, current_decay=0.5, reset_value=0.1),
+            1 + 1 + 3 + 3 + 1 + 1,
+        ),
+        (g.Neuron(**LIF, gain=np.array(-1.0), bias=np.zeros((3, 1, 1))), 1 + 1),  # a sign and a zero are no operands
+        (g.Affine(name="f", inputs=("x",), scale=PER_CHANNEL, offset=np.array(0.5)), 3 + 1),
+        (g.Affine(name="f", inputs=("x",), scale=np.full((4, 3, 1, 1), 2.0)), 3),  # each step reads its own gains
+        (g.Affine(name="f", inputs=("x",), scale=np.array(-1.0)), 0),
+        (g.Linear(name="l", inputs=("x",), weight=np.ones((5, 3)), bias=np.ones(5)), 15 + 5),
         # along T each frame reads its row
-        (Linear(name="l", inputs=("x",), weight=np.ones((4, 4)), bias=np.ones(4), axis="T"), 4 + 1),
-        (Reduce(name="r", inputs=("x",), axes="C"), 0),
+        (g.Linear(name="l", inputs=("x",), weight=np.ones((4, 4)), bias=np.ones(4), axis="T"), 4 + 1),
+        (g.Reduce(name="r", inputs=("x",), axes="C"), 0),
     ],
 )
 def test_words_of_parameters_are_those_that_change_something(node, words):
     """Of a value of 4 steps and 3 channels."""
-    spikes = {"spikes_out": np.zeros(4, np.int64)} if isinstance(node, Neuron) else {}
+    spikes = {"spikes_out": np.zeros(4, np.int64)} if isinstance(node, g.Neuron) else {}
     assert count(node, (4, 3, 2, 2), **spikes)["weight_words"] == 4 * words
 
 
@@ -219,8 +210,8 @@ def test_gains_and_learnt_thresholds_of_a_network_are_words(spike_driven_network
 @pytest.mark.parametrize(
     "node",
     [
-        Conv(name="c", inputs=("x",), weight=np.ones((2, 3, 3, 3))),
-        Linear(name="c", inputs=("x",), weight=np.ones((2, 3))),
+        g.Conv(name="c", inputs=("x",), weight=np.ones((2, 3, 3, 3))),
+        g.Linear(name="c", inputs=("x",), weight=np.ones((2, 3))),
     ],
 )
 def test_spikes_that_were_not_reported_are_refused(node):
@@ -229,7 +220,7 @@ def test_spikes_that_were_not_reported_are_refused(node):
 
 
 def test_an_unknown_kind_is_not_counted_as_nothing():
-    class Strange(Node):
+    class Strange(g.Node):
         """A kind that nobody knows."""
 
     operands = Operands([(1, 1, 1, 1)], [ValueKind.ANALOG], (1, 1, 1, 1), ValueKind.ANALOG)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from export.graph.near_ties import astray, describe_near_ties, explained, find_near_ties, membranes
-from export.graph.network import Neuron
+from export.graph.nodes import Neuron
 
 
 def lif(**fields) -> Neuron:

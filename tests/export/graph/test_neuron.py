@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.graph.network import Neuron
 from export.graph.neuron import NeuronState
+from export.graph.nodes import Neuron
 
 
 @pytest.mark.parametrize(

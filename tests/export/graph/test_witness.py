@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from export.graph.near_ties import describe_near_ties
-from export.graph.network import Conv
+from export.graph.nodes import Conv
 from export.graph.witness import witness
 from export.readers.esdnet import lower
 from hw_sim.backends import simulator

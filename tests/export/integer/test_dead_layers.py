@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from export.graph.execute import execute_node
-from export.graph.network import Affine, Conv, Input, Linear, Network, Output, Repeat
+from export.graph.network import Network
+from export.graph.nodes import Affine, Conv, Input, Linear, Output, Repeat
 from export.integer.calibrate import quantize_on_images
 from export.integer.formats import Formats
 from export.integer.network import IntegerConv, IntegerNeuron

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.graph.network import Concat, NetworkError, Node, Reduce, Resize
+from export.graph.nodes import Concat, NetworkError, Node, Reduce, Resize
 from export.integer.network import (
     EXACT,
     MEAN_LIMIT,

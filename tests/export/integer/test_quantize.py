@@ -7,23 +7,10 @@ import pytest
 import torch
 
 from esdnet.command.errors import UserError
+from export.graph import nodes as g
 from export.graph.execute import execute_node
-from export.graph.network import (
-    Add,
-    Affine,
-    Conv,
-    Input,
-    Linear,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-    ValueKind,
-)
+from export.graph.network import Network
+from export.graph.nodes import NetworkError, ValueKind
 from export.integer.bias_correction import correct_biases
 from export.integer.calibrate import calibration_images, centre_pixels, measure, quantize_on_images
 from export.integer.formats import Formats, QuantizationError
@@ -56,22 +43,22 @@ from hw_sim.backends import simulator
 from tests.random_networks import random_network
 
 
-def chain(*nodes: Node, restored: bool = False, steps: int = 4) -> Network:
+def chain(*nodes: g.Node, restored: bool = False, steps: int = 4) -> Network:
     """Input 'x' repeated, the nodes one after the other; `restored`: their mean over the steps plus the image."""
-    linked: list[Node] = [Input(name="x"), Repeat(name="coding", inputs=("x",))]
-    for node in (*nodes, *([Reduce(name="mean", axes="T")] if restored else [])):
+    linked: list[g.Node] = [g.Input(name="x"), g.Repeat(name="coding", inputs=("x",))]
+    for node in (*nodes, *([g.Reduce(name="mean", axes="T")] if restored else [])):
         linked.append(dataclasses.replace(node, inputs=(linked[-1].name,)))
     if restored:
-        linked.append(Add(name="sum", inputs=("mean", "x")))
-    return Network(name="chain", nodes=(*linked, Output(name="y", inputs=(linked[-1].name,))), steps=steps)
+        linked.append(g.Add(name="sum", inputs=("mean", "x")))
+    return Network(name="chain", nodes=(*linked, g.Output(name="y", inputs=(linked[-1].name,))), steps=steps)
 
 
-def conv(name: str, weight: np.ndarray, **fields) -> Conv:
-    return Conv(name=name, weight=weight, padding=(weight.shape[2] // 2,) * 2, **fields)
+def conv(name: str, weight: np.ndarray, **fields) -> g.Conv:
+    return g.Conv(name=name, weight=weight, padding=(weight.shape[2] // 2,) * 2, **fields)
 
 
-def neuron(name: str, threshold: float = 0.5, **fields) -> Neuron:
-    return Neuron(name=name, threshold=np.array(threshold), membrane_decay=0.5, **fields)
+def neuron(name: str, threshold: float = 0.5, **fields) -> g.Neuron:
+    return g.Neuron(name=name, threshold=np.array(threshold), membrane_decay=0.5, **fields)
 
 
 def spiking_layer(fires: str) -> Network:
@@ -110,7 +97,7 @@ def test_dyadic_weights_are_kept_and_the_layer_equals_float64(fires, exact_steps
 def quantize_layers(network: Network):
     """The operations of a network, its scales from ranges of 1; an Output that is no image is left out."""
     formats = Formats(network, dict.fromkeys((node.name for node in network.nodes), 1.0))
-    return [quantize_node(node, formats) for node in network.nodes if not isinstance(node, Output)]
+    return [quantize_node(node, formats) for node in network.nodes if not isinstance(node, g.Output)]
 
 
 @pytest.mark.parametrize(
@@ -181,8 +168,10 @@ def test_corrected_biases_keep_the_mean_of_the_sums(groups):
 def test_layers_without_a_bias_stay_without():
     network = random_network(0)
     integer = quantize(network, None)
-    bare = [node.name for node in network.nodes if isinstance(node, Conv) and node.bias is None]
-    means = {node.name: np.ones(node.weight.shape[1] * node.groups) for node in network.nodes if isinstance(node, Conv)}
+    bare = [node.name for node in network.nodes if isinstance(node, g.Conv) and node.bias is None]
+    means = {
+        node.name: np.ones(node.weight.shape[1] * node.groups) for node in network.nodes if isinstance(node, g.Conv)
+    }
     corrected = correct_biases(network, integer, means)
     assert len(bare) == 2
     assert all(corrected[name].bias is None for name in bare)
@@ -314,11 +303,11 @@ def test_worst_case_of_a_sum():
         ([neuron("lif", reset="by", reset_value=0.5)], r"lif \(neuron\): reset 'by' 0.5, Loihi resets to 0; train"),
         ([neuron("lif", reset_value=-0.1)], r"lif \(neuron\): reset 'to' -0.1, Loihi resets to 0; train with that"),
         ([conv("c", np.full((3, 3, 1, 1), np.nan))], r"c \(conv\): NaN or infinite weights; take"),
-        ([Linear(name="l", weight=np.full((3, 3), np.inf))], r"l \(linear\): NaN or infinite weights"),
+        ([g.Linear(name="l", weight=np.full((3, 3), np.inf))], r"l \(linear\): NaN or infinite weights"),
         ([conv("c", np.ones((3, 3, 1, 1)), bias=np.full(3, np.inf))], r"c \(conv\): NaN or infinite biases; take"),
         ([neuron("lif", np.nan)], r"lif \(neuron\): NaN or infinite threshold; take an earlier checkpoint"),
-        ([Affine(name="g", scale=np.full((4, 3, 1, 1), np.inf))], r"g \(affine\): NaN or infinite scale; take"),
-        ([conv("c", np.ones((3, 3, 1, 1))), Resize(name="r", factor=3)], r"r \(resize\): bilinear by 3.*; enlarge"),
+        ([g.Affine(name="g", scale=np.full((4, 3, 1, 1), np.inf))], r"g \(affine\): NaN or infinite scale; take"),
+        ([conv("c", np.ones((3, 3, 1, 1))), g.Resize(name="r", factor=3)], r"r \(resize\): bilinear by 3.*; enlarge"),
         ([conv("c", np.ones((3, 3, 1, 1)))], r"y \(output\): its input has the scale .*2\^-k of a pixel; let the"),
     ],
 )  # fmt: skip
@@ -329,7 +318,7 @@ def test_what_integers_cannot_hold_is_refused_by_name(nodes, message):
 
 
 def test_an_unknown_kind_is_refused():
-    class Strange(Node):
+    class Strange(g.Node):
         pass
 
     with pytest.raises(QuantizationError, match="odd: no integer rule for kind strange; add one to "):

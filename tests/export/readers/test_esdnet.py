@@ -10,7 +10,7 @@ from torch import nn
 from esdnet.networks.esdnet.config import PRESETS, preset
 from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.network import Conv, NetworkError, Neuron, ValueKind
+from export.graph.nodes import Conv, NetworkError, Neuron, ValueKind
 from export.graph.placement import on_host, place_of
 from export.readers.esdnet import GraphBuilder, fold_batch_norm, lower, lower_module
 

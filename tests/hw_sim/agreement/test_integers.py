@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from export.graph.network import NetworkError, ValueKind
+from export.graph.nodes import NetworkError, ValueKind
 from export.integer.network import IntegerConv, IntegerNetwork
 from export.integer.quantize import quantize
 from export.integer.run import run_integer, to_pixels

@@ -12,7 +12,7 @@ import torch
 from esdnet.command.errors import UserError
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.network import NetworkError
+from export.graph.nodes import NetworkError
 from export.readers.esdnet import lower
 from hw_sim.agreement.candidates import float_candidates, lava_ready
 from hw_sim.agreement.judge import (

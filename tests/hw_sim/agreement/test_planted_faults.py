@@ -11,7 +11,7 @@ import torch
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
 from export.graph.execute import execute_node
-from export.graph.network import Affine, Conv, Neuron
+from export.graph.nodes import Affine, Conv, Neuron
 from export.readers.esdnet import lower
 from export.targets.nir import graph as nir_graph
 from export.targets.nir import write as nir_write

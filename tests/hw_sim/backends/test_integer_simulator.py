@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.graph.network import NetworkError, Neuron
+from export.graph.nodes import NetworkError, Neuron
 from export.integer.calibrate import measure, quantize_on_images
 from export.integer.network import SPIKE, IntegerNeuron, Rescale
 from export.integer.quantize import quantize

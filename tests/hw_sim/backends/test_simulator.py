@@ -7,22 +7,10 @@ import pytest
 import torch
 
 from esdnet.networks.esdnet.layers import StepConv
+from export.graph import nodes as g
 from export.graph.execute import execute_node
-from export.graph.network import (
-    Activation,
-    Add,
-    Conv,
-    Input,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Repeat,
-    Resize,
-    ValueKind,
-)
+from export.graph.network import Network
+from export.graph.nodes import NetworkError, ValueKind
 from export.readers.esdnet import lower
 from hw_sim.backends import simulator, torch_model
 from hw_sim.backends.result import compare
@@ -86,7 +74,7 @@ def test_counting_changes_nothing(either_network, photo):
 
 def test_a_spike_driven_network_multiplies_in_its_first_and_last_convolution_only(spike_driven_network, photo):
     counts = simulator.run(spike_driven_network, photo, precision="float64").counts
-    convs = [node.name for node in spike_driven_network.nodes if isinstance(node, Conv)]
+    convs = [node.name for node in spike_driven_network.nodes if isinstance(node, g.Conv)]
     totals = {name: counts[name].totals() for name in convs}
     assert [name for name in convs if totals[name]["macs"]] == ["patch_embed.proj", "output.0"] == [convs[0], convs[-1]]
     assert all(totals[name]["acs"] > 0 for name in convs[1:-1])
@@ -104,9 +92,9 @@ def test_counts_are_per_time_step(golden, golden_network):
     assert len(result.counts["refinement.sa.0"].macs) == 1
 
 
-def small(*nodes: Node, steps: int = 5) -> Network:
-    first = Input(name="image", channels=1)
-    return Network(name="small", nodes=(first, *nodes, Output(name="out", inputs=(nodes[-1].name,))), steps=steps)
+def small(*nodes: g.Node, steps: int = 5) -> Network:
+    first = g.Input(name="image", channels=1)
+    return Network(name="small", nodes=(first, *nodes, g.Output(name="out", inputs=(nodes[-1].name,))), steps=steps)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +115,8 @@ def small(*nodes: Node, steps: int = 5) -> Network:
 )
 def test_neuron_dynamics_worked_out_by_hand(fields, expected):
     values = {"threshold": np.array(fields.pop("threshold")), **fields}
-    neuron = Neuron(name="n", inputs=("code",), membrane_decay=0.5, **values)
-    graph = small(Repeat(name="code", inputs=("image",)), neuron)
+    neuron = g.Neuron(name="n", inputs=("code",), membrane_decay=0.5, **values)
+    graph = small(g.Repeat(name="code", inputs=("image",)), neuron)
     result = simulator.run(graph, np.full((1, 8, 8), 0.5), precision="float64")
     assert result.spikes["n"][:, 0, 0, 0].astype(int).tolist() == expected
 
@@ -136,8 +124,8 @@ def test_neuron_dynamics_worked_out_by_hand(fields, expected):
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_a_threshold_that_no_float_holds_is_compared_in_the_dtype_in_use(precision):
     """0.15 is rounded differently in both dtypes; the pixel is the dtype's own 0.15 and must fire at '>='."""
-    neuron = Neuron(name="n", inputs=("code",), membrane_decay=0.5, threshold=np.array(0.15))
-    graph = small(Repeat(name="code", inputs=("image",)), neuron, steps=1)
+    neuron = g.Neuron(name="n", inputs=("code",), membrane_decay=0.5, threshold=np.array(0.15))
+    graph = small(g.Repeat(name="code", inputs=("image",)), neuron, steps=1)
     pixel = np.dtype(precision).type(0.15)
     image = np.full((1, 8, 8), pixel)
     image[0, 0, 0] = np.nextafter(pixel, -np.inf, dtype=image.dtype)
@@ -148,10 +136,10 @@ def test_a_threshold_that_no_float_holds_is_compared_in_the_dtype_in_use(precisi
 
 def test_nearest_resize_of_spikes_feeds_acs():
     graph = small(
-        Repeat(name="code", inputs=("image",)),
-        Neuron(name="n", inputs=("code",), membrane_decay=0.5, threshold=np.array(0.2)),
-        Resize(name="up", inputs=("n",), mode="nearest"),
-        Conv(name="c", inputs=("up",), weight=np.ones((1, 1, 1, 1))),
+        g.Repeat(name="code", inputs=("image",)),
+        g.Neuron(name="n", inputs=("code",), membrane_decay=0.5, threshold=np.array(0.2)),
+        g.Resize(name="up", inputs=("n",), mode="nearest"),
+        g.Conv(name="c", inputs=("up",), weight=np.ones((1, 1, 1, 1))),
         steps=1,
     )
     result = simulator.run(graph, np.full((1, 8, 8), 0.5), precision="float64")
@@ -175,7 +163,7 @@ def test_images_that_do_not_fit_are_refused(tiny_network, shape, message):
 
 def test_an_unknown_kind_is_refused_by_name():
     @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-    class Strange(Node):
+    class Strange(g.Node):
         """A kind that nobody knows."""
 
     with pytest.raises(NetworkError, match="s: no rule to execute kind strange"):
@@ -194,14 +182,14 @@ def test_a_value_is_written_over_only_after_its_last_reader(photo):
     graph = Network(
         name="shared",
         nodes=(
-            Input(name="image"),
-            Conv(name="x", inputs=("image",), weight=weight),
-            Add(name="sum", inputs=("x", "image")),
-            Activation(name="relu", inputs=("x",), function="relu"),
-            Mul(name="product", inputs=("sum", "x")),
-            Add(name="all", inputs=("product", "relu")),
-            Add(name="twice", inputs=("all", "all")),
-            Output(name="out", inputs=("twice",)),
+            g.Input(name="image"),
+            g.Conv(name="x", inputs=("image",), weight=weight),
+            g.Add(name="sum", inputs=("x", "image")),
+            g.Activation(name="relu", inputs=("x",), function="relu"),
+            g.Mul(name="product", inputs=("sum", "x")),
+            g.Add(name="all", inputs=("product", "relu")),
+            g.Add(name="twice", inputs=("all", "all")),
+            g.Output(name="out", inputs=("twice",)),
         ),
         steps=2,
     )

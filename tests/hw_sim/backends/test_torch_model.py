@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from export.graph.network import NetworkError
+from export.graph.nodes import NetworkError
 from hw_sim.backends import simulator, torch_model
 
 

@@ -6,7 +6,8 @@ import torch
 
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.network import Conv, Input, Linear, Network, Neuron, Output, ValueKind
+from export.graph.network import Network
+from export.graph.nodes import Conv, Input, Linear, Neuron, Output, ValueKind
 from export.readers.esdnet import lower
 from hw_sim.backends import simulator
 from hw_sim.pricing.energy import Conditions

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.graph.network import Conv, Input, Network, Neuron, Output, Repeat
+from export.graph.network import Network
+from export.graph.nodes import Conv, Input, Neuron, Output, Repeat
 from hw_sim.backends import simulator
 from hw_sim.pricing.equations import price
 from hw_sim.pricing.from_counts import layer_facts

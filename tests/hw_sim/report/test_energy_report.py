@@ -6,7 +6,8 @@ import pytest
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
 from export.graph.counting import Operands, count_node
-from export.graph.network import Conv, Input, Network, Neuron, Output, ValueKind, infer_shapes
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import Conv, Input, Neuron, Output, ValueKind
 from export.readers.esdnet import lower
 from hw_sim.backends import simulator
 from hw_sim.pricing.prices import load_prices

@@ -11,7 +11,7 @@ from lava.proc.conv.process import Conv as LavaConv
 from lava.proc.lif.models import PyLifResetModelBitAcc, PyLifResetModelFloat
 from lava.proc.lif.process import LIFReset
 
-from export.graph.network import Conv, Neuron
+from export.graph.nodes import Conv, Neuron
 from export.integer.network import CURRENT_SHIFT, IntegerConv, IntegerNeuron, Operation
 from hw_sim.backends.lava.plan import StockLeaf
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from esdnet.command.errors import UserError
-from export.graph.network import Conv, Neuron
+from export.graph.nodes import Conv, Neuron
 from export.integer.network import SPIKE, Format, IntegerConv, IntegerNeuron
 from export.targets.loihi.check import check_segments, compare
 from export.targets.loihi.netx import Layer, Segment, write_segment

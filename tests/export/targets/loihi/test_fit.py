@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from esdnet.command.errors import UserError
-from export.graph.network import Add, Conv, Input, Network, Neuron, Output, Repeat
+from export.graph.network import Network
+from export.graph.nodes import Add, Conv, Input, Neuron, Output, Repeat
 from export.targets.loihi.fit import Limits, fit_table, largest_tile, load_limits, place
 
 LIMITS = Limits("Toy chip", "Nothing else.", 8, 64, 400, 4, 1, {"cores_per_chip": "a data sheet (vendor)"})

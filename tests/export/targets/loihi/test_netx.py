@@ -12,7 +12,8 @@ import torch
 from esdnet.command.errors import UserError
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.network import Add, Concat, Conv, Input, Network, Neuron, Output, Reduce, Repeat, infer_shapes
+from export.graph import nodes as g
+from export.graph.network import Network, infer_shapes
 from export.graph.store import manifest_digest
 from export.integer.calibrate import quantize_on_images
 from export.integer.network import IntegerNetwork
@@ -91,20 +92,20 @@ def test_the_segments_of_a_spike_driven_network_begin_with_pairs(spike_driven_ne
 def chained(threshold: float | np.ndarray = 0.5, bias: float | np.ndarray = 0.0) -> IntegerNetwork:
     """spikes -> conv -> lif -> conv -> lif -> conv: two layers that are one segment."""
     rng = np.random.default_rng(0)
-    nodes: list = [Input(name="x"), Repeat(name="coding", inputs=("x",))]
+    nodes: list = [g.Input(name="x"), g.Repeat(name="coding", inputs=("x",))]
 
     def add(node):
         nodes.append(dataclasses.replace(node, inputs=(nodes[-1].name,)))
 
-    add(Neuron(name="first", threshold=np.array(0.5), membrane_decay=0.5))
+    add(g.Neuron(name="first", threshold=np.array(0.5), membrane_decay=0.5))
     for name in "ab":
-        add(Conv(name=f"conv_{name}", weight=rng.normal(size=(3, 3, 3, 3)), bias=rng.normal(size=3), padding=(1, 1)))
+        add(g.Conv(name=f"conv_{name}", weight=rng.normal(size=(3, 3, 3, 3)), bias=rng.normal(size=3), padding=(1, 1)))
         constants = {"threshold": np.asarray(threshold), "bias": np.asarray(bias)} if name == "b" else {}
-        add(Neuron(**{"name": f"lif_{name}", "threshold": np.array(0.7), "membrane_decay": 0.5, **constants}))
-    add(Conv(name="last", weight=rng.normal(size=(3, 3, 1, 1))))
-    add(Reduce(name="mean", axes="T"))
-    nodes.append(Add(name="restored", inputs=("mean", "x")))
-    add(Output(name="y"))
+        add(g.Neuron(**{"name": f"lif_{name}", "threshold": np.array(0.7), "membrane_decay": 0.5, **constants}))
+    add(g.Conv(name="last", weight=rng.normal(size=(3, 3, 1, 1))))
+    add(g.Reduce(name="mean", axes="T"))
+    nodes.append(g.Add(name="restored", inputs=("mean", "x")))
+    add(g.Output(name="y"))
     network = Network(name="chained", nodes=tuple(nodes), steps=3)
     return quantize(network, dict.fromkeys((node.name for node in nodes), 1.0))
 
@@ -136,17 +137,17 @@ def paired(on: float, off: float | None = None) -> IntegerNetwork:
     gains = {"on": on} if off is None else {"on": on, "off": off}
     lif = {"threshold": np.array(0.5), "membrane_decay": 0.5, "fires": ">"}
     nodes: list = [
-        Input(name="x"),
-        Repeat(name="coding", inputs=("x",)),
-        Neuron(name="first", inputs=("coding",), **lif),
-        Conv(name="conv", inputs=("first",), weight=weight, bias=np.ones(3), padding=(1, 1)),
-        *(Neuron(name=name, inputs=("conv",), gain=np.array(gain), **lif) for name, gain in gains.items()),
-        *([] if off is None else [Concat(name="both", inputs=("on", "off"))]),
+        g.Input(name="x"),
+        g.Repeat(name="coding", inputs=("x",)),
+        g.Neuron(name="first", inputs=("coding",), **lif),
+        g.Conv(name="conv", inputs=("first",), weight=weight, bias=np.ones(3), padding=(1, 1)),
+        *(g.Neuron(name=name, inputs=("conv",), gain=np.array(gain), **lif) for name, gain in gains.items()),
+        *([] if off is None else [g.Concat(name="both", inputs=("on", "off"))]),
     ]
     joined = np.concatenate([weight] * len(gains), axis=1)
-    nodes.append(Conv(name="last", inputs=(nodes[-1].name,), weight=joined, padding=(1, 1)))
-    nodes.append(Reduce(name="mean", inputs=("last",), axes="T"))
-    nodes += [Add(name="restored", inputs=("mean", "x")), Output(name="y", inputs=("restored",))]
+    nodes.append(g.Conv(name="last", inputs=(nodes[-1].name,), weight=joined, padding=(1, 1)))
+    nodes.append(g.Reduce(name="mean", inputs=("last",), axes="T"))
+    nodes += [g.Add(name="restored", inputs=("mean", "x")), g.Output(name="y", inputs=("restored",))]
     network = Network(name="paired", nodes=tuple(nodes), steps=3)
     return quantize(network, dict.fromkeys((node.name for node in nodes), 1.0))
 
@@ -191,9 +192,9 @@ def test_an_on_off_encoder_of_a_stream_is_named_and_a_joined_input_begins_a_segm
     assert len(segments) == 6
     for segment in segments:
         if polarity == "on":
-            assert isinstance(network[segment.source], Neuron)
+            assert isinstance(network[segment.source], g.Neuron)
         else:
-            assert isinstance(network[segment.source], Concat)
+            assert isinstance(network[segment.source], g.Concat)
             for name in network[segment.source].inputs:
                 assert why_not(integer.by_name[name], integer).startswith("half of an ON/OFF pair: integrates a value")
     assert len(on_off_pairs(network)) * 2 == (len(network.neurons) - 6 if polarity == "on_off" else 0)

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.graph.network import Conv, Network
+from export.graph.network import Network
+from export.graph.nodes import Conv
 from export.targets.nir.graph import DT_S
 from export.targets.nir.read import open_export
 from export.targets.nir.run import run_graph

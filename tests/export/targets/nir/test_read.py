@@ -15,7 +15,8 @@ import torch
 from nir.serialization import read_version
 
 from esdnet.command.errors import UserError
-from export.graph.network import Network, NetworkError, Node
+from export.graph.network import Network
+from export.graph.nodes import NetworkError, Node
 from export.graph.store import encode_node, file_digest, manifest_digest, network_digest
 from export.targets.nir.graph import DT_S, encode_lif
 from export.targets.nir.read import MANIFEST, is_export, open_export, read_network

@@ -13,7 +13,8 @@ from torch import nn
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.network import Conv, Input, Network, Output, Reduce
+from export.graph.network import Network
+from export.graph.nodes import Conv, Input, Output, Reduce
 from export.graph.rules import MAX_LISTED, Design, DesignRuleError, enforce, find_violations
 from export.targets.nir.rules import NIR_RULES, neuron_modules_are_plain
 from tests.export.networks import conv, neuron, stock_networks

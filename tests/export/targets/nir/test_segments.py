@@ -10,7 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from export.graph.network import Add, Affine, Conv, Network, NetworkError, Node, Reduce, Resize, infer_shapes
+from export.graph import nodes as g
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import NetworkError
 from export.targets.nir.graph import segment_graph
 from export.targets.nir.read import open_export, read_network
 from export.targets.nir.run import run_export
@@ -68,11 +70,11 @@ def test_a_strided_convolution_beside_an_input_of_its_own_size_stands_alone(tmp_
     found = network(
         "two sizes",
         neuron("l", "coding"), conv(rng, "small", "l", (3, 3), stride=(2, 2)),
-        Resize(name="large", inputs=("small",)),
-        Reduce(name="half", inputs=("small",), axes="H"),
-        Affine(name="host", inputs=("small",), scale=dyadic(rng, 4, 1, 1, 1)),
-        conv(rng, "down", "large", (3, 3), stride=(2, 2)), Add(name="sum", inputs=("down", "host")),
-        Add(name="wide", inputs=("sum", "half")),
+        g.Resize(name="large", inputs=("small",)),
+        g.Reduce(name="half", inputs=("small",), axes="H"),
+        g.Affine(name="host", inputs=("small",), scale=dyadic(rng, 4, 1, 1, 1)),
+        conv(rng, "down", "large", (3, 3), stride=(2, 2)), g.Add(name="sum", inputs=("down", "host")),
+        g.Add(name="wide", inputs=("sum", "half")),
     )  # fmt: skip
     inputs = [step.inputs for step in cut(found, 8, 12) if step.segment]
     assert inputs == [("coding",), ("large",), ("host", "down")]
@@ -86,9 +88,9 @@ def test_a_change_of_one_side_is_a_change_of_size(stride, tmp_path):
     found = network(
         "one side",
         neuron("l", "coding"), conv(rng, "small", "l", (3, 3), stride=stride),
-        Affine(name="large", inputs=("l",), scale=dyadic(rng, 4, 1, 1, 1)),
-        Affine(name="host", inputs=("small",), scale=dyadic(rng, 4, 1, 1, 1)),
-        conv(rng, "down", "large", (3, 3), stride=stride), Add(name="sum", inputs=("down", "host")),
+        g.Affine(name="large", inputs=("l",), scale=dyadic(rng, 4, 1, 1, 1)),
+        g.Affine(name="host", inputs=("small",), scale=dyadic(rng, 4, 1, 1, 1)),
+        conv(rng, "down", "large", (3, 3), stride=stride), g.Add(name="sum", inputs=("down", "host")),
     )  # fmt: skip
     inputs = [step.inputs for step in cut(found, 8, 12) if step.segment]
     assert inputs == [("coding",), ("l",), ("large",), ("host", "down")]
@@ -136,7 +138,7 @@ def test_graphs_keep_fan_in_at_two_and_one_edge_into_the_output(either_network):
 
 def test_an_unknown_kind_is_refused_by_name():
     @dataclass(frozen=True, kw_only=True, eq=False)
-    class Surprise(Node):
+    class Surprise(g.Node):
         pass
 
     with pytest.raises(NetworkError, match=r"odd \(surprise\): no rule for this kind"):
@@ -154,29 +156,29 @@ def test_names_that_importers_confuse_are_refused():
 def networks(draw) -> Network:
     """Random graphs of stock nodes and a host operation or two, all of 3 channels but for concatenations."""
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    nodes: list[Node] = []
+    nodes: list[g.Node] = []
     values = ["coding"]
     for index in range(draw(st.integers(1, 9))):
         kind = draw(st.sampled_from(["conv", "neuron", "add", "affine", "host", "signed"]))
         name = f"{kind}{index}"
         x, y = draw(st.sampled_from(values)), draw(st.sampled_from(values))
         made = {
-            "conv": lambda n, x, y: Conv(name=n, inputs=(x,), weight=dyadic(rng, 3, 3, 1, 1) / 4),
+            "conv": lambda n, x, y: g.Conv(name=n, inputs=(x,), weight=dyadic(rng, 3, 3, 1, 1) / 4),
             "neuron": lambda n, x, y: neuron(n, x),
             "signed": lambda n, x, y: neuron(n, x, gain=np.array(-1.0), fires=">"),
-            "add": lambda n, x, y: Add(name=n, inputs=(x, y)),
-            "affine": lambda n, x, y: Affine(name=n, inputs=(x,), scale=dyadic(rng, 3, 1, 1)),
-            "host": lambda n, x, y: Affine(name=n, inputs=(x,), scale=dyadic(rng, 3, 1, 1)),
+            "add": lambda n, x, y: g.Add(name=n, inputs=(x, y)),
+            "affine": lambda n, x, y: g.Affine(name=n, inputs=(x,), scale=dyadic(rng, 3, 1, 1)),
+            "host": lambda n, x, y: g.Affine(name=n, inputs=(x,), scale=dyadic(rng, 3, 1, 1)),
         }[kind](name, x, y)
         nodes.append(made)
         values.append(name)
     last = values[-1]
     for index, name in enumerate(values[1:-1]):  # so that every value is read
         if not any(name in node.inputs for node in nodes):
-            nodes.append(Add(name=f"gather{index}", inputs=(last, name)))
+            nodes.append(g.Add(name=f"gather{index}", inputs=(last, name)))
             last = f"gather{index}"
     if nodes[-1].name != last:
-        nodes.append(Affine(name="end", inputs=(last,)))
+        nodes.append(g.Affine(name="end", inputs=(last,)))
     return network("random", *nodes, steps=draw(st.integers(1, 4)))
 
 

@@ -7,27 +7,11 @@ import onnx
 import pytest
 import torch
 
+from export.graph import nodes as g
 from export.graph.execute import execute_node
-from export.graph.network import (
-    FAN_IN,
-    Activation,
-    Add,
-    Affine,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-    output_shape,
-)
+from export.graph.network import Network
+from export.graph.nodes import FAN_IN, NetworkError
+from export.graph.values import output_shape
 from export.targets.onnx.run import execute, run_image
 from export.targets.onnx.write import OPSET, exposed, to_model
 from hw_sim.backends import simulator
@@ -46,33 +30,33 @@ def dyadic(*shape: int, seed: int = 0) -> np.ndarray:
 IMAGE = (dyadic(2, *SIZE, seed=7) + 1) / 2
 
 
-def chain(*nodes: Node) -> Network:
+def chain(*nodes: g.Node) -> Network:
     """image -> code (each step the same frame) -> lif (spikes that change over time) -> the nodes -> out."""
     first = [
-        Input(name="image", channels=2),
-        Repeat(name="code", inputs=("image",)),
-        Neuron(name="lif", inputs=("code",), threshold=np.array(0.75), membrane_decay=0.5),
+        g.Input(name="image", channels=2),
+        g.Repeat(name="code", inputs=("image",)),
+        g.Neuron(name="lif", inputs=("code",), threshold=np.array(0.75), membrane_decay=0.5),
     ]
-    return Network(name="chain", nodes=(*first, *nodes, Output(name="out", inputs=(nodes[-1].name,))), steps=STEPS)
+    return Network(name="chain", nodes=(*first, *nodes, g.Output(name="out", inputs=(nodes[-1].name,))), steps=STEPS)
 
 
-def neuron(**fields) -> Neuron:
+def neuron(**fields) -> g.Neuron:
     values = {"threshold": np.array(0.75), "membrane_decay": 0.5, **fields}
-    return Neuron(name="x", inputs=("code",), **values)
+    return g.Neuron(name="x", inputs=("code",), **values)
 
 
 NODES = {
-    "conv 3x3": Conv(name="x", inputs=("code",), weight=dyadic(4, 2, 3, 3), padding=(1, 1)),
-    "conv on spikes": Conv(name="x", inputs=("lif",), weight=dyadic(4, 2, 3, 3), padding=(1, 1)),
-    "conv with bias": Conv(name="x", inputs=("code",), weight=dyadic(4, 2, 1, 1), bias=dyadic(4)),
-    "conv, stride 2": Conv(name="x", inputs=("code",), weight=dyadic(4, 2, 3, 3), stride=(2, 2), padding=(1, 1)),
-    "conv, all uneven": Conv(
+    "conv 3x3": g.Conv(name="x", inputs=("code",), weight=dyadic(4, 2, 3, 3), padding=(1, 1)),
+    "conv on spikes": g.Conv(name="x", inputs=("lif",), weight=dyadic(4, 2, 3, 3), padding=(1, 1)),
+    "conv with bias": g.Conv(name="x", inputs=("code",), weight=dyadic(4, 2, 1, 1), bias=dyadic(4)),
+    "conv, stride 2": g.Conv(name="x", inputs=("code",), weight=dyadic(4, 2, 3, 3), stride=(2, 2), padding=(1, 1)),
+    "conv, all uneven": g.Conv(
         name="x", inputs=("code",), weight=dyadic(4, 2, 2, 3), stride=(3, 2), padding=(1, 2), dilation=(2, 1)
     ),
-    "conv in groups": Conv(name="x", inputs=("code",), weight=dyadic(4, 1, 3, 3), groups=2),
-    "linear over channels": Linear(name="x", inputs=("code",), weight=dyadic(3, 2), bias=dyadic(3)),
-    "linear over steps": Linear(name="x", inputs=("lif",), weight=dyadic(2, STEPS), axis="T"),
-    "linear over steps with bias": Linear(name="x", inputs=("lif",), weight=dyadic(2, 3), bias=dyadic(2), axis="T"),
+    "conv in groups": g.Conv(name="x", inputs=("code",), weight=dyadic(4, 1, 3, 3), groups=2),
+    "linear over channels": g.Linear(name="x", inputs=("code",), weight=dyadic(3, 2), bias=dyadic(3)),
+    "linear over steps": g.Linear(name="x", inputs=("lif",), weight=dyadic(2, STEPS), axis="T"),
+    "linear over steps with bias": g.Linear(name="x", inputs=("lif",), weight=dyadic(2, 3), bias=dyadic(2), axis="T"),
     "fires at the threshold": neuron(),
     "fires above the threshold": neuron(fires=">"),
     "a threshold per channel": neuron(threshold=np.array([0.5, 0.25])[:, None, None]),
@@ -82,17 +66,17 @@ NODES = {
     "gain and bias": neuron(gain=np.array([-1.0, 2.0])[:, None, None], bias=np.array(0.5)),
     "no leak at all": neuron(membrane_decay=1.0),
     "no memory": neuron(membrane_decay=0.0),
-    "sum": Add(name="x", inputs=("code", "lif")),
-    "product with one frame": Mul(name="x", inputs=("lif", "image")),
-    "affine": Affine(name="x", inputs=("code",), scale=np.array(-0.5), offset=np.array(2.0)),
-    "concat": Concat(name="x", inputs=("code", "lif", "code")),
-    "max over steps": Reduce(name="x", inputs=("lif",), function="max", axes="T"),
-    "mean over two": Reduce(name="x", inputs=("code",), axes="C"),
-    "max over pixels": Reduce(name="x", inputs=("code",), function="max", axes="HW"),
-    "relu": Activation(name="x", inputs=("code",), function="relu"),
-    "bilinear": Resize(name="x", inputs=("code",)),
-    "bilinear by 4": Resize(name="x", inputs=("code",), factor=4),
-    "nearest by 3": Resize(name="x", inputs=("lif",), factor=3, mode="nearest"),
+    "sum": g.Add(name="x", inputs=("code", "lif")),
+    "product with one frame": g.Mul(name="x", inputs=("lif", "image")),
+    "affine": g.Affine(name="x", inputs=("code",), scale=np.array(-0.5), offset=np.array(2.0)),
+    "concat": g.Concat(name="x", inputs=("code", "lif", "code")),
+    "max over steps": g.Reduce(name="x", inputs=("lif",), function="max", axes="T"),
+    "mean over two": g.Reduce(name="x", inputs=("code",), axes="C"),
+    "max over pixels": g.Reduce(name="x", inputs=("code",), function="max", axes="HW"),
+    "relu": g.Activation(name="x", inputs=("code",), function="relu"),
+    "bilinear": g.Resize(name="x", inputs=("code",)),
+    "bilinear by 4": g.Resize(name="x", inputs=("code",), factor=4),
+    "nearest by 3": g.Resize(name="x", inputs=("lif",), factor=3, mode="nearest"),
 }
 
 
@@ -126,7 +110,7 @@ def with_output(model: onnx.ModelProto, name: str, network: Network, image: np.n
 
 
 def test_sigmoid_within_its_last_digit():
-    network = chain(Activation(name="x", inputs=("code",), function="sigmoid"))
+    network = chain(g.Activation(name="x", inputs=("code",), function="sigmoid"))
     found = with_output(to_model(network, "float64"), "x", network, IMAGE)
     assert np.abs(found - 1 / (1 + np.exp(-IMAGE))).max() < 1e-15
 
@@ -174,7 +158,7 @@ def test_opset_names_and_metadata(either_network):
     assert {tensor.name for tensor in model.graph.initializer} <= used
 
 
-class Twist(Node):
+class Twist(g.Node):
     """A kind that no rule knows."""
 
 

@@ -12,24 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from export.graph import nodes as g
 from export.graph.execute import execute_node
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-    Resize,
-)
+from export.graph.network import Network
 
 STEPS = 3
 
@@ -44,9 +29,9 @@ def image(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
     return np.abs(dyadic(np.random.default_rng(seed), 3, height, width))
 
 
-def neuron(name: str, x: str, block: str, **more) -> Neuron:
+def neuron(name: str, x: str, block: str, **more) -> g.Neuron:
     """A neuron with threshold and decay of a half."""
-    return Neuron(name=name, inputs=(x,), block=block, threshold=np.array(0.5), membrane_decay=0.5, **more)
+    return g.Neuron(name=name, inputs=(x,), block=block, threshold=np.array(0.5), membrane_decay=0.5, **more)
 
 
 def every_kind() -> Network:
@@ -55,78 +40,80 @@ def every_kind() -> Network:
 
     def conv(
         name: str, x: str, inputs: int, outputs: int, block: str, kernel: int = 3, bias: bool = False, **more
-    ) -> Conv:
-        return Conv(
+    ) -> g.Conv:
+        return g.Conv(
             name=name, inputs=(x,), block=block, weight=dyadic(rng, outputs, inputs, kernel, kernel),
             bias=dyadic(rng, outputs) if bias else None, **{"padding": (kernel // 2, kernel // 2), **more},
         )  # fmt: skip
 
     soft_reset = {"reset": "by", "reset_value": 0.5}
     host = {"block": "b.attn"}
-    nodes: list[Node] = [
-        Input(name="image"),
+    nodes: list[g.Node] = [
+        g.Input(name="image"),
         conv("patch.conv", "image", 3, 4, "patch"),  # once an image
-        Repeat(name="coding", inputs=("patch.conv",)),
+        g.Repeat(name="coding", inputs=("patch.conv",)),
         neuron("a.on", "coding", "a"),
         neuron("a.off", "coding", "a", gain=np.array(-1.0)),
-        Concat(name="a.pair", inputs=("a.on", "a.off"), block="a"),
+        g.Concat(name="a.pair", inputs=("a.on", "a.off"), block="a"),
         conv("a.conv1", "a.pair", 8, 4, "a", bias=True),
         neuron("a.slow", "a.conv1", "a", current_decay=0.25, bias=dyadic(rng, 4, 1, 1), fires=">", **soft_reset),
         conv("a.conv2", "a.slow", 4, 4, "a"),
-        Affine(name="a.gain", inputs=("a.conv2",), block="a", scale=dyadic(rng, STEPS, 4, 1, 1), offset=np.array(0.25)),
-        Add(name="a.out", inputs=("a.gain", "coding"), block="a"),
+        g.Affine(
+            name="a.gain", inputs=("a.conv2",), block="a", scale=dyadic(rng, STEPS, 4, 1, 1), offset=np.array(0.25)
+        ),
+        g.Add(name="a.out", inputs=("a.gain", "coding"), block="a"),
         conv("b.shortcut", "a.out", 4, 4, "b", bias=True),
-        Reduce(name="b.attn.mean", inputs=("b.shortcut",), axes="CHW", **host),
-        Linear(name="b.attn.squeeze", inputs=("b.attn.mean",), weight=dyadic(rng, 2, STEPS), axis="T", **host),
-        Activation(name="b.attn.relu", inputs=("b.attn.squeeze",), **host),
-        Linear(name="b.attn.expand", inputs=("b.attn.relu",), weight=dyadic(rng, STEPS, 2), axis="T", **host),
-        Activation(name="b.attn.sigmoid", inputs=("b.attn.expand",), function="sigmoid", **host),
-        Mul(name="b.attn.timed", inputs=("b.shortcut", "b.attn.sigmoid"), **host),
-        Reduce(name="b.attn.max", inputs=("b.attn.timed",), function="max", axes="THW", **host),
-        Linear(name="b.attn.mix", inputs=("b.attn.max",), weight=dyadic(rng, 4, 4), bias=dyadic(rng, 4), **host),
-        Mul(name="b.attn.out", inputs=("b.attn.timed", "b.attn.mix"), **host),
-        Add(name="b.out", inputs=("b.attn.out", "a.out"), block="b"),
+        g.Reduce(name="b.attn.mean", inputs=("b.shortcut",), axes="CHW", **host),
+        g.Linear(name="b.attn.squeeze", inputs=("b.attn.mean",), weight=dyadic(rng, 2, STEPS), axis="T", **host),
+        g.Activation(name="b.attn.relu", inputs=("b.attn.squeeze",), **host),
+        g.Linear(name="b.attn.expand", inputs=("b.attn.relu",), weight=dyadic(rng, STEPS, 2), axis="T", **host),
+        g.Activation(name="b.attn.sigmoid", inputs=("b.attn.expand",), function="sigmoid", **host),
+        g.Mul(name="b.attn.timed", inputs=("b.shortcut", "b.attn.sigmoid"), **host),
+        g.Reduce(name="b.attn.max", inputs=("b.attn.timed",), function="max", axes="THW", **host),
+        g.Linear(name="b.attn.mix", inputs=("b.attn.max",), weight=dyadic(rng, 4, 4), bias=dyadic(rng, 4), **host),
+        g.Mul(name="b.attn.out", inputs=("b.attn.timed", "b.attn.mix"), **host),
+        g.Add(name="b.out", inputs=("b.attn.out", "a.out"), block="b"),
         neuron("down.lif", "b.out", "down"),
         conv("down.conv", "down.lif", 4, 8, "down", stride=(2, 2)),
         neuron("up.lif", "down.conv", "up"),
-        Resize(name="up.nearest", inputs=("up.lif",), mode="nearest", block="up"),
+        g.Resize(name="up.nearest", inputs=("up.lif",), mode="nearest", block="up"),
         conv("up.conv", "up.nearest", 8, 4, "up"),
-        Resize(name="up.bilinear", inputs=("down.conv",), block="up"),
+        g.Resize(name="up.bilinear", inputs=("down.conv",), block="up"),
         conv("up.thin", "up.bilinear", 8, 4, "up", kernel=1),
-        Add(name="up.sum", inputs=("up.conv", "up.thin"), block="up"),
-        Concat(name="skip", inputs=("up.sum", "b.out", "coding")),
+        g.Add(name="up.sum", inputs=("up.conv", "up.thin"), block="up"),
+        g.Concat(name="skip", inputs=("up.sum", "b.out", "coding")),
         conv("c.grouped", "skip", 6, 4, "c", dilation=(2, 2), padding=(2, 2), groups=2),
-        Activation(name="c.relu", inputs=("c.grouped",), block="c"),
-        Linear(name="c.two", inputs=("c.relu",), weight=dyadic(rng, 2, STEPS), axis="T", block="c"),
+        g.Activation(name="c.relu", inputs=("c.grouped",), block="c"),
+        g.Linear(name="c.two", inputs=("c.relu",), weight=dyadic(rng, 2, STEPS), axis="T", block="c"),
         conv("c.mixed", "c.two", 4, 4, "c", kernel=1),  # two frames over a border of processes
-        Linear(name="c.one", inputs=("c.mixed",), weight=dyadic(rng, 1, 2), axis="T", block="c"),
+        g.Linear(name="c.one", inputs=("c.mixed",), weight=dyadic(rng, 1, 2), axis="T", block="c"),
         neuron("c.lif", "c.one", "c", gain=np.array(-1.0)),  # a neuron and a convolution of spikes, once an image
         conv("c.last", "c.lif", 4, 3, "c", bias=True),
-        Add(name="c.restored", inputs=("c.last", "image"), block="c"),
-        Output(name="out", inputs=("c.restored",), block="c"),
+        g.Add(name="c.restored", inputs=("c.last", "image"), block="c"),
+        g.Output(name="out", inputs=("c.restored",), block="c"),
     ]
     return Network(name="every kind", nodes=tuple(nodes), steps=STEPS, size_multiple=2)
 
 
-def relay(*middle: Node, steps: int = STEPS) -> Network:
+def relay(*middle: g.Node, steps: int = STEPS) -> Network:
     """image -> the nodes given, one process each in the fine model -> output."""
     last = middle[-1].name if middle else "image"
-    nodes = (Input(name="image"), *middle, Output(name="out", inputs=(last,), block="out"))
+    nodes = (g.Input(name="image"), *middle, g.Output(name="out", inputs=(last,), block="out"))
     return Network(name="relay", nodes=nodes, steps=steps)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Raising(Affine):
+class Raising(g.Affine):
     """A node whose computation raises."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dying(Affine):
+class Dying(g.Affine):
     """A node whose process is killed while it computes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sleeping(Affine):
+class Sleeping(g.Affine):
     """A node that never comes back."""
 
 

@@ -9,24 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.graph import nodes as g
 from export.graph.frames import output_of
-from export.graph.network import (
-    Activation,
-    Add,
-    Affine,
-    Concat,
-    Conv,
-    Input,
-    Linear,
-    Mul,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Output,
-    Reduce,
-    Repeat,
-)
+from export.graph.network import Network
+from export.graph.nodes import NetworkError
 from hw_sim.backends import simulator
 from hw_sim.backends.lava.dataflow import Dataflow
 from hw_sim.backends.lava.integer_dataflow import make_dataflow
@@ -89,7 +75,7 @@ def networks(draw) -> Network:
     """Random graphs of two channels: dyadic numbers, values of 1 to T frames, blocks and placements at random."""
     steps = draw(st.integers(1, 4))
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    nodes: list[Node] = [Input(name="image", channels=2), Repeat(name="n0", inputs=("image",))]
+    nodes: list[g.Node] = [g.Input(name="image", channels=2), g.Repeat(name="n0", inputs=("image",))]
     shapes = {"image": (1, 4), "n0": (steps, 4)}  # frames and side
     for number in range(1, draw(st.integers(3, 12))):
         name, x, y = f"n{number}", draw(st.sampled_from(list(shapes)[-4:])), draw(st.sampled_from(list(shapes)))
@@ -105,36 +91,36 @@ def networks(draw) -> Network:
             kind = "relu"
         made, shapes[name] = make_node(kind, name, (x, y), (shapes[x], shapes[y]), rng, where)
         nodes += made
-    nodes.append(Output(name="out", inputs=(name,)))
+    nodes.append(g.Output(name="out", inputs=(name,)))
     return Network(name="random", nodes=tuple(nodes), steps=steps)
 
 
-def make_node(kind, name, sources, shapes, rng, where) -> tuple[list[Node], tuple[int, int]]:
+def make_node(kind, name, sources, shapes, rng, where) -> tuple[list[g.Node], tuple[int, int]]:
     """One node of a random graph (two for a concat, which a convolution brings back to two channels), and its shape."""
     (x, y), (time, side) = sources, shapes[0]
     here = {"name": name, "inputs": (x,), **where}
     if kind == "conv":
-        return [Conv(weight=rng.integers(-2, 3, (2, 2, 3, 3)) / 4, padding=(1, 1), **here)], (time, side)
+        return [g.Conv(weight=rng.integers(-2, 3, (2, 2, 3, 3)) / 4, padding=(1, 1), **here)], (time, side)
     if kind == "neuron":
         threshold, decay = np.array(rng.integers(-1, 4) / 4), float(rng.integers(0, 2) / 2)
-        return [Neuron(threshold=threshold, membrane_decay=0.5, current_decay=decay, **here)], (time, side)
+        return [g.Neuron(threshold=threshold, membrane_decay=0.5, current_decay=decay, **here)], (time, side)
     if kind == "gain":
-        return [Affine(scale=rng.integers(-2, 3, (time, 2, 1, 1)) / 2, **here)], (time, side)
+        return [g.Affine(scale=rng.integers(-2, 3, (time, 2, 1, 1)) / 2, **here)], (time, side)
     if kind in ("space", "time"):
         function = ("mean", "max")[rng.integers(2)]
         shape = (time, 1) if kind == "space" else (1, side)
-        return [Reduce(function=function, axes="HW" if kind == "space" else "T", **here)], shape
+        return [g.Reduce(function=function, axes="HW" if kind == "space" else "T", **here)], shape
     if kind == "matrix":
         rows = int(rng.choice([1, time]))
-        return [Linear(weight=rng.integers(-2, 3, (rows, time)) / 2, axis="T", **here)], (rows, side)
+        return [g.Linear(weight=rng.integers(-2, 3, (rows, time)) / 2, axis="T", **here)], (rows, side)
     if kind in ("add", "mul"):
-        node = (Add if kind == "add" else Mul)(name=name, inputs=(x, y), **where)
+        node = (g.Add if kind == "add" else g.Mul)(name=name, inputs=(x, y), **where)
         return [node], (max(time, shapes[1][0]), max(side, shapes[1][1]))
     if kind == "concat":
-        both = Concat(name=f"{name}.both", inputs=(x, y), **where)
+        both = g.Concat(name=f"{name}.both", inputs=(x, y), **where)
         weight = rng.integers(-2, 3, (2, 4, 1, 1)) / 2
-        return [both, Conv(name=name, inputs=(both.name,), weight=weight, **where)], (time, side)
-    return [Activation(**here)], (time, side)
+        return [both, g.Conv(name=name, inputs=(both.name,), weight=weight, **where)], (time, side)
+    return [g.Activation(**here)], (time, side)
 
 
 @settings(max_examples=60, deadline=None)

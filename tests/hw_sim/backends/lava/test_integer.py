@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.graph.network import ValueKind
+from export.graph.nodes import ValueKind
 from export.integer.calibrate import quantize_on_images
 from export.integer.network import IntegerConv, IntegerNeuron
 from export.integer.quantize import quantize

@@ -10,18 +10,10 @@ import pytest
 from esdnet.command.errors import UserError
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.network import (
-    FAN_IN,
-    Affine,
-    Conv,
-    Network,
-    NetworkError,
-    Neuron,
-    Node,
-    Reduce,
-    output_shape,
-    value_kind,
-)
+from export.graph import nodes as g
+from export.graph.network import Network
+from export.graph.nodes import FAN_IN, NetworkError
+from export.graph.values import output_shape, value_kind
 from export.readers.esdnet import lower
 from hw_sim.backends.lava.memory import check_memory
 from hw_sim.backends.lava.plan import Leaf, Plan, StockLeaf, make_plan
@@ -89,7 +81,7 @@ def test_every_node_runs_once_and_every_input_arrives_when_its_process_starts(ne
             assert wire.latency + wire.delay == part.start
         if isinstance(part, StockLeaf):
             assert sent[part.source.name] == part.start
-            sent[part.result.name] = part.start + isinstance(part.node, Conv)
+            sent[part.result.name] = part.start + isinstance(part.node, g.Conv)
         else:
             sent |= {outlet.value.name: outlet.latency for outlet in part.outlets}
     ours = [node.name for part in plan.leaves if isinstance(part, Leaf) for node in part.nodes]
@@ -105,7 +97,7 @@ def test_every_node_runs_once_and_every_input_arrives_when_its_process_starts(ne
 def test_the_fine_model_gives_every_neuron_a_process_of_its_own():
     network = every_kind()
     plan = make_plan(network, (8, 8), model="fine")
-    alone = [leaf.name for leaf in plan.leaves if len(leaf.nodes) == 1 and isinstance(leaf.nodes[0], Neuron)]
+    alone = [leaf.name for leaf in plan.leaves if len(leaf.nodes) == 1 and isinstance(leaf.nodes[0], g.Neuron)]
     assert alone == [neuron.name for neuron in network.neurons]
 
 
@@ -117,7 +109,7 @@ def test_spikes_travel_as_single_bytes_and_host_work_is_one_process():
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Delay(Node):
+class Delay(g.Node):
     """A kind that the Lava backend does not know."""
 
 
@@ -156,17 +148,17 @@ LIF = {"name": "lif", "inputs": ("x",), "threshold": np.array(0.15), "membrane_d
 )
 def test_which_neurons_lavas_own_can_express(change, expected):
     shapes = {"x": (4, 4, 8, 8), "lif": (4, 4, 8, 8)}
-    assert is_stock(Neuron(**{**LIF, **change}), shapes, steps=4) is expected
+    assert is_stock(g.Neuron(**{**LIF, **change}), shapes, steps=4) is expected
 
 
 def test_lavas_own_processes_run_at_every_step_so_not_once_an_image():
-    node = Conv(name="conv", inputs=("x",), weight=np.ones((1, 1, 1, 1)))
+    node = g.Conv(name="conv", inputs=("x",), weight=np.ones((1, 1, 1, 1)))
     assert not is_stock(node, {"x": (1, 1, 8, 8)}, steps=4)
     assert is_stock(node, {"x": (4, 1, 8, 8)}, steps=4)
-    assert not is_stock(Reduce(name="mean", inputs=("x",), axes="T"), {"x": (4, 1, 8, 8)}, steps=4)
+    assert not is_stock(g.Reduce(name="mean", inputs=("x",), axes="T"), {"x": (4, 1, 8, 8)}, steps=4)
 
 
 def test_too_little_memory_is_said_before_the_start():
-    network = relay(Affine(name="half", inputs=("image",), scale=np.array(0.5)))
+    network = relay(g.Affine(name="half", inputs=("image",), scale=np.array(0.5)))
     with pytest.raises(UserError, match=r"65536x65536 pixels need [\d,]+ MiB of shared memory, [\d,]+ MiB are free"):
         check_memory(make_plan(network, (65536, 65536), model="fine"))

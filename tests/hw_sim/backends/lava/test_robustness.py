@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from esdnet.command.errors import UserError, report_user_errors
-from export.graph.network import Affine
+from export.graph.nodes import Affine
 from hw_sim.backends import simulator
 from hw_sim.backends.lava import LavaError, LavaSession
 from hw_sim.backends.lava.host import ProcessOutput

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from esdnet.command.errors import UserError
-from export.graph.network import Affine, NetworkError
+from export.graph.nodes import Affine, NetworkError
 from hw_sim.backends import lava, simulator
 from hw_sim.backends.lava import LavaSession
 from hw_sim.backends.lava.memory import channel_sizes

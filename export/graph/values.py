@@ -1,0 +1,158 @@
+"""What a node makes of the values that it reads: their shape, and whether they are spikes. Every kind has a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+
+import numpy as np
+
+from export.graph import nodes as g
+from export.graph.nodes import AXES, NetworkError, Shape, ValueKind
+
+
+@singledispatch
+def output_shape(node: g.Node, inputs: Sequence[Shape], steps: int) -> Shape:
+    """The shape that a node makes of its inputs' shapes."""
+    raise NetworkError(f"{node.name}: no shape rule for kind {node.kind}")
+
+
+@output_shape.register(g.Neuron)
+@output_shape.register(g.Affine)
+@output_shape.register(g.Activation)
+@output_shape.register(g.Output)
+def _(node: g.Node, inputs: Sequence[Shape], steps: int) -> Shape:
+    constants = [v.shape for v in vars(node).values() if isinstance(v, np.ndarray)]
+    try:
+        shape = np.broadcast_shapes(inputs[0], *constants)
+    except ValueError as error:
+        raise NetworkError(
+            f"{node.name} ({node.kind}): constants {constants} do not fit a value {inputs[0]}"
+        ) from error
+    if shape != inputs[0]:
+        raise NetworkError(f"{node.name} ({node.kind}): constants {constants} are larger than the value {inputs[0]}")
+    return inputs[0]
+
+
+@output_shape.register
+def _(node: g.Repeat, inputs: Sequence[Shape], steps: int) -> Shape:
+    if inputs[0][0] != 1:
+        raise NetworkError(f"{node.name} (repeat): input has {inputs[0][0]} steps already, expected 1")
+    return (steps, *inputs[0][1:])
+
+
+@output_shape.register
+def _(node: g.Conv, inputs: Sequence[Shape], steps: int) -> Shape:
+    time, channels, *sizes = inputs[0]
+    if channels != node.weight.shape[1] * node.groups:
+        expected = node.weight.shape[1] * node.groups
+        raise NetworkError(f"{node.name} (conv): input has {channels} channels, its weight expects {expected}")
+    if node.weight.shape[0] % node.groups:
+        raise NetworkError(f"{node.name} (conv): {node.weight.shape[0]} outputs do not split into {node.groups} groups")
+    if node.bias is not None and node.bias.shape != node.weight.shape[:1]:
+        raise NetworkError(f"{node.name} (conv): bias {node.bias.shape}, expected {node.weight.shape[:1]}")
+    height, width = (
+        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, pad, dilation in zip(
+            sizes, node.weight.shape[2:], node.stride, node.padding, node.dilation, strict=True
+        )
+    )
+    if height < 1 or width < 1:
+        raise NetworkError(f"{node.name} (conv): input {sizes} is smaller than the kernel {node.weight.shape[2:]}")
+    return (time, node.weight.shape[0], height, width)
+
+
+@output_shape.register
+def _(node: g.Linear, inputs: Sequence[Shape], steps: int) -> Shape:
+    axis = AXES.index(node.axis)
+    if inputs[0][axis] != node.weight.shape[1]:
+        raise NetworkError(
+            f"{node.name} (linear): axis {node.axis} has {inputs[0][axis]}, its weight expects {node.weight.shape[1]}"
+        )
+    shape = list(inputs[0])
+    shape[axis] = node.weight.shape[0]
+    return (shape[0], shape[1], shape[2], shape[3])
+
+
+@output_shape.register(g.Add)
+@output_shape.register(g.Mul)
+def _(node: g.Node, inputs: Sequence[Shape], steps: int) -> Shape:
+    try:
+        time, channels, height, width = np.broadcast_shapes(*inputs)
+    except ValueError as error:
+        raise NetworkError(f"{node.name} ({node.kind}): shapes {inputs[0]} and {inputs[1]} do not fit") from error
+    return (time, channels, height, width)
+
+
+@output_shape.register
+def _(node: g.Concat, inputs: Sequence[Shape], steps: int) -> Shape:
+    if len({(time, height, width) for time, _, height, width in inputs}) != 1:
+        raise NetworkError(f"{node.name} (concat): shapes {list(inputs)} differ in more than their channels")
+    return (inputs[0][0], sum(shape[1] for shape in inputs), *inputs[0][2:])
+
+
+@output_shape.register
+def _(node: g.Reduce, inputs: Sequence[Shape], steps: int) -> Shape:
+    if not node.axes or not set(node.axes) <= set(AXES):
+        raise NetworkError(f"{node.name} (reduce): axes {node.axes!r}, expected some of {AXES}")
+    time, channels, height, width = (
+        1 if axis in node.axes else size for axis, size in zip(AXES, inputs[0], strict=True)
+    )
+    return (time, channels, height, width)
+
+
+@output_shape.register
+def _(node: g.Resize, inputs: Sequence[Shape], steps: int) -> Shape:
+    time, channels, height, width = inputs[0]
+    return (time, channels, node.factor * height, node.factor * width)
+
+
+@singledispatch
+def value_kind(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
+    """What a node's value is, given what its inputs are."""
+    raise NetworkError(f"{node.name}: no rule for what the value of kind {node.kind} is")
+
+
+@value_kind.register(g.Input)
+@value_kind.register(g.Conv)
+@value_kind.register(g.Linear)
+@value_kind.register(g.Mul)
+@value_kind.register(g.Affine)
+@value_kind.register(g.Activation)
+def _(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
+    """Numbers, whatever was read: executors make floats of these."""
+    return ValueKind.ANALOG
+
+
+@value_kind.register
+def _(node: g.Neuron, inputs: Sequence[ValueKind]) -> ValueKind:
+    return ValueKind.SPIKE
+
+
+@value_kind.register(g.Repeat)
+@value_kind.register(g.Output)
+def _(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
+    return inputs[0]
+
+
+@value_kind.register
+def _(node: g.Resize, inputs: Sequence[ValueKind]) -> ValueKind:
+    return inputs[0] if node.mode == "nearest" else ValueKind.ANALOG
+
+
+@value_kind.register
+def _(node: g.Reduce, inputs: Sequence[ValueKind]) -> ValueKind:
+    return inputs[0] if node.function == "max" else ValueKind.ANALOG
+
+
+@value_kind.register
+def _(node: g.Concat, inputs: Sequence[ValueKind]) -> ValueKind:
+    for kind in (ValueKind.ANALOG, ValueKind.GRADED):
+        if kind in inputs:
+            return kind
+    return ValueKind.SPIKE
+
+
+@value_kind.register
+def _(node: g.Add, inputs: Sequence[ValueKind]) -> ValueKind:
+    return ValueKind.ANALOG if ValueKind.ANALOG in inputs else ValueKind.GRADED
