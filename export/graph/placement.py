@@ -12,8 +12,13 @@ from functools import lru_cache
 
 from export.graph import nodes as g
 from export.graph.network import Network
+from export.graph.nodes import NetworkError
 
 ON_VALUES_AS_THEY_COME = (g.Activation, g.Add, g.Affine, g.Concat)  # work that is not worth a way to the cores and back
+
+
+ALWAYS = (g.Input, g.Repeat, g.Conv, g.Neuron, g.Add, g.Affine, g.Concat)
+NEVER = (g.Linear, g.Mul, g.Reduce, g.Output)
 
 
 def cores_express(node: g.Node) -> bool:
@@ -22,7 +27,11 @@ def cores_express(node: g.Node) -> bool:
         return node.function == "relu"
     if isinstance(node, g.Resize):
         return node.mode == "nearest"
-    return not isinstance(node, (g.Linear, g.Mul, g.Output, g.Reduce))
+    if not isinstance(node, ALWAYS + NEVER):
+        raise NetworkError(
+            f"{node.name}: no rule for where kind {node.kind} runs; add one to export/graph/placement.py"
+        )
+    return isinstance(node, ALWAYS)
 
 
 @lru_cache(maxsize=8)

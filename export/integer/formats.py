@@ -66,6 +66,9 @@ class Formats:
         return self._shared(name)
 
     def _shared(self, name: str) -> Format:
+        if name not in self._groups:
+            kind = self.network[name].kind
+            raise QuantizationError(f"{name} ({kind}): no rule for its format; add one to export/integer/formats.py")
         group = self._groups[name]
         base, finest = (PIXEL.scale, FINEST_PIXEL) if self._has_pixels(group) else (1.0, FINEST)
         if self._ranges is None:
