@@ -87,3 +87,11 @@ def manifest_digest(manifest: Record) -> str:
     """SHA-256 of a manifest without its own hash."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def check_version(path: Path, found: int, known: int, again: str) -> None:
+    """UserError for an export of another version of its format; `again` says how to write it anew."""
+    if found > known:
+        raise UserError(f"{path}: format {found}, this program reads {known}; update the program")
+    if found < known:
+        raise UserError(f"{path}: format {found}, this program reads {known}; {again}")

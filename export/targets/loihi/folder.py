@@ -17,13 +17,13 @@ import numpy as np
 
 from esdnet.command.errors import UserError
 from export.graph.network import infer_shapes
-from export.graph.store import file_digest, manifest_digest
+from export.graph.store import check_version, file_digest, manifest_digest
 from export.integer.network import IntegerNetwork
 from export.integer.store import decode_integer, encode_integer
 from export.targets.loihi.netx import Segment, find_segments, on_off_pairs, why_not, write_segment
 
 FORMAT = "esdnet-lava-dl"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 CONSTANTS = "constants.npz"
 AGAIN = "write it again with export/to_lava_dl.py"
@@ -108,8 +108,7 @@ def _checked_manifest(path: Path) -> Record:
     manifest: Record = json.loads(file.read_text(encoding="utf-8"))
     if manifest.get("format") != FORMAT:
         raise UserError(f"{file}: not the manifest of a Lava-DL export of ESDNet: expected format {FORMAT!r}")
-    if manifest["version"] > VERSION:
-        raise UserError(f"{path}: format {manifest['version']}, this program reads up to {VERSION}; update the program")
+    check_version(path, manifest["version"], VERSION, "it is older")
     if manifest.get("sha256") != manifest_digest(manifest):
         raise UserError(f"{file}: was changed after it was written (its hash differs)")
     for name, expected in manifest["files"].items():

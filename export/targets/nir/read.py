@@ -18,11 +18,11 @@ import numpy as np
 from esdnet.command.errors import UserError
 from export.graph.network import Network
 from export.graph.nodes import Array, Node
-from export.graph.store import Record, decode_node, file_digest, manifest_digest
+from export.graph.store import Record, check_version, decode_node, file_digest, manifest_digest
 from export.targets.nir.structure import check_graph, check_manifest, segment_spec
 
 FORMAT = "esdnet-nir"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.npz"
 AGAIN = "write it again with export/to_nir.py"
@@ -65,11 +65,6 @@ def open_export(path: str | Path) -> Export:
     raise UserError(f"{path}: {found}; expected the folder that export/to_nir.py writes")
 
 
-def _check_version(path: Path, version: int) -> None:
-    if version > VERSION:
-        raise UserError(f"{path}: format {version} of {FORMAT}, this program reads up to {VERSION}; update the program")
-
-
 def _open_folder(path: Path) -> Export:
     file = path / MANIFEST
     if not file.is_file():
@@ -77,7 +72,7 @@ def _open_folder(path: Path) -> Export:
     manifest = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{file}: not the manifest of an ESDNet NIR export: expected format {FORMAT!r}; {AGAIN}")
-    _check_version(path, manifest["version"])
+    check_version(path, manifest["version"], VERSION, AGAIN)
     if manifest.get("sha256") != manifest_digest(manifest):
         raise UserError(f"{file}: was changed after it was written (its hash differs); {AGAIN}")
     for name, expected in manifest["files"].items():

@@ -286,7 +286,7 @@ def test_damaged_exports_are_refused_in_one_line(copy):
     for content, message in (
         ("{", "cannot be read as a Lava-DL export"),
         ('{"format": "other"}', "expected format 'esdnet-lava-dl'"),
-        (json.dumps({**manifest, "version": 9}), "format 9, this program reads up to 1; update the program"),
+        (json.dumps({**manifest, "version": 9}), "format 9, this program reads 2; update the program"),
     ):
         (copy / "manifest.json").write_text(content)
         with pytest.raises(UserError, match=message):

@@ -147,7 +147,7 @@ def test_memory_does_not_grow_with_the_lif_parameters(tmp_path):
 
 def test_the_manifest_says_what_a_stranger_needs(tmp_path):
     manifest = json.loads((write(mixed_network(), tmp_path) / MANIFEST).read_text())
-    assert (manifest["format"], manifest["version"], manifest["dt"]) == ("esdnet-nir", 1, 1e-4)
+    assert (manifest["format"], manifest["version"], manifest["dt"]) == ("esdnet-nir", 2, 1e-4)
     assert (manifest["steps_per_image"], manifest["precision"]) == (4, "float64")
     assert "v > v_threshold" in manifest["firing_rule"]
     assert {"python", "nir", "numpy", "torch"} <= set(manifest["packages"])
@@ -250,10 +250,12 @@ def test_a_hand_edited_manifest(tmp_path):
     refused(path, "was changed after it was written")
 
 
-def test_a_newer_export(tmp_path):
+def test_a_newer_or_older_export(tmp_path):
     path = write(mixed_network(), tmp_path)
-    edit_manifest(path, lambda manifest: manifest.update(version=2), seal=True)
-    refused(path, r"format 2 of esdnet-nir, this program reads up to 1; update the program")
+    edit_manifest(path, lambda manifest: manifest.update(version=3), seal=True)
+    refused(path, "format 3, this program reads 2; update the program")
+    edit_manifest(path, lambda manifest: manifest.update(version=1), seal=True)
+    refused(path, "format 1, this program reads 2; write it again with export/to_nir.py")
 
 
 @pytest.mark.parametrize(
