@@ -60,10 +60,10 @@ def _export(args: argparse.Namespace) -> int:
     from export.readers.esdnet import lower
     from export.targets.loihi.check import check_available
     from export.targets.loihi.fit import fit_table, load_limits
-    from export.targets.loihi.folder import is_export
+    from export.targets.loihi.folder import FORMAT
 
     target = args.out or Path(f"{args.checkpoint.stem}_lava_dl")
-    check_replaceable(target, "a Lava-DL export", is_export)
+    check_replaceable(target, "a Lava-DL export", FORMAT.is_export)
     limits = load_limits(args.target) if args.target else None
     if not args.no_check:
         check_available()

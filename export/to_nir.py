@@ -40,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from esdnet.command.writing import check_replaceable, written_beside
-    from export.targets.nir.read import is_export
+    from export.targets.nir.read import FORMAT
     from export.targets.nir.report import warnings
 
     checkpoint = find_checkpoint(args.checkpoint)
     target = args.out or Path(f"{args.checkpoint.stem}_nir")
-    check_replaceable(target, "a NIR export", is_export)
+    check_replaceable(target, "a NIR export", FORMAT.is_export)
     from esdnet.networks.checkpoint import load_checkpoint
 
     model = load_checkpoint(checkpoint)

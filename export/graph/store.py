@@ -1,4 +1,4 @@
-"""Layer graphs as data: a node as a JSON record and its arrays, and back; digests of networks, files and manifests."""
+"""Layer graphs as data: a node as a JSON record and its arrays, and back; the digest of a network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,26 +71,3 @@ def network_digest(network: Network) -> str:
 def encode_network(network: Network) -> Record:
     """What a Network holds besides its nodes."""
     return {item.name: getattr(network, item.name) for item in fields(network) if item.name != "nodes"}
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def manifest_digest(manifest: Record) -> str:
-    """SHA-256 of a manifest without its own hash."""
-    rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def check_version(path: Path, found: int, known: int, again: str) -> None:
-    """UserError for an export of another version of its format; `again` says how to write it anew."""
-    if found > known:
-        raise UserError(f"{path}: format {found}, this program reads {known}; update the program")
-    if found < known:
-        raise UserError(f"{path}: format {found}, this program reads {known}; {again}")

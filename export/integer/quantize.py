@@ -19,39 +19,9 @@ from numpy.typing import NDArray
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array
+from export.integer import network as ops
 from export.integer.formats import STREAM_BITS, Formats, QuantizationError, Ranges, is_raw
-from export.integer.network import (
-    CURRENT_SHIFT,
-    DECAY_BITS,
-    GATE,
-    MEAN_BITS,
-    PIXEL,
-    SPIKE,
-    TABLE_STEP_BITS,
-    THRESHOLD_BITS,
-    WEIGHT_LIMIT,
-    Format,
-    IntArray,
-    IntegerAdd,
-    IntegerAffine,
-    IntegerConcat,
-    IntegerConv,
-    IntegerInput,
-    IntegerLinear,
-    IntegerMax,
-    IntegerMean,
-    IntegerMul,
-    IntegerNetwork,
-    IntegerNeuron,
-    IntegerOutput,
-    IntegerRelu,
-    IntegerRepeat,
-    IntegerResize,
-    IntegerSigmoid,
-    Operation,
-    Rescale,
-    sigmoid_table,
-)
+from export.integer.network import Format, IntArray, IntegerNetwork, Operation, Rescale
 
 MULTIPLIER_BITS = 16
 WHOLE = 1e-9  # how near to a whole number float64 leaves a ratio of scales that is one
@@ -89,7 +59,7 @@ def weight_steps(weight: Array) -> Array:
     It may clip the largest weights, if that serves the others.
     """
     largest = np.abs(weight).max(1)
-    full = np.where(largest > 0, largest, WEIGHT_LIMIT) / WEIGHT_LIMIT
+    full = np.where(largest > 0, largest, ops.WEIGHT_LIMIT) / ops.WEIGHT_LIMIT
     binary = 2.0 ** np.ceil(np.log2(full))  # holds weights exactly that are multiples of a power of two
     best, least = full, np.full(len(weight), np.inf)
     for steps in (*(full * clipped for clipped in CLIPPING), binary):
@@ -107,13 +77,13 @@ def align_step(weight: Array, step: float, threshold: float) -> float:
     whole = round(threshold / step)
     if whole < 1 or np.array_equal(round_weight(weight, step) * step, weight):
         return step
-    return threshold / (whole + 0.5 / 2**CURRENT_SHIFT)
+    return threshold / (whole + 0.5 / 2**ops.CURRENT_SHIFT)
 
 
 def round_weight(weight: Array, step: float | Array) -> Array:
     """Weights in units of `step`, rounded and clipped to 8 bits, still float64."""
     whole = weight / step
-    return np.clip(np.rint(whole, out=whole), -WEIGHT_LIMIT, WEIGHT_LIMIT, out=whole)
+    return np.clip(np.rint(whole, out=whole), -ops.WEIGHT_LIMIT, ops.WEIGHT_LIMIT, out=whole)
 
 
 def _quantize_rows(node: g.Conv | g.Linear, source: Format, output: Format) -> tuple[NDArray[np.int8], Array]:
@@ -145,7 +115,7 @@ def _quantize_layer(node: g.Conv, neurons: Sequence[g.Neuron]) -> tuple[NDArray[
     weight = node.weight
     thresholds = {float(value) for neuron in neurons for value in neuron.threshold.reshape(-1)}
     largest_bias = max(float(np.abs(_summed_bias(node, neuron)).max()) for neuron in neurons)
-    finest = max(max(map(abs, thresholds)) / (2**THRESHOLD_BITS - 1), largest_bias / BIAS_LIMIT)
+    finest = max(max(map(abs, thresholds)) / (2**ops.THRESHOLD_BITS - 1), largest_bias / BIAS_LIMIT)
     if np.abs(weight).reshape(len(weight), -1).sum(1).max() < finest / 2:
         return np.zeros(weight.shape, np.int8), finest
     step = float(weight_steps(weight.reshape(1, -1))[0])
@@ -200,12 +170,12 @@ def quantize_node(node: g.Node, formats: Formats) -> Operation:
 
 @quantize_node.register
 def _(node: g.Input, formats: Formats) -> Operation:
-    return IntegerInput(node=node, output=PIXEL)
+    return ops.IntegerInput(node=node, output=ops.PIXEL)
 
 
 @quantize_node.register
 def _(node: g.Repeat, formats: Formats) -> Operation:
-    return IntegerRepeat(node=node, output=formats.of(node.name))
+    return ops.IntegerRepeat(node=node, output=formats.of(node.name))
 
 
 @quantize_node.register
@@ -223,7 +193,7 @@ def _(node: g.Conv, formats: Formats) -> Operation:
         rescale = rescale_by(steps * source.scale / output.scale, (-1, 1, 1))
         bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
     quantized = replace(node, weight=weight * steps.reshape(-1, 1, 1, 1))
-    return IntegerConv(node=quantized, output=output, weight=weight, weight_step=steps, bias=bias, rescale=rescale)
+    return ops.IntegerConv(node=quantized, output=output, weight=weight, weight_step=steps, bias=bias, rescale=rescale)
 
 
 @quantize_node.register
@@ -234,7 +204,9 @@ def _(node: g.Linear, formats: Formats) -> Operation:
     rescale = rescale_by(steps * source.scale / output.scale, shape)
     bias = None if node.bias is None else _whole(node.bias / (steps * source.scale), node.name)
     quantized = replace(node, weight=weight * steps[:, None])
-    return IntegerLinear(node=quantized, output=output, weight=weight, weight_step=steps, bias=bias, rescale=rescale)
+    return ops.IntegerLinear(
+        node=quantized, output=output, weight=weight, weight_step=steps, bias=bias, rescale=rescale
+    )
 
 
 @quantize_node.register
@@ -249,13 +221,13 @@ def _(node: g.Neuron, formats: Formats) -> Operation:
     scale = source.scale * coarser
     bias = _summed_bias(formats.network[node.inputs[0]], node) if raw else node.bias
     plain = coarser == 1.0 and np.all(node.gain == 1.0)
-    return IntegerNeuron(
+    return ops.IntegerNeuron(
         node=node,
-        output=SPIKE,
+        output=ops.SPIKE,
         threshold=_threshold(node, scale),
         bias=_whole(bias / scale, node.name),
-        current_decay=round(2**DECAY_BITS * (1.0 - node.current_decay)) - 1,
-        membrane_decay=round(2**DECAY_BITS * (1.0 - node.membrane_decay)),
+        current_decay=round(2**ops.DECAY_BITS * (1.0 - node.current_decay)) - 1,
+        membrane_decay=round(2**ops.DECAY_BITS * (1.0 - node.membrane_decay)),
         rescale=None if plain else rescale_by(node.gain / coarser, node.gain.shape),
     )
 
@@ -264,7 +236,7 @@ def _coarser(node: g.Neuron, source: Format) -> float:
     """The power of two by which a neuron reads a value more coarsely, so that 18 bits hold it and 13 its bias."""
     steps = float(np.abs(node.bias).max()) / source.scale / BIAS_LIMIT
     fitting = 2.0 ** math.ceil(math.log2(steps)) if steps > 1.0 else 1.0
-    return max(fitting, 1.0 if source.bits <= STREAM_BITS else 2.0**MEAN_BITS)
+    return max(fitting, 1.0 if source.bits <= STREAM_BITS else 2.0**ops.MEAN_BITS)
 
 
 def _threshold(node: g.Neuron, scale: float) -> IntArray:
@@ -293,14 +265,14 @@ def _(node: g.Add, formats: Formats) -> Operation:
     output = formats.of(node.name)
     ratios = np.array([formats.of(name).scale for name in node.inputs]) / output.scale
     rescale = rescale_by(ratios, (-1,), reference=float(ratios.min()))
-    return IntegerAdd(node=node, output=output, rescale=rescale)
+    return ops.IntegerAdd(node=node, output=output, rescale=rescale)
 
 
 @quantize_node.register
 def _(node: g.Mul, formats: Formats) -> Operation:
     output = formats.of(node.name)
     product = formats.of(node.inputs[0]).scale * formats.of(node.inputs[1]).scale
-    return IntegerMul(node=node, output=output, rescale=rescale_by(product / output.scale))
+    return ops.IntegerMul(node=node, output=output, rescale=rescale_by(product / output.scale))
 
 
 @quantize_node.register
@@ -308,18 +280,18 @@ def _(node: g.Affine, formats: Formats) -> Operation:
     source, output = formats.of(node.inputs[0]), formats.of(node.name)
     rescale = rescale_by(node.scale * source.scale / output.scale, node.scale.shape, largest=source.high)
     offset = _whole(node.offset / output.scale * 2.0**rescale.shift, node.name)
-    return IntegerAffine(node=node, output=output, rescale=rescale, offset=offset)
+    return ops.IntegerAffine(node=node, output=output, rescale=rescale, offset=offset)
 
 
 @quantize_node.register
 def _(node: g.Concat, formats: Formats) -> Operation:
     output = formats.of(node.name)
-    return IntegerConcat(node=node, output=output, left=_lefts(node, formats, output.scale))
+    return ops.IntegerConcat(node=node, output=output, left=_lefts(node, formats, output.scale))
 
 
 @quantize_node.register
 def _(node: g.Reduce, formats: Formats) -> Operation:
-    kind: Any = IntegerMean if node.function == "mean" else IntegerMax
+    kind: Any = ops.IntegerMean if node.function == "mean" else ops.IntegerMax
     operation: Operation = kind(node=node, output=formats.of(node.name))
     return operation
 
@@ -327,9 +299,9 @@ def _(node: g.Reduce, formats: Formats) -> Operation:
 @quantize_node.register
 def _(node: g.Activation, formats: Formats) -> Operation:
     if node.function == "relu":
-        return IntegerRelu(node=node, output=formats.of(node.name))
-    ratio = formats.of(node.inputs[0]).scale * 2.0**TABLE_STEP_BITS
-    return IntegerSigmoid(node=node, output=GATE, rescale=rescale_by(ratio), table=sigmoid_table())
+        return ops.IntegerRelu(node=node, output=formats.of(node.name))
+    ratio = formats.of(node.inputs[0]).scale * 2.0**ops.TABLE_STEP_BITS
+    return ops.IntegerSigmoid(node=node, output=ops.GATE, rescale=rescale_by(ratio), table=ops.sigmoid_table())
 
 
 @quantize_node.register
@@ -338,16 +310,16 @@ def _(node: g.Resize, formats: Formats) -> Operation:
         raise QuantizationError(
             f"{node.name} (resize): bilinear by {node.factor}, integers are defined for 2; enlarge by 2, or by copies"
         )
-    return IntegerResize(node=node, output=formats.of(node.name))
+    return ops.IntegerResize(node=node, output=formats.of(node.name))
 
 
 @quantize_node.register
 def _(node: g.Output, formats: Formats) -> Operation:
-    right = math.log2(PIXEL.scale / formats.of(node.inputs[0]).scale)
+    right = math.log2(ops.PIXEL.scale / formats.of(node.inputs[0]).scale)
     if right < 0 or abs(right - round(right)) > WHOLE:
         found = formats.of(node.inputs[0]).scale
         raise QuantizationError(
             f"{node.name} (output): its input has the scale {found:g}, expected 2^-k of a pixel; let the network end in"
             " a sum with its image, or run it in float32"
         )
-    return IntegerOutput(node=node, output=PIXEL, right=round(right))
+    return ops.IntegerOutput(node=node, output=ops.PIXEL, right=round(right))

@@ -20,34 +20,9 @@ from torch import Tensor
 from export.graph.frames import output_of
 from export.graph.network import infer_shapes
 from export.graph.nodes import AXES, NetworkError
+from export.integer import network as ops
 from export.integer.convolution import convolve
-from export.integer.network import (
-    CURRENT_LIMIT,
-    CURRENT_SHIFT,
-    DECAY_BITS,
-    STATE_LIMIT,
-    TABLE_SIZE,
-    Format,
-    IntegerAdd,
-    IntegerAffine,
-    IntegerConcat,
-    IntegerConv,
-    IntegerInput,
-    IntegerLinear,
-    IntegerMax,
-    IntegerMean,
-    IntegerMul,
-    IntegerNetwork,
-    IntegerNeuron,
-    IntegerOutput,
-    IntegerRelu,
-    IntegerRepeat,
-    IntegerResize,
-    IntegerSigmoid,
-    Operation,
-    Rescale,
-    reciprocal,
-)
+from export.integer.network import Format, IntegerNetwork, Operation, Rescale
 
 _WORD = 2**32 - 1
 Observe = Callable[[Operation, Sequence[Tensor], Tensor], None]
@@ -65,7 +40,7 @@ def run_integer(
     values: dict[str, Tensor] = {}
     with torch.inference_mode():
         for operation in network.operations:
-            if isinstance(operation, IntegerInput):
+            if isinstance(operation, ops.IntegerInput):
                 inputs = [torch.from_numpy(image).to(device, torch.int64).unsqueeze(0)]
             else:
                 inputs = [values[name] for name in operation.node.inputs]
@@ -127,17 +102,17 @@ def execute(operation: Operation, inputs: Sequence[Tensor], steps: int) -> Tenso
 
 
 @execute.register
-def _(operation: IntegerInput, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerInput, inputs: Sequence[Tensor], steps: int) -> Tensor:
     return inputs[0]
 
 
 @execute.register
-def _(operation: IntegerRepeat, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerRepeat, inputs: Sequence[Tensor], steps: int) -> Tensor:
     return inputs[0].expand(steps, -1, -1, -1)
 
 
 @execute.register
-def _(operation: IntegerConv, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerConv, inputs: Sequence[Tensor], steps: int) -> Tensor:
     sums = convolve(inputs[0], _constant(operation.weight, inputs[0]), operation.node)
     if operation.bias is not None:
         sums += _constant(operation.bias, sums)[:, None, None]
@@ -145,7 +120,7 @@ def _(operation: IntegerConv, inputs: Sequence[Tensor], steps: int) -> Tensor:
 
 
 @execute.register
-def _(operation: IntegerLinear, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerLinear, inputs: Sequence[Tensor], steps: int) -> Tensor:
     axis = AXES.index(operation.node.axis)
     x = inputs[0].double().transpose(axis, 3)
     weight = _constant(operation.weight, x, torch.float64)
@@ -156,11 +131,11 @@ def _(operation: IntegerLinear, inputs: Sequence[Tensor], steps: int) -> Tensor:
 
 def _decay_(state: Tensor, keep: int) -> Tensor:
     """In place: state * keep >> 12, rounded toward zero."""
-    toward_zero = (state >> 63) & (2**DECAY_BITS - 1)  # what a negative number needs on top
-    return state.mul_(keep).add_(toward_zero).bitwise_right_shift_(DECAY_BITS)
+    toward_zero = (state >> 63) & (2**ops.DECAY_BITS - 1)  # what a negative number needs on top
+    return state.mul_(keep).add_(toward_zero).bitwise_right_shift_(ops.DECAY_BITS)
 
 
-def neuron_steps(operation: IntegerNeuron, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def neuron_steps(operation: ops.IntegerNeuron, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Step by step: the membrane before the reset (C, H, W), int64, and the spikes, bool. Both change afterwards."""
     current, membrane = (torch.zeros_like(x[0], dtype=torch.int64) for _ in range(2))
     for frame in x:
@@ -169,34 +144,34 @@ def neuron_steps(operation: IntegerNeuron, x: Tensor) -> Iterator[tuple[Tensor, 
         membrane.masked_fill_(spikes, 0)
 
 
-def neuron_step(operation: IntegerNeuron, x: Tensor, current: Tensor, membrane: Tensor) -> Tensor:
+def neuron_step(operation: ops.IntegerNeuron, x: Tensor, current: Tensor, membrane: Tensor) -> Tensor:
     """The spikes (C, H, W) of one frame. `current` and `membrane` go one step on, in place, before the reset."""
     arrived = x.to(torch.int64)
     if operation.rescale is not None:
-        arrived = _rescale_(arrived.clone(), operation.rescale).clamp_(-CURRENT_LIMIT, CURRENT_LIMIT)
-    keep_current = 2**DECAY_BITS - (operation.current_decay + 1)
+        arrived = _rescale_(arrived.clone(), operation.rescale).clamp_(-ops.CURRENT_LIMIT, ops.CURRENT_LIMIT)
+    keep_current = 2**ops.DECAY_BITS - (operation.current_decay + 1)
     if keep_current:
-        _decay_(current, keep_current).add_(arrived << CURRENT_SHIFT)
+        _decay_(current, keep_current).add_(arrived << ops.CURRENT_SHIFT)
     else:
-        torch.bitwise_left_shift(arrived, CURRENT_SHIFT, out=current)
+        torch.bitwise_left_shift(arrived, ops.CURRENT_SHIFT, out=current)
     _wrap_(current)
-    _decay_(membrane, 2**DECAY_BITS - operation.membrane_decay).add_(current)
+    _decay_(membrane, 2**ops.DECAY_BITS - operation.membrane_decay).add_(current)
     if np.any(operation.bias):
-        membrane.add_(_constant(operation.bias, x) << CURRENT_SHIFT)
-    membrane.clamp_(1 - STATE_LIMIT, STATE_LIMIT - 1)
-    return membrane > _constant(operation.threshold, x) << CURRENT_SHIFT
+        membrane.add_(_constant(operation.bias, x) << ops.CURRENT_SHIFT)
+    membrane.clamp_(1 - ops.STATE_LIMIT, ops.STATE_LIMIT - 1)
+    return membrane > _constant(operation.threshold, x) << ops.CURRENT_SHIFT
 
 
 def _wrap_(current: Tensor) -> None:
     """In place: 2^24 off above 2^23, 2^24 on at or below -2^23."""
     lowest, highest = (int(bound) for bound in torch.aminmax(current))
-    if highest > STATE_LIMIT or lowest <= -STATE_LIMIT:
-        above = current > STATE_LIMIT
-        current.add_(2 * STATE_LIMIT * (current <= -STATE_LIMIT)).sub_(2 * STATE_LIMIT * above)
+    if highest > ops.STATE_LIMIT or lowest <= -ops.STATE_LIMIT:
+        above = current > ops.STATE_LIMIT
+        current.add_(2 * ops.STATE_LIMIT * (current <= -ops.STATE_LIMIT)).sub_(2 * ops.STATE_LIMIT * above)
 
 
 @execute.register
-def _(operation: IntegerNeuron, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerNeuron, inputs: Sequence[Tensor], steps: int) -> Tensor:
     spikes = torch.empty(inputs[0].shape, dtype=torch.bool, device=inputs[0].device)
     for step, (_, fired) in enumerate(neuron_steps(operation, inputs[0])):
         spikes[step] = fired
@@ -204,7 +179,7 @@ def _(operation: IntegerNeuron, inputs: Sequence[Tensor], steps: int) -> Tensor:
 
 
 @execute.register
-def _(operation: IntegerAdd, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerAdd, inputs: Sequence[Tensor], steps: int) -> Tensor:
     x, y = (value.to(torch.int64) for value in inputs)
     first, second = operation.rescale.multiplier.tolist()
     total = torch.add(x if first == 1 else x * first, y, alpha=second)
@@ -212,20 +187,20 @@ def _(operation: IntegerAdd, inputs: Sequence[Tensor], steps: int) -> Tensor:
 
 
 @execute.register
-def _(operation: IntegerMul, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerMul, inputs: Sequence[Tensor], steps: int) -> Tensor:
     product = inputs[0].to(torch.int64) * inputs[1].to(torch.int64)
     return _saturate(_rescale_(product, operation.rescale), operation.output)
 
 
 @execute.register
-def _(operation: IntegerAffine, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerAffine, inputs: Sequence[Tensor], steps: int) -> Tensor:
     x = inputs[0].to(torch.int64)
     total = x * _constant(operation.rescale.multiplier, x) + _constant(operation.offset, x)
     return _saturate(_round_(total, operation.rescale.shift), operation.output)
 
 
 @execute.register
-def _(operation: IntegerConcat, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerConcat, inputs: Sequence[Tensor], steps: int) -> Tensor:
     if all(value.dtype is torch.bool for value in inputs):
         return torch.cat(list(inputs), dim=1)
     aligned = [value.to(torch.int64) << left for value, left in zip(inputs, operation.left, strict=True)]
@@ -233,7 +208,7 @@ def _(operation: IntegerConcat, inputs: Sequence[Tensor], steps: int) -> Tensor:
 
 
 @execute.register
-def _(operation: IntegerMean, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerMean, inputs: Sequence[Tensor], steps: int) -> Tensor:
     axes = [AXES.index(axis) for axis in operation.node.axes]
     total = inputs[0].sum(axes, keepdim=True, dtype=torch.int64)
     return _saturate(divide(total, inputs[0].numel() // total.numel()), operation.output)
@@ -244,31 +219,31 @@ def divide(total: Tensor, count: int) -> Tensor:
 
     The product may have 79 bits: it is taken in two halves of 32 and more bits, and is exact.
     """
-    multiplier, shift = reciprocal(count)
+    multiplier, shift = ops.reciprocal(count)
     low = (total & _WORD) * multiplier + _half(shift)
     high = (total >> 32) * multiplier + (low >> 32)
     return (high << 32 - shift) + ((low & _WORD) >> shift) if shift < 32 else high >> shift - 32
 
 
 @execute.register
-def _(operation: IntegerMax, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerMax, inputs: Sequence[Tensor], steps: int) -> Tensor:
     return inputs[0].amax([AXES.index(axis) for axis in operation.node.axes], keepdim=True)
 
 
 @execute.register
-def _(operation: IntegerRelu, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerRelu, inputs: Sequence[Tensor], steps: int) -> Tensor:
     return inputs[0].clamp(min=0)
 
 
 @execute.register
-def _(operation: IntegerSigmoid, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    middle = TABLE_SIZE // 2
+def _(operation: ops.IntegerSigmoid, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    middle = ops.TABLE_SIZE // 2
     index = _rescale_(inputs[0].clone(), operation.rescale).clamp_(-middle, middle - 1).add_(middle)
     return _constant(operation.table.astype(np.int64), index)[index]
 
 
 @execute.register
-def _(operation: IntegerResize, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerResize, inputs: Sequence[Tensor], steps: int) -> Tensor:
     x = inputs[0]
     if operation.node.mode == "nearest":
         return x.repeat_interleave(operation.node.factor, dim=2).repeat_interleave(operation.node.factor, dim=3)
@@ -288,5 +263,5 @@ def _double(x: Tensor, axis: int) -> Tensor:
 
 
 @execute.register
-def _(operation: IntegerOutput, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerOutput, inputs: Sequence[Tensor], steps: int) -> Tensor:
     return _saturate(_round_(inputs[0].clone(), operation.right), operation.output)

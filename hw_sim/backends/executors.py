@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def load_source(checkpoint: str | Path | None, network: Path | None) -> Source:
     """The network of a checkpoint, a file or the name of a bundled one, or one read back from an export."""
     if network is not None:
-        from export.targets.loihi.folder import is_export, read_integer
+        from export.targets.loihi.folder import FORMAT, read_integer
         from export.targets.nir.read import read_network
 
-        if is_export(network):
+        if FORMAT.is_export(network):
             integer = read_integer(network)
             return _giving_an_image(Source(str(network), integer.network, None, integer))
         return _giving_an_image(Source(str(network), read_network(network), None))

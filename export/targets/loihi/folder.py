@@ -16,20 +16,16 @@ from typing import Any
 import numpy as np
 
 from esdnet.command.errors import UserError
+from export.graph.folder import MANIFEST, FolderFormat, file_digest, manifest_digest
 from export.graph.network import infer_shapes
-from export.graph.store import check_version, file_digest, manifest_digest
+from export.graph.store import Record
 from export.integer.network import IntegerNetwork
 from export.integer.store import decode_integer, encode_integer
 from export.targets.loihi.netx import Segment, find_segments, on_off_pairs, why_not, write_segment
 
-FORMAT = "esdnet-lava-dl"
-VERSION = 2
-MANIFEST = "manifest.json"
+FORMAT = FolderFormat("esdnet-lava-dl", 2, "a Lava-DL export of ESDNet", "export/to_lava_dl.py")
 CONSTANTS = "constants.npz"
-AGAIN = "write it again with export/to_lava_dl.py"
 PACKAGES = ("h5py", "numpy", "torch")
-
-Record = dict[str, Any]
 
 
 def write_folder(path: Path, integer: IntegerNetwork, height: int, width: int, facts: Record) -> dict[str, Segment]:
@@ -44,8 +40,8 @@ def write_folder(path: Path, integer: IntegerNetwork, height: int, width: int, f
     constants: dict[str, Any] = dict(arrays)
     np.savez_compressed(path / CONSTANTS, **constants)
     manifest: Record = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": FORMAT.name,
+        "version": FORMAT.version,
         "written_by": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "input_shape": [integer.network.input.channels, height, width],
         **facts,
@@ -78,42 +74,15 @@ def _order(integer: IntegerNetwork, segments: dict[str, Segment]) -> list[Record
     return steps
 
 
-def is_export(path: Path) -> bool:
-    """True if a folder of this format is there, in whatever state: what an export may replace."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
-
-
 def read_integer(path: str | Path) -> IntegerNetwork:
     """The integer network of an export, after every file has been checked against the manifest."""
     path = Path(path)
+    manifest = FORMAT.read_manifest(path)
     try:
-        manifest = _checked_manifest(path)
         with np.load(path / CONSTANTS, allow_pickle=False) as arrays:
             return decode_integer(manifest, arrays)
     except UserError as error:
-        raise UserError(f"{error}; {AGAIN}") from error
+        raise UserError(f"{error}; {FORMAT.again}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a Lava-DL export of ESDNet: {reason}; {AGAIN}") from error
-
-
-def _checked_manifest(path: Path) -> Record:
-    file = path / MANIFEST
-    if not file.is_file():
-        raise UserError(f"{path}: not a Lava-DL export of ESDNet: {MANIFEST} is missing")
-    manifest: Record = json.loads(file.read_text(encoding="utf-8"))
-    if manifest.get("format") != FORMAT:
-        raise UserError(f"{file}: not the manifest of a Lava-DL export of ESDNet: expected format {FORMAT!r}")
-    check_version(path, manifest["version"], VERSION, "it is older")
-    if manifest.get("sha256") != manifest_digest(manifest):
-        raise UserError(f"{file}: was changed after it was written (its hash differs)")
-    for name, expected in manifest["files"].items():
-        if not (path / name).is_file():
-            raise UserError(f"{path / name}: missing, the export is incomplete")
-        if file_digest(path / name) != expected:
-            raise UserError(f"{path / name}: not the file of this export: changed, cut short, or from another one")
-    return manifest
+        raise UserError(f"{path}: cannot be read as {FORMAT.title}: {reason}; {FORMAT.again}") from error

@@ -15,32 +15,16 @@ import numpy as np
 
 from export.graph.network import Network
 from export.graph.nodes import Neuron, Shape, ValueKind
-from export.integer.network import (
-    IntegerAdd,
-    IntegerConcat,
-    IntegerConv,
-    IntegerInput,
-    IntegerLinear,
-    IntegerMax,
-    IntegerMean,
-    IntegerMul,
-    IntegerNetwork,
-    IntegerNeuron,
-    IntegerOutput,
-    IntegerRelu,
-    IntegerRepeat,
-    IntegerResize,
-    IntegerSigmoid,
-    Operation,
-)
+from export.integer import network as ops
+from export.integer.network import IntegerNetwork, Operation
 
 
 @dataclass(frozen=True)
 class Layer:
     """A convolution of spikes and the neuron that alone reads its sums: one netx layer."""
 
-    conv: IntegerConv
-    neuron: IntegerNeuron
+    conv: ops.IntegerConv
+    neuron: ops.IntegerNeuron
 
 
 @dataclass(frozen=True)
@@ -69,10 +53,10 @@ def find_segments(integer: IntegerNetwork) -> list[Segment]:
     """All layers that netx holds, in the order of the network; a layer that alone reads another's spikes joins it."""
     segments: list[Segment] = []
     for operation in integer.operations:
-        if not isinstance(operation, IntegerNeuron) or why_not(operation, integer):
+        if not isinstance(operation, ops.IntegerNeuron) or why_not(operation, integer):
             continue
         conv = integer.by_name[operation.node.inputs[0]]
-        assert isinstance(conv, IntegerConv)  # why_not has looked
+        assert isinstance(conv, ops.IntegerConv)  # why_not has looked
         layer = Layer(conv, operation)
         source = conv.node.inputs[0]
         before = next((segment for segment in segments if segment.target == source), None)
@@ -101,17 +85,17 @@ def why_not(operation: Operation, integer: IntegerNetwork) -> str:
 
 
 @why_not.register
-def _(operation: IntegerInput, integer: IntegerNetwork) -> str:
+def _(operation: ops.IntegerInput, integer: IntegerNetwork) -> str:
     return "the image, 8-bit pixels: netx segments read spikes"
 
 
 @why_not.register
-def _(operation: IntegerRepeat, integer: IntegerNetwork) -> str:
+def _(operation: ops.IntegerRepeat, integer: IntegerNetwork) -> str:
     return "repeats the frame: the host sends it at every step"
 
 
 @why_not.register
-def _(operation: IntegerConv, integer: IntegerNetwork) -> str:
+def _(operation: ops.IntegerConv, integer: IntegerNetwork) -> str:
     if integer.network.kinds[operation.node.inputs[0]] is not ValueKind.SPIKE:
         return "multiplies analog values; netx convolutions read spikes here"
     if not _is_read_by_neurons_alone(operation, integer):
@@ -124,15 +108,17 @@ def _(operation: IntegerConv, integer: IntegerNetwork) -> str:
 
 
 def _is_read_by_neurons_alone(operation: Operation, integer: IntegerNetwork) -> bool:
-    return all(isinstance(integer.by_name[name], IntegerNeuron) for name in integer.network.readers[operation.name])
+    return all(isinstance(integer.by_name[name], ops.IntegerNeuron) for name in integer.network.readers[operation.name])
 
 
 @why_not.register
-def _(operation: IntegerNeuron, integer: IntegerNetwork) -> str:
+def _(operation: ops.IntegerNeuron, integer: IntegerNetwork) -> str:
     source = integer.by_name[operation.node.inputs[0]]
     on_off = any(operation.name in pair for pair in on_off_pairs(integer.network))
     half = "half of an ON/OFF pair: " if on_off else ""
-    reads_spikes = isinstance(source, IntegerConv) and integer.network.kinds[source.node.inputs[0]] is ValueKind.SPIKE
+    reads_spikes = (
+        isinstance(source, ops.IntegerConv) and integer.network.kinds[source.node.inputs[0]] is ValueKind.SPIKE
+    )
     if not reads_spikes or not _is_read_by_neurons_alone(source, integer):
         return f"{half}integrates a value of the host; a netx neuron reads its own layer's synapses only"
     if len(integer.network.readers[source.name]) > 1:
@@ -147,37 +133,37 @@ def _(operation: IntegerNeuron, integer: IntegerNetwork) -> str:
 
 
 @why_not.register
-def _(operation: IntegerAdd, integer: IntegerNetwork) -> str:
+def _(operation: ops.IntegerAdd, integer: IntegerNetwork) -> str:
     return "adds values: netx is sequential and has no sum of two branches"
 
 
 @why_not.register
-def _(operation: IntegerConcat, integer: IntegerNetwork) -> str:
+def _(operation: ops.IntegerConcat, integer: IntegerNetwork) -> str:
     return "netx raises NotImplementedError for concat"
 
 
-@why_not.register(IntegerMean)
-@why_not.register(IntegerMax)
+@why_not.register(ops.IntegerMean)
+@why_not.register(ops.IntegerMax)
 def _(operation: Operation, integer: IntegerNetwork) -> str:
     return "netx raises NotImplementedError for pool and average"
 
 
 @why_not.register
-def _(operation: IntegerResize, integer: IntegerNetwork) -> str:
+def _(operation: ops.IntegerResize, integer: IntegerNetwork) -> str:
     reason = "netx raises NotImplementedError for unpool"
     return reason if operation.node.mode == "nearest" else f"{reason}; bilinear taps are not spikes"
 
 
-@why_not.register(IntegerMul)
-@why_not.register(IntegerSigmoid)
-@why_not.register(IntegerRelu)
-@why_not.register(IntegerLinear)
+@why_not.register(ops.IntegerMul)
+@why_not.register(ops.IntegerSigmoid)
+@why_not.register(ops.IntegerRelu)
+@why_not.register(ops.IntegerLinear)
 def _(operation: Operation, integer: IntegerNetwork) -> str:
     return "attention or refinement: analog values, products and tables, which netx does not have"
 
 
 @why_not.register
-def _(operation: IntegerOutput, integer: IntegerNetwork) -> str:
+def _(operation: ops.IntegerOutput, integer: IntegerNetwork) -> str:
     return "the derained pixels: netx gives out spikes"
 
 

@@ -6,7 +6,6 @@ for number; a UserError in one line for anything that is missing, foreign, damag
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,14 @@ import h5py
 import numpy as np
 
 from esdnet.command.errors import UserError
+from export.graph.folder import FolderFormat
 from export.graph.network import Network
 from export.graph.nodes import Array, Node
-from export.graph.store import Record, check_version, decode_node, file_digest, manifest_digest
+from export.graph.store import Record, decode_node
 from export.targets.nir.structure import check_graph, check_manifest, segment_spec
 
-FORMAT = "esdnet-nir"
-VERSION = 2
-MANIFEST = "manifest.json"
+FORMAT = FolderFormat("esdnet-nir", 2, "an ESDNet NIR export", "export/to_nir.py")
 ARRAYS = "arrays.npz"
-AGAIN = "write it again with export/to_nir.py"
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
@@ -43,44 +40,9 @@ class Export:
         return {step["segment"]: tuple(step["nodes"]) for step in self.manifest["steps"] if "segment" in step}
 
 
-def is_export(path: Path) -> bool:
-    """True if something of this format is there, in whatever state: what an export may replace."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
-
-
 def open_export(path: str | Path) -> Export:
     """Read the manifest of a folder and check every hash."""
-    path = Path(path)
-    try:
-        if path.is_dir():
-            return _open_folder(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as an ESDNet NIR export: {reason}; {AGAIN}") from error
-    found = "a file" if path.is_file() else "nothing there"
-    raise UserError(f"{path}: {found}; expected the folder that export/to_nir.py writes")
-
-
-def _open_folder(path: Path) -> Export:
-    file = path / MANIFEST
-    if not file.is_file():
-        raise UserError(f"{path}: not an ESDNet NIR export: {MANIFEST} is missing; {AGAIN}")
-    manifest = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{file}: not the manifest of an ESDNet NIR export: expected format {FORMAT!r}; {AGAIN}")
-    check_version(path, manifest["version"], VERSION, AGAIN)
-    if manifest.get("sha256") != manifest_digest(manifest):
-        raise UserError(f"{file}: was changed after it was written (its hash differs); {AGAIN}")
-    for name, expected in manifest["files"].items():
-        if not (path / name).is_file():
-            raise UserError(f"{path / name}: missing, the export is incomplete; {AGAIN}")
-        if file_digest(path / name) != expected:
-            raise UserError(f"{path / name}: was changed or cut short after it was written (its hash differs); {AGAIN}")
-    return Export(path, manifest)
+    return Export(Path(path), FORMAT.read_manifest(Path(path)))
 
 
 # --- back to a Network ------------------------------------------------------------------------------------------------
@@ -103,10 +65,10 @@ def decode_network(export: Export) -> Network:
         _check_structure(export, network)
         return network
     except UserError as error:
-        raise UserError(f"{export.path}: {error}; {AGAIN}") from error
+        raise UserError(f"{export.path}: {error}; {FORMAT.again}") from error
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{export.path}: the export contradicts itself: {reason}; {AGAIN}") from error
+        raise UserError(f"{export.path}: the export contradicts itself: {reason}; {FORMAT.again}") from error
 
 
 def _nodes(export: Export) -> dict[str, Node]:

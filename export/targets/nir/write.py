@@ -16,11 +16,12 @@ import h5py
 import nir
 import numpy as np
 
+from export.graph.folder import MANIFEST, file_digest, manifest_digest
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import Array, Shape
-from export.graph.store import Record, encode_network, encode_node, file_digest, manifest_digest
+from export.graph.store import Record, encode_network, encode_node
 from export.targets.nir.graph import DT_S, Filled, NIRSpec, segment_graph
-from export.targets.nir.read import ARRAYS, FORMAT, MANIFEST, VERSION
+from export.targets.nir.read import ARRAYS, FORMAT
 from export.targets.nir.segments import Step, cut
 
 PACKAGES = ("h5py", "nir", "numpy", "snntorch", "torch")
@@ -70,8 +71,8 @@ def _arrays(network: Network) -> dict[str, Array]:
 
 def _manifest(network: Network, shapes: dict[str, Shape]) -> Record:
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": FORMAT.name,
+        "version": FORMAT.version,
         "network": encode_network(network),
         "dt": DT_S,
         "steps_per_image": network.steps,

@@ -13,22 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.graph.nodes import Concat, NetworkError, Node, Reduce, Resize
-from export.integer.network import (
-    EXACT,
-    MEAN_LIMIT,
-    Format,
-    IntegerConcat,
-    IntegerConv,
-    IntegerMean,
-    IntegerMul,
-    IntegerNetwork,
-    IntegerNeuron,
-    IntegerResize,
-    Operation,
-    Rescale,
-    largest_product,
-    reciprocal,
-)
+from export.integer import network as ops
+from export.integer.network import Format, IntegerNetwork, Operation, Rescale
 from export.integer.quantize import quantize
 from export.integer.run import divide, execute
 from export.integer.store import decode_integer, encode_integer
@@ -49,14 +35,16 @@ def change(integer: IntegerNetwork, kind: type[Operation], **fields) -> IntegerN
 
 
 def test_every_operation_has_a_bound():
-    assert all(largest_product.dispatch(kind) is not largest_product.dispatch(Operation) for kind in kinds(Operation))
+    assert all(
+        ops.largest_product.dispatch(kind) is not ops.largest_product.dispatch(Operation) for kind in kinds(Operation)
+    )
 
     @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
     class Strange(Operation):
         """An operation that nobody knows."""
 
     with pytest.raises(NetworkError, match=r"s: no bound for Strange; add one to export/integer/network\.py"):
-        largest_product(Strange(node=Node(name="s"), output=Format(8, 1.0)), [Format(8, 1.0)])
+        ops.largest_product(Strange(node=Node(name="s"), output=Format(8, 1.0)), [Format(8, 1.0)])
 
 
 def kinds(base: type[Operation]) -> list[type[Operation]]:
@@ -74,7 +62,7 @@ def test_no_value_of_a_run_is_larger_than_its_bound(kind):
 
     def observe(operation, inputs, value):
         sources = [integer.by_name[name].output for name in operation.node.inputs]
-        assert int(value.to(torch.int64).abs().max()) <= largest_product(operation, sources), operation.name
+        assert int(value.to(torch.int64).abs().max()) <= ops.largest_product(operation, sources), operation.name
         seen.add(type(operation))
 
     noise = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
@@ -85,36 +73,36 @@ def test_no_value_of_a_run_is_larger_than_its_bound(kind):
 
 def test_bounds_by_hand():
     wide, narrow = Format(18, 1.0), Format(8, 1.0, signed=False)
-    mean = IntegerMean(node=Reduce(name="m", inputs=("x",)), output=Format(24, 1.0))
-    assert largest_product(mean, [wide]) == 2**28 * (2**17 - 1)
-    joined = IntegerConcat(node=Concat(name="k", inputs=("x", "y")), output=wide, left=(0, 12))
-    assert largest_product(joined, [wide, narrow]) == 255 << 12
-    bilinear = IntegerResize(node=Resize(name="r", inputs=("x",)), output=narrow)
-    assert largest_product(bilinear, [narrow]) == (9 + 3 + 3 + 1) * 255 + 8
+    mean = ops.IntegerMean(node=Reduce(name="m", inputs=("x",)), output=Format(24, 1.0))
+    assert ops.largest_product(mean, [wide]) == 2**28 * (2**17 - 1)
+    joined = ops.IntegerConcat(node=Concat(name="k", inputs=("x", "y")), output=wide, left=(0, 12))
+    assert ops.largest_product(joined, [wide, narrow]) == 255 << 12
+    bilinear = ops.IntegerResize(node=Resize(name="r", inputs=("x",)), output=narrow)
+    assert ops.largest_product(bilinear, [narrow]) == (9 + 3 + 3 + 1) * 255 + 8
 
 
 def test_sums_that_float64_cannot_hold_are_refused(integer):
-    conv = next(op for op in integer.operations if isinstance(op, IntegerConv) and op.rescale is not None)
+    conv = next(op for op in integer.operations if isinstance(op, ops.IntegerConv) and op.rescale is not None)
     match = (
         r"conv\d+ \(conv\): sums up to \d+, float64 holds integers below 2\^53; make the layer narrower, or its bias"
     )
     with pytest.raises(NetworkError, match=match):
-        largest_product(dataclasses.replace(conv, bias=np.full(len(conv.weight), EXACT)), [Format(8, 1.0)])
+        ops.largest_product(dataclasses.replace(conv, bias=np.full(len(conv.weight), ops.EXACT)), [Format(8, 1.0)])
 
 
 def test_products_that_64_bits_cannot_hold_are_refused(integer):
     match = r"mul\d+ \(mul\): products up to \d+, 64 bits hold less than 2\^63; .* train on, or scale its weights"
     with pytest.raises(NetworkError, match=match):
-        change(integer, IntegerMul, rescale=Rescale(np.array(2**40), 0))
+        change(integer, ops.IntegerMul, rescale=Rescale(np.array(2**40), 0))
 
 
 def test_the_sum_of_a_mean_is_part_of_the_proof(integer):
     """2^28 values of 36 bits with sign: 2^63 - 2^28 is the most that 64 bits hold; 37 bits are refused."""
     node = Reduce(name="m", inputs=("x",))
-    mean = IntegerMean(node=node, output=Format(24, 1.0))
-    assert largest_product(mean, [Format(36, 1.0)]) < 2**63
-    assert largest_product(mean, [Format(37, 1.0)]) >= 2**63
-    source = next(op for op in integer.operations if isinstance(op, IntegerMean)).node.inputs[0]
+    mean = ops.IntegerMean(node=node, output=Format(24, 1.0))
+    assert ops.largest_product(mean, [Format(36, 1.0)]) < 2**63
+    assert ops.largest_product(mean, [Format(37, 1.0)]) >= 2**63
+    source = next(op for op in integer.operations if isinstance(op, ops.IntegerMean)).node.inputs[0]
     operations = tuple(
         dataclasses.replace(op, output=Format(37, 1.0)) if op.name == source else op for op in integer.operations
     )
@@ -123,11 +111,11 @@ def test_the_sum_of_a_mean_is_part_of_the_proof(integer):
 
 
 @settings(max_examples=300, deadline=None)
-@given(count=st.integers(1, MEAN_LIMIT), share=st.floats(-1.0, 1.0), bits=st.integers(2, 36))
+@given(count=st.integers(1, ops.MEAN_LIMIT), share=st.floats(-1.0, 1.0), bits=st.integers(2, 36))
 def test_a_mean_is_exact_for_as_many_and_as_large_values_as_are_allowed(count, share, bits):
     """Against Python's integers, which have no end."""
     total = int(share * (2 ** (bits - 1) - 1) * count)
-    multiplier, shift = reciprocal(count)
+    multiplier, shift = ops.reciprocal(count)
     expected = (total * multiplier + 2 ** (shift - 1)) >> shift
     assert divide(torch.tensor([total]), count).item() == expected
     assert abs(expected / 2.0**6 - total / count) <= 2.0**-6 + abs(total / count) * 2.0**-15
@@ -135,7 +123,7 @@ def test_a_mean_is_exact_for_as_many_and_as_large_values_as_are_allowed(count, s
 
 def test_a_mean_of_too_many_values_is_refused():
     with pytest.raises(NetworkError, match=r"mean of 268435457 values: expected 1 to 2\^28; run the image in tiles"):
-        reciprocal(MEAN_LIMIT + 1)
+        ops.reciprocal(ops.MEAN_LIMIT + 1)
 
 
 def test_operations_of_other_nodes_are_refused(integer):
@@ -144,7 +132,7 @@ def test_operations_of_other_nodes_are_refused(integer):
 
 
 def test_an_operation_without_a_rule_is_refused():
-    operation = IntegerNeuron.__base__(node=Node(name="odd"), output=Format(8, 1.0))
+    operation = ops.IntegerNeuron.__base__(node=Node(name="odd"), output=Format(8, 1.0))
     with pytest.raises(NetworkError, match=r"odd: no rule for Operation; add one to export/integer/run\.py"):
         execute(operation, [], 1)
 

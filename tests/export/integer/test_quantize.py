@@ -11,23 +11,11 @@ from export.graph import nodes as g
 from export.graph.execute import execute_node
 from export.graph.network import Network
 from export.graph.nodes import NetworkError, ValueKind
+from export.integer import network as ops
 from export.integer.bias_correction import correct_biases
 from export.integer.calibrate import calibration_images, centre_pixels, measure, quantize_on_images
 from export.integer.formats import Formats, QuantizationError
-from export.integer.network import (
-    GATE,
-    PIXEL,
-    SPIKE,
-    Format,
-    IntegerAdd,
-    IntegerConv,
-    IntegerNeuron,
-    IntegerOutput,
-    IntegerSigmoid,
-    largest_sum,
-    reciprocal,
-    sigmoid_table,
-)
+from export.integer.network import Format
 from export.integer.quantize import (
     _threshold,
     align_step,
@@ -81,10 +69,10 @@ def test_dyadic_weights_are_kept_and_the_layer_equals_float64(fires, exact_steps
     network = spiking_layer(fires)
     operations = {op.name: op for op in quantize_layers(network)}
     layer, second = operations["conv"], operations["second"]
-    assert isinstance(layer, IntegerConv)
+    assert isinstance(layer, ops.IntegerConv)
     assert np.array_equal(layer.weight / 128, network["conv"].weight)
     assert layer.output == Format(24, 2.0**-7)
-    assert isinstance(second, IntegerNeuron)
+    assert isinstance(second, ops.IntegerNeuron)
     assert int(second.threshold) == (93 if fires == ">" else 92)
     spikes = torch.from_numpy(np.random.default_rng(0).random((4, 3, 9, 8)) < 0.3)
     sums = execute_node(network["conv"], [spikes], 4, torch.float64)
@@ -182,12 +170,12 @@ def test_rescaling_of_zero():
 
 
 def test_mean_and_sigmoid_by_hand():
-    assert reciprocal(4) == (2**15, 11)  # (s 2^15 + 2^10) >> 11 = 16 s: a quarter, with six bits more
-    multiplier, shift = reciprocal(3)
+    assert ops.reciprocal(4) == (2**15, 11)  # (s 2^15 + 2^10) >> 11 = 16 s: a quarter, with six bits more
+    multiplier, shift = ops.reciprocal(3)
     assert abs(multiplier * 3 / 2.0 ** (shift + 6) - 1) < 2.0**-15
-    assert [int(v) for v in sigmoid_table()[[0, 1792, 2048, 2304, 4095]]] == [11, 8813, 16384, 23955, 32757]
+    assert [int(v) for v in ops.sigmoid_table()[[0, 1792, 2048, 2304, 4095]]] == [11, 8813, 16384, 23955, 32757]
     with pytest.raises(NetworkError, match=r"mean of 536870912 values: expected 1 to 2\^28"):
-        reciprocal(2**29)
+        ops.reciprocal(2**29)
 
 
 @pytest.fixture(scope="module")
@@ -205,13 +193,13 @@ def test_a_residual_stream_keeps_one_format_per_level(integer):
         assert len({integer.by_name[name].output for name in names}) == 1
         assert integer.by_name[names[0]].output.bits == 18
     outputs = {op.name: op.output for op in integer.operations}
-    assert (outputs["input"], outputs["derained"]) == (PIXEL, PIXEL)
-    assert outputs["encoder_level1.0.residual.0"] == SPIKE
-    assert outputs["refinement.sa.4"] == GATE
+    assert (outputs["input"], outputs["derained"]) == (ops.PIXEL, ops.PIXEL)
+    assert outputs["encoder_level1.0.residual.0"] == ops.SPIKE
+    assert outputs["refinement.sa.4"] == ops.GATE
     restored = integer.by_name["restored"]
-    assert isinstance(restored, IntegerAdd)
+    assert isinstance(restored, ops.IntegerAdd)
     output = integer.by_name["derained"]
-    assert isinstance(output, IntegerOutput)
+    assert isinstance(output, ops.IntegerOutput)
     assert restored.rescale.shift == 0
     assert restored.rescale.multiplier.tolist() == [1, 2**output.right]  # pixels, to the residual's fractions of one
     assert 0 < output.right <= 8
@@ -230,11 +218,11 @@ def test_a_spike_driven_network_keeps_spikes_and_one_format_per_level(spike_driv
         assert len({integer.by_name[name].output for name in names}) == 1
         assert integer.by_name[names[0]].output.bits == 18
     kinds = spike_driven_network.kinds
-    assert all((op.output == SPIKE) == (kinds[op.name] is ValueKind.SPIKE) for op in integer.operations)
+    assert all((op.output == ops.SPIKE) == (kinds[op.name] is ValueKind.SPIKE) for op in integer.operations)
     convs = [
         op.name
         for op in integer.operations
-        if isinstance(op, IntegerConv) and kinds[op.node.inputs[0]] is not ValueKind.SPIKE
+        if isinstance(op, ops.IntegerConv) and kinds[op.node.inputs[0]] is not ValueKind.SPIKE
     ]
     assert convs == ["patch_embed.proj", "output.0"]
 
@@ -294,7 +282,7 @@ def test_int8_stays_close_to_the_float_network(either_model, either_network, flo
 def test_worst_case_of_a_sum():
     operation = next(op for op in quantize_layers(spiking_layer(">")) if op.name == "conv")
     weight = operation.weight.reshape(6, -1).astype(int)
-    assert largest_sum(operation, SPIKE) == max(weight.clip(0).sum(1).max(), -weight.clip(max=0).sum(1).min())
+    assert ops.largest_sum(operation, ops.SPIKE) == max(weight.clip(0).sum(1).max(), -weight.clip(max=0).sum(1).min())
 
 
 @pytest.mark.parametrize(
@@ -329,14 +317,14 @@ def test_gains_of_both_signs_and_a_fine_input_are_rescaled(tiny_network):
     """An ON/OFF pair on a stream, and a neuron on a mean, which has more bits than a neuron adds up."""
     network = random_network(1)
     integer = quantize(network, {node.name: 1.0 for node in network.nodes})
-    varied = [op for op in integer.operations if isinstance(op, IntegerNeuron) and op.rescale is not None]
+    varied = [op for op in integer.operations if isinstance(op, ops.IntegerNeuron) and op.rescale is not None]
     assert varied
     for operation in varied:
         ratios = operation.rescale.multiplier / 2.0**operation.rescale.shift / network[operation.name].gain
         coarser = 2.0 ** np.round(np.log2(ratios.mean()))  # so that its bias has 13 bits, its input 18
         assert coarser <= 1.0
         assert np.abs(ratios / coarser - 1).max() < 2.0**-14
-    sigmoid = next(op for op in integer.operations if isinstance(op, IntegerSigmoid))
+    sigmoid = next(op for op in integer.operations if isinstance(op, ops.IntegerSigmoid))
     scale = integer.by_name[sigmoid.node.inputs[0]].output.scale
     assert int(sigmoid.rescale.multiplier) / 2.0**sigmoid.rescale.shift == scale * 256
 

@@ -13,15 +13,15 @@ from esdnet.command.errors import UserError
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
 from export.graph import nodes as g
+from export.graph.folder import manifest_digest
 from export.graph.network import Network, infer_shapes
-from export.graph.store import manifest_digest
 from export.integer.calibrate import quantize_on_images
 from export.integer.network import IntegerNetwork
 from export.integer.quantize import quantize
 from export.integer.run import run_integer, to_pixels
 from export.integer.store import decode_integer, encode_integer, integer_digest
 from export.readers.esdnet import lower
-from export.targets.loihi.folder import is_export, read_integer, write_folder
+from export.targets.loihi.folder import FORMAT, read_integer, write_folder
 from export.targets.loihi.netx import find_segments, on_off_pairs, why_not, write_segment
 from tests.random_networks import random_network
 
@@ -237,7 +237,7 @@ def test_integer_networks_survive_as_data(seed):
 
 
 def test_the_folder_reads_back_and_its_manifest_orders_everything(folder, integer):
-    assert is_export(folder)
+    assert FORMAT.is_export(folder)
     assert integer_digest(read_integer(folder)) == integer_digest(integer)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["input_shape"] == [3, 16, 24]
@@ -269,9 +269,7 @@ def test_a_segment_of_another_export_is_named(copy):
     target = first_segment(copy)
     target.unlink()
     write_segment(target, segment, infer_shapes(other.network, 16, 24))
-    with pytest.raises(
-        UserError, match=rf"{target.name}: not the file of this export: changed, cut short, or from another"
-    ):
+    with pytest.raises(UserError, match=rf"{target.name}: was changed or cut short after it was written"):
         read_integer(copy)
 
 
@@ -292,7 +290,7 @@ def test_damaged_exports_are_refused_in_one_line(copy):
         with pytest.raises(UserError, match=message):
             read_integer(copy)
     (copy / "manifest.json").unlink()
-    assert not is_export(copy)
+    assert not FORMAT.is_export(copy)
     with pytest.raises(UserError, match=r"manifest.json is missing"):
         read_integer(copy)
 

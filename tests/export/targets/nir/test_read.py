@@ -15,11 +15,12 @@ import torch
 from nir.serialization import read_version
 
 from esdnet.command.errors import UserError
+from export.graph.folder import MANIFEST, file_digest, manifest_digest
 from export.graph.network import Network
 from export.graph.nodes import NetworkError, Node
-from export.graph.store import encode_node, file_digest, manifest_digest, network_digest
+from export.graph.store import encode_node, network_digest
 from export.targets.nir.graph import DT_S, encode_lif
-from export.targets.nir.read import MANIFEST, is_export, open_export, read_network
+from export.targets.nir.read import FORMAT, open_export, read_network
 from export.targets.nir.run import run_export, run_graph
 from export.targets.nir.write import write_folder
 from hw_sim.backends.result import compare
@@ -364,10 +365,10 @@ def test_a_manifest_that_contradicts_itself(tmp_path, change, match):
 
 
 def test_only_exports_count_as_exports(tmp_path):
-    assert is_export(write(mixed_network(), tmp_path))
+    assert FORMAT.is_export(write(mixed_network(), tmp_path))
     (tmp_path / "text").write_text("hello")
-    assert not is_export(tmp_path / "text")
-    assert not is_export(tmp_path)
+    assert not FORMAT.is_export(tmp_path / "text")
+    assert not FORMAT.is_export(tmp_path)
 
 
 def test_fields_that_cannot_be_stored_are_refused():
