@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     panels = figure.subplots(1, 1 if compared else 2, squeeze=False)[0]
     for (name, *logs), colour in zip(args.runs, cycle(COLOURS), strict=False):
         draw(panels, name, [Path(log) for log in logs], colour)
-    titles = ("training loss (Charbonnier + 1 - SSIM)", "PSNR on Y of held-out photos, dB")
+    titles = ("training loss", "PSNR on Y of held-out photos, dB")
     for axes, title in zip(panels, titles, strict=False):
         axes.set(xlabel="optimizer step", title=title)
         axes.spines[["top", "right"]].set_visible(False)

@@ -210,7 +210,7 @@ def test_users_mistakes(checkpoint: Path, rainy: Path, tmp_path: Path, capsys: p
         assert not out.exists()
         assert not (tmp_path / "x.jpg").exists()
     assert "expected a checkpoint file" in refused(capsys, rainy, "-o", out, "--checkpoint", tmp_path / "no.pt")
-    assert "by name: small_released, small" in refused(capsys, rainy, "-o", out, "--checkpoint", "large")
+    assert "by name: small_dual_stage, small" in refused(capsys, rainy, "-o", out, "--checkpoint", "large")
 
 
 def test_two_images_of_one_name(

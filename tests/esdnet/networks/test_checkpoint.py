@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from esdnet.command.errors import UserError
-from esdnet.networks.checkpoint import load_checkpoint, save_checkpoint
-from esdnet.networks.esdnet.config import ESDNetConfig, preset
+from esdnet.networks.architectures import preset
+from esdnet.networks.checkpoint import load_checkpoint, load_network, save_checkpoint
+from esdnet.networks.esdnet.config import ESDNetConfig
 from esdnet.networks.esdnet.model import ESDNet
 from tests.conftest import GOLDEN
 
@@ -110,7 +111,7 @@ SHIPPED = sorted((Path(__file__).parents[3] / "esdnet" / "checkpoints").glob("*.
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_what_ships_is_the_preset_of_its_name_with_a_model_card(path):
-    model = load_checkpoint(path)
+    model = load_network(path)
     assert model.config == preset(path.stem)
     card = path.with_suffix(".md").read_text(encoding="utf-8")
     assert f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters" in card
