@@ -50,6 +50,7 @@ def test_shares_of_every_block_and_both_signs_keep_more(spike_driven_model, tiny
     assert shares["encoder_level1.0"] > decoded_shares(tiny_model, image)["encoder_level1.0"]
 
 
+@pytest.mark.slow
 def test_the_table_is_written_and_a_second_call_trains_nothing_again(pairs, tmp_path, capsys, monkeypatch) -> None:
     variants = {
         "released": Variant(RELEASED),

@@ -11,7 +11,6 @@ from esdnet.images.files import save_image
 from esdnet.networks.checkpoint import save_checkpoint
 from export.targets.loihi.folder import read_integer
 from export.to_lava_dl import main
-from tests.conftest import slow_if_spike_driven
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def export(*options: str) -> int:
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="Lava-DL runs on Python 3.10 only")
 @pytest.mark.timeout(600)
-@slow_if_spike_driven
+@pytest.mark.slow  # targets/loihi/test_check.py runs every kind of layer on real Lava, fast
 def test_every_segment_runs_on_lava_without_a_mismatch(either_files, capsys):
     assert export("--target", "loihi2") == 0
     out = capsys.readouterr().out

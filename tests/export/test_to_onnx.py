@@ -85,6 +85,7 @@ def test_a_changed_constant_of_the_file_is_found_and_its_layer_named(folder, cap
     assert f"check failed, nothing was written: 32x48: {layer}: " in capsys.readouterr().err
 
 
+@pytest.mark.slow  # to_nir has the same, fast
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_a_tie_is_named_and_the_file_is_written(folder, capsys, precision):
     """Torch fires where the graph, with its folded batch norm, does not: on black images, a whole channel."""

@@ -33,7 +33,10 @@ def check(expected: Result, found: Result, tolerance: float = 0.0) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "choice",
-    [{"model": "fused"}, {"model": "fine"}, pytest.param({"stock": True}, marks=pytest.mark.slow)],
+    [
+        {"model": "fused"},
+        *(pytest.param(choice, marks=pytest.mark.slow) for choice in ({"model": "fine"}, {"stock": True})),
+    ],
     ids=["fused", "fine", "stock"],
 )
 def test_images_back_to_back_give_what_each_gives_alone(choice):
