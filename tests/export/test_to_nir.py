@@ -296,17 +296,21 @@ def test_a_tie_is_explained_counted_and_named_and_the_export_is_written(tmp_path
     )
 
 
-def test_a_mismatch_beside_a_near_tie_fails(tmp_path):
-    """The same network, and a weight that is off in a layer behind the near-ties: they do not excuse it."""
+@pytest.mark.parametrize("factor", [1.001, 1.5])
+def test_a_mismatch_beside_a_near_tie_fails(tmp_path, factor):
+    """The same network, and weights that are off in a layer behind the near-ties: they do not excuse it.
+
+    A thousandth flips no spike here: it is the network read back that is another. A half is seen, and the layer named.
+    """
     model = tied_model()
     network, name = lower(model), "encoder_level2.0.residual.1"
-    weight = network[name].weight * 1.5
+    weight = network[name].weight * factor
     other = replace(network, nodes=tuple(replace(n, weight=weight) if n.name == name else n for n in network.nodes))
     report = compared(written(other, tmp_path), model, network, small_images(network))
     assert sum(report.at_ties.values()) == 2 * SMALL**2
-    assert sum(report.mismatches.values()) > 0
+    assert "network: the one read back is not the one written" in report.failures
     accused = {failure.split(": ")[1] for failure in report.failures if "spikes differ" in failure}
-    assert accused == {name}
+    assert accused == ({name} if factor == 1.5 else set())
 
 
 def test_nothing_spikes_and_the_check_says_that_it_proves_nothing(tmp_path, monkeypatch, capsys):

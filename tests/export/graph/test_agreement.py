@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from esdnet.networks.esdnet.model import ESDNet
+from export.graph import agreement
 from export.graph.agreement import (
     broken_promise,
     check_layers,
@@ -249,3 +250,8 @@ def test_suspects_of_spikes_of_both_signs(spike_driven_network):
     off = "encoder_level1.0.residual.0.off"  # the ON half saw the same value and agreed: this neuron's own constants
     assert suspects(spike_driven_network, off) == off
     assert suspects(spike_driven_network, "encoder_level1.0.residual.3") == "encoder_level1.0.residual.1"
+
+
+def test_the_promise_is_what_the_pages_say():
+    """Tests and code read these numbers from one place: who loosens them changes docs/exactness.md, and this line."""
+    assert (agreement.FLOAT64_OUTPUT, agreement.FLOAT32_MEMBRANE, agreement.FREE_RUN_PSNR_DB) == (1e-9, 1e-5, 60.0)
