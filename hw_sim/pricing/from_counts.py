@@ -6,6 +6,7 @@ In: a Network, its NodeCounts by node, the size of one execution. Out: LayerFact
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -20,14 +21,19 @@ SAME_NAME = ("acs", "macs", "neuron_updates", "adds", "muls", "activation_words"
 
 
 def layer_facts(
-    network: Network, counts: Mapping[str, NodeCounts], size: tuple[int, int], runs: int = 1
+    network: Network,
+    counts: Mapping[str, NodeCounts],
+    size: tuple[int, int],
+    runs: int = 1,
+    looks_at_values: bool = True,
 ) -> list[LayerFacts]:
     """Facts of all nodes, in order. size: (height, width) of one execution; runs: executions that the counts add up.
 
-    `active_updates` stays None, and `nonzero_macs` where a backend did not look at the values that they depend on.
+    `active_updates` stays None, and `nonzero_macs` unless the backend `looks_at_values`.
     """
     shapes = infer_shapes(network, *size)
-    return [_facts(network, node, shapes, counts[node.name], runs) for node in network.nodes]
+    facts = [_facts(network, node, shapes, counts[node.name], runs) for node in network.nodes]
+    return facts if looks_at_values else [replace(layer, nonzero_macs=None) for layer in facts]
 
 
 def steps_of(counts: NodeCounts) -> dict[str, list[int]]:
@@ -51,7 +57,7 @@ def _facts(network: Network, node: Node, shapes: Mapping[str, Shape], counts: No
         events_in=totals["events_in"],
         events_out=totals["spikes"],
         taps=totals["dense_taps"] // (steps * runs),
-        nonzero_macs=totals["nonzero_macs"] or None,
+        nonzero_macs=totals["nonzero_macs"],
         **same,
         **_held(node, words, shapes[node.name]),
     )
