@@ -35,20 +35,15 @@ def check_image(network: Network, image: NDArray[Any]) -> tuple[int, int]:
 
 
 def check_sequence(network: Network, frames: NDArray[Any]) -> NDArray[Any]:
-    """Frames for every step, (T, *shape of the input), as (T, C, H, W); NetworkError says what else they are.
+    """The input of a network as (T, C, H, W), a frame for every step; or (1, C, H, W) of one that shows itself a frame
+    at every step. NetworkError says what else it is.
 
     The shape may leave out the sides of 1 that a vector (N, 1, 1) or a sequence (C, 1, L) has in the graph. Nothing is
     resized, repeated or scaled. A network of spikes takes booleans, and numbers that are all 0 or 1.
     """
-    shape = (network.input.channels, *network.probe_size)
-    free = network.input.size is None
-    short = tuple(side for side in shape if side != 1)
-    if not network.input.every_step:
-        raise NetworkError(f"{network.name}: takes one image, not a frame for every step; give an image")
-    fits = frames.ndim == 4 and frames.shape[1] == shape[0] if free else frames.shape[1:] in (shape, short, shape[:1])
-    if not fits or (not free and np.prod(frames.shape[1:]) != np.prod(shape)):
-        expected = "(T, " + ", ".join(map(str, (shape[0], "height", "width") if free else (short or (1,)))) + ")"
-        raise NetworkError(f"{network.name}: input of shape {frames.shape}, expected {expected}; nothing is resized")
+    every_step = network.input.every_step
+    shape = (network.input.channels, *(network.input.size or (-1, -1)))
+    frames = _with_sides(network, frames if every_step else frames[None], shape)
     if not len(frames):
         raise NetworkError(f"{network.name}: input of 0 steps, expected at least one")
     if frames.dtype.kind not in "biuf":
@@ -57,8 +52,24 @@ def check_sequence(network: Network, frames: NDArray[Any]) -> NDArray[Any]:
         raise NetworkError(f"{network.name}: input has NaN or infinity in {int((~np.isfinite(frames)).sum())} places")
     if network.input.carries == "spike" and frames.dtype.kind != "b" and not np.isin(frames, (0, 1)).all():
         odd = frames[~np.isin(frames, (0, 1))].flat[0]
-        raise NetworkError(f"{network.name}: spikes are 0 and 1, found {odd:g}; give --input-kind analog for numbers")
-    return frames if free else frames.reshape(len(frames), *shape)
+        raise NetworkError(f"{network.name}: spikes are 0 and 1, found {odd:g}; for numbers give --input-kind analog")
+    return frames
+
+
+def _with_sides(network: Network, frames: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
+    """Frames as (T, C, H, W), with the sides of 1 that were left out; -1 is a side that is free."""
+    channels, height, width = shape
+    forms = [shape]
+    if height == 1:
+        forms.append((channels, width))  # type: ignore[arg-type]
+    if height == width == 1:
+        forms.append((channels,))  # type: ignore[arg-type]
+    for form in forms:
+        if len(form) == frames.ndim - 1 and all(m in (n, -1) for n, m in zip(frames.shape[1:], form, strict=True)):
+            return frames.reshape(len(frames), channels, *(frames.shape[2:] if height == -1 else (height, width)))
+    sides = ", ".join("any" if side == -1 else str(side) for side in forms[-1])
+    expected, found = (f"(T, {sides})", frames.shape) if network.input.every_step else (f"({sides})", frames.shape[1:])
+    raise NetworkError(f"{network.name}: input of shape {found}, expected {expected}; nothing is resized or repeated")
 
 
 def output_of(value: Frames) -> Frames:

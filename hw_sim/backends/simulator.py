@@ -65,7 +65,7 @@ def run_sequence(
     the counts of each step, and the spikes unless `keep_spikes` is false.
     """
     frames = check_sequence(network, frames)
-    network = network.with_steps(len(frames))
+    network = network.with_steps(len(frames)) if network.input.every_step else network
     size = (frames.shape[2], frames.shape[3])
     with torch.inference_mode():
         run = _Run(network, size, precision, device, keep_spikes, count)
