@@ -36,6 +36,7 @@ class Run:
     seconds: float
     looks_at_values: bool = True  # whether the backend counted which multiplications were by 0
     facts: dict[str, Any] = field(default_factory=dict)  # what only the backend can know
+    extent: str = ""  # what was executed, in words; "": tiles of an image
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,11 @@ class EnergyReport:
 
 def sum_counts(rows: Iterable[dict[str, int]]) -> dict[str, int]:
     """Counts added up, field by field; those that a row lacks are lacking."""
-    total = NodeCounts.zeros(1).totals()
-    for counts in rows:
-        total = {key: value + counts[key] for key, value in total.items() if key in counts}
-    return total
+    counted = list(rows)
+    if not counted:
+        return NodeCounts.zeros(1).totals()
+    names = [name for name in counted[0] if all(name in counts for counts in counted)]
+    return {name: sum(counts[name] for counts in counted) for name in names}
 
 
 def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, prices: PriceList) -> EnergyReport:
@@ -231,10 +233,8 @@ def price_table(report: EnergyReport, lists: Iterable[PriceList]) -> list[dict[s
 def assumptions(report: EnergyReport) -> list[str]:
     """What must be known to read the figures; shown under every table."""
     run, totals = report.run, report.total()
-    height, width = run.executed_size
-    tiling = f"in {run.tiles} tiles of up to {run.tile} px, overlaps counted" if run.tile else "as one whole"
     lines = [
-        f"Counted: what was executed, {height} x {width} pixels ({tiling}), {run.steps} steps, image padding included.",
+        f"Counted: what was executed, {run.extent or _image_extent(run)}.",
         "An operation on spikes is an AC (one per spike and synapse that exists); on analog values a MAC."
         " Taps on padding are no work. A layer that reads the image repeated over time runs at every step.",
         _analog_convolutions(report),
@@ -252,6 +252,12 @@ def assumptions(report: EnergyReport) -> list[str]:
             + "."
         )
     return lines
+
+
+def _image_extent(run: Run) -> str:
+    height, width = run.executed_size
+    tiling = f"in {run.tiles} tiles of up to {run.tile} px, overlaps counted" if run.tile else "as one whole"
+    return f"{height} x {width} pixels ({tiling}), {run.steps} steps, image padding included"
 
 
 def _analog_convolutions(report: EnergyReport) -> str:
