@@ -181,8 +181,9 @@ class Builder:
                 raise NetworkError(f"{name}: padding 'same' of an even kernel is not the same on both sides")
             padding = tuple(size // 2 if padding == "same" else 0 for size in wide)
         return self.add(
-            g.Conv, name, [x], modules, weight=weight[:, :, None] if weight.ndim == 3 else weight, bias=bias, groups=module.groups, late=late,
+            g.Conv, name, [x], modules, weight=weight[:, :, None] if weight.ndim == 3 else weight, bias=bias, late=late,
             stride=pair(module.stride, 1), padding=pair(padding, 0), dilation=pair(module.dilation, 1),
+            groups=module.groups,
         )  # fmt: skip
 
     @node_of.register(nn.BatchNorm1d)

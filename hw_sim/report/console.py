@@ -57,7 +57,11 @@ def layer_table(report: EnergyReport) -> Table:
 
 def table_rows(report: EnergyReport) -> list[LayerRow]:
     """Rows for reading: convolutions, neurons and rows that are a block by themselves as they are; of other blocks the
-    attention, sums and the like in one."""
+    attention, sums and the like in one. Of what is no image's run, every node that does anything."""
+    if report.run.extent:
+        return [
+            row for row in report.rows if row.elementwise or any(row.counts[key] for key in ("macs", "acs", "spikes"))
+        ]
     rows: list[LayerRow] = []
     for block, members in groupby(report.rows, key=lambda row: row.block.removesuffix(".attn")):
         group = list(members)
