@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esdnet.command.errors import UserError
+from hw_sim.given_network import add_reading_flags, check_no_reading_flags, network_file, open_given
 from hw_sim.report import price_models
 
 if TYPE_CHECKING:
@@ -21,21 +22,17 @@ if TYPE_CHECKING:
 
     from export.graph.network import Network
     from hw_sim.backends.result import Result
+    from hw_sim.backends.simulator import Precision
     from hw_sim.pricing.prices import PriceList
     from hw_sim.report.energy_report import EnergyReport
 
 OF_IMAGES = ("checkpoint", "tile", "overlap", "save_image", "skip_existing", "lava_model", "lava_stock")
-OF_SEQUENCES = ("input_kind", "dt", "reset", "semantics", "save_output")
 
 
 def add_sequence_flags(parser: argparse.ArgumentParser) -> None:
     """What --input needs beside --network."""
-    group = parser.add_argument_group("a network of yours (--network F --input X.npy)")
-    group.add_argument("--input-kind", choices=("spike", "analog"), help="default: spikes if X is boolean")
-    group.add_argument("--dt", type=float, metavar="SECONDS", help="of a .nir: length of a step (default: 1e-4)")
-    group.add_argument("--reset", choices=("v_reset", "subtract"), help="of a .nir (default: v_reset)")
-    group.add_argument("--semantics", help="of a .nir: whose arithmetic (default: nir; docs/semantics.md)")
-    group.add_argument("--save-output", type=Path, metavar="FILE.npy", help="write what came out, (T, *shape)")
+    add_reading_flags(parser)
+    parser.add_argument("--save-output", type=Path, metavar="FILE.npy", help="of --input: what came out, (T, *shape)")
 
 
 def price_sequence(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -46,15 +43,9 @@ def price_sequence(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
 
     _check_options(args, parser)
     files = {"--json": args.json, "--html": args.html, "--save-output": args.save_output}
-    read = [args.input, Path(args.network.rpartition(":")[0] or args.network), *price_models.inputs(args)]
-    check_outputs(files, read, [])
+    check_outputs(files, [args.input, network_file(args), *price_models.inputs(args)], [])
     prices = load_prices(price_models.price_list(args))
-    frames = load_frames(args.input)
-    kind = args.input_kind or ("spike" if frames.dtype == bool else "analog")
-    from export.open_network import Reading, open_network
-
-    given = {name: value for name in ("dt", "reset", "semantics") if (value := getattr(args, name)) is not None}
-    network = open_network(args.network, frames, kind, Reading(**given))
+    network, frames = open_given(args)
     print(f"network: {args.network}, {network.model_parameters:,} parameters", file=sys.stderr)
     result, report = count_sequence(network, frames, args, prices)
     print_report(open_console(), report, [load_prices(name) for name in available()])
@@ -70,21 +61,6 @@ def price_sequence(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     return 0
 
 
-def load_frames(path: Path) -> NDArray[Any]:
-    """The array of a .npy file; UserError in one line for anything else."""
-    import numpy as np
-
-    if not path.is_file():
-        raise UserError(f"--input {path}: not found")
-    try:
-        frames = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"--input {path}: not an array that numpy.save wrote ({str(error).splitlines()[0]})") from error
-    if not isinstance(frames, np.ndarray):
-        raise UserError(f"--input {path}: several arrays, expected one, as numpy.save writes it")
-    return frames
-
-
 def count_sequence(
     network: Network, frames: NDArray[Any], args: argparse.Namespace, prices: PriceList
 ) -> tuple[Result, EnergyReport]:
@@ -93,7 +69,7 @@ def count_sequence(
     from hw_sim.backends.simulator import run_sequence
     from hw_sim.report.energy_report import Run, build_report
 
-    precision = args.precision or "float64"
+    precision: Precision = args.precision or "float64"
     started = time.perf_counter()
     device = choose_exact_device(args.device)
     result = run_sequence(network, frames, precision=precision, device=device, keep_spikes=False)
@@ -122,8 +98,6 @@ def _own_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """UserError for options that would be ignored."""
-    if args.network is None:
-        raise UserError("--input: needs --network, the network that it is for")
     for name in OF_IMAGES:
         if getattr(args, name) != parser.get_default(name):
             raise UserError(f"--{name.replace('_', '-')}: is for --image, found --input")
@@ -132,13 +106,11 @@ def _check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
         raise UserError(f"{found}: not for --input yet; --backend simulator runs it in float32 or float64")
     if args.plots:
         raise UserError("--plots: is for --image; --html has the charts")
-    if args.dt is not None and not 0 < args.dt < 1:
-        raise UserError(f"--dt {args.dt}: expected seconds above 0, such as 1e-4")
     price_models.check_model_options(args)
 
 
 def check_no_sequence_flags(args: argparse.Namespace) -> None:
     """UserError for an option of --input beside --image."""
-    for name in OF_SEQUENCES:
-        if getattr(args, name) is not None:
-            raise UserError(f"--{name.replace('_', '-')}: is for --input, found --image")
+    check_no_reading_flags(args)
+    if args.save_output is not None:
+        raise UserError("--save-output: is for --input, found --image")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,8 +12,27 @@ from export.graph import nodes as g
 from export.graph.nodes import NetworkError
 from export.readers.recorded_loop import Source
 
-if TYPE_CHECKING:
-    from export.readers.torch_modules import Builder
+
+class Builder(Protocol):
+    """What grows the nodes (torch_modules.py)."""
+
+    @property
+    def nodes(self) -> Mapping[str, g.Node]:
+        """Those that are there."""
+        ...
+
+    def add(self, kind: type[g.Node], name: str, inputs: list[str], **fields: Any) -> str:
+        """Append a node; returns its name."""
+        ...
+
+    def value(self, source: Source, every_step: bool) -> str:
+        """The node that holds a value of this step."""
+        ...
+
+    def before(self, source: Source) -> str:
+        """The node that holds a value of the step before."""
+        ...
+
 
 SUMS = ("add", "__add__", "__radd__", "__iadd__", "add_")
 DIFFERENCES = ("sub", "__sub__", "__isub__", "sub_")

@@ -1,6 +1,6 @@
 """One time step of any network as an ONNX model: a frame and all states in, the outputs and all states out.
 
-In: a Network that takes a frame for every step, or one that shows itself the same frame at every step. Out: a ModelProto
+In: a Network with a frame for every step, or one that shows itself the same frame at every step. Out: a ModelProto
 whose values bear the names of the nodes; it runs for any number of steps, cycles included, since what is read one step
 late is a state. A network that looks at all steps at once has no such model, and is refused by name.
 """
