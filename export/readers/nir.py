@@ -52,6 +52,7 @@ class _Builder:
         _check_ends(graph)
         self.shapes = infer(graph)
         self.sources = {name: [source for source, reader in graph.edges if reader == name] for name in graph.nodes}
+        self.waiting: set[str] = set()  # Delays that read late, and wait a step less
         self.late, self.order = self._times()
         self.nodes: list[g.Node] = []
 
@@ -78,6 +79,7 @@ class _Builder:
                 f"{reader}: {source} -> {reader} closes a cycle, for which semantics {self.reading.semantics!r} has no "
                 "reference, expected none; read the file by semantics 'nir'"
             )
+        self.waiting = {reader for _, reader in closing if reader in delays}
         if self.reading.semantics == "snntorch":
             closing = {self._recurrent(*edge) for edge in closing}
         late |= closing
@@ -86,7 +88,8 @@ class _Builder:
     def _recurrent(self, weight: str, name: str) -> Edge:
         """snnTorch's RLeaky and RSynaptic read their last spikes through a matrix: the edge into it is the late one."""
         alone = self.sources[weight] == [name] and [b for a, b in self.graph.edges if a == weight] == [name]
-        if not alone or self.graph.nodes[weight].type not in ("Affine", "Linear"):
+        matrix = self.graph.nodes[weight].type in ("Affine", "Linear")
+        if not (alone and matrix and self.graph.nodes[name].type in STATEFUL):
             self.graph.nodes[name].refuse(
                 f"{weight} closes a cycle, and snnTorch runs a neuron with a matrix from itself to itself only; read "
                 "the file by semantics 'nir'"
@@ -139,8 +142,7 @@ class _Builder:
         if node.type == "Threshold":
             return g.Threshold, dict(threshold=constant(node, "threshold", read))
         if node.type == "Delay":
-            late = any((source, node.name) in self.late for source in self.sources[node.name])
-            return g.Delay, dict(steps=self._delay(node) - late)
+            return g.Delay, dict(steps=self._delay(node) - (node.name in self.waiting))
         return {"Flatten": g.Flatten, "Output": g.Output}[node.type], {}
 
     def _delay(self, node: FileNode) -> Array:

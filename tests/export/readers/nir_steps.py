@@ -35,30 +35,36 @@ def run(
 ) -> dict[str, Counted]:
     """Every node of a graph (those of nested graphs as outer.inner) over all frames (T, *shape of the Input)."""
     nodes, edges = flatten(graph)
-    late = late_edges(set(nodes), edges, {name for name, node in nodes.items() if isinstance(node, nir.Input)})
+    waiting = {name for name, node in nodes.items() if isinstance(node, nir.Delay) and np.min(node.delay) > dt / 2}
+    late = late_edges(set(nodes), [edge for edge in edges if edge[1] not in waiting])
     sources = {name: [pre for pre, post in edges if post == name] for name in nodes}
     kinds = _kinds(nodes, sources, frames.dtype == bool if spikes_in is None else spikes_in)
     found = {name: Counted() for name in nodes}
     states: dict[str, dict[str, Any]] = {name: {} for name in nodes}
-    shapes = _shapes(nodes, sources, frames.shape[1:])
     for step, frame in enumerate(frames):
-        done: dict[str, np.ndarray] = {}
+        done = {name: _delayed(nodes[name], states[name], step, dt) for name in waiting}
+
+        def read(name: str, step: int = step, done: dict[str, Any] = done) -> Any:
+            total = None
+            for pre in sources[name]:
+                is_late = (pre, name) in late
+                value = done[pre] if not is_late else found[pre].value[step - 1] if step else 0.0
+                total = value if total is None else total + value
+            return total
+
         while len(done) < len(nodes):
             ready = [
-                name for name in nodes if name not in done
-                and all(pre in done or (pre, name) in late for pre in sources[name])
-            ]  # fmt: skip
+                name
+                for name in nodes
+                if name not in done and all(pre in done or (pre, name) in late for pre in sources[name])
+            ]
             assert ready, "a cycle without a late edge"
             for name in ready:
-                x = frame.astype(float) if isinstance(nodes[name], nir.Input) and not sources[name] else None
-                for pre in sources[name]:
-                    if (pre, name) in late:
-                        value = found[pre].value[step - 1] if step else np.zeros(shapes[pre])
-                    else:
-                        value = done[pre]
-                    x = value if x is None else x + value
-                operand = _operand(kinds, sources[name])
+                x = read(name) if sources[name] else frame.astype(float)
+                operand = _operand(kinds, sources[name]) if sources[name] else kinds[name]
                 done[name] = _step(nodes[name], x, operand, states[name], found[name], dt, subtract)
+        for name in waiting:
+            states[name].setdefault("past", []).append(read(name))
         for name, value in done.items():
             found[name].value.append(value)
     return found
@@ -82,7 +88,7 @@ def flatten(graph: nir.NIRGraph, prefix: str = "") -> tuple[dict[str, Any], list
     return nodes, edges
 
 
-def late_edges(names: set[str], edges: list[tuple[str, str]], inputs: set[str]) -> set[tuple[str, str]]:
+def late_edges(names: set[str], edges: list[tuple[str, str]]) -> set[tuple[str, str]]:
     """Of each cycle, the edges into its entries (nodes that also read from outside the cycle) that come from inside it;
     then the same of the cycles that remain. By transitive closure."""
     order = sorted(names)
@@ -109,8 +115,8 @@ def _kinds(nodes: dict[str, Any], sources: dict[str, list[str]], spikes_in: bool
     kinds = dict.fromkeys(nodes, "spike")
     for _ in range(2 * len(nodes)):
         for name, node in nodes.items():
-            operand = _operand(kinds, sources[name])
-            if isinstance(node, nir.Input) and not sources[name]:
+            operand = _operand(kinds, sources[name]) if sources[name] else ""
+            if not operand:
                 kinds[name] = "spike" if spikes_in else "analog"
             elif isinstance(node, (*NEURONS, nir.Threshold)):
                 kinds[name] = "spike"
@@ -152,7 +158,8 @@ def _step(
         found.spikes += int(fired.sum())
         return fired.astype(float)
     if isinstance(node, nir.Delay):
-        return _delay(node, x, state, dt)
+        state.setdefault("past", []).append(x)
+        return _delayed(node, state, len(state["past"]) - 1, dt)
     if isinstance(node, STATEFUL):
         return _integrate(node, x, state, found, dt, subtract)
     raise NotImplementedError(type(node).__name__)
@@ -236,14 +243,12 @@ def flat_shape(node: nir.Flatten, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:start], int(np.prod(shape[start : end + 1])), *shape[end + 1 :])
 
 
-def _delay(node: nir.Delay, x: np.ndarray, state: dict[str, Any], dt: float) -> np.ndarray:
-    past = state.setdefault("past", [])
-    past.append(x)
-    steps = np.rint(np.broadcast_to(node.delay, x.shape) / dt).astype(int)
-    result = np.zeros(x.shape)
-    for place in np.ndindex(x.shape):
-        when = len(past) - 1 - steps[place]
-        result[place] = past[when][place] if when >= 0 else 0.0
+def _delayed(node: nir.Delay, state: dict[str, Any], now: int, dt: float) -> np.ndarray:
+    """Every element as it was, element by element; zero before the first step."""
+    result = np.zeros(node.delay.shape)
+    for place in np.ndindex(result.shape):
+        when = now - round(float(node.delay[place]) / dt)
+        result[place] = state["past"][when][place] if when >= 0 else 0.0
     return result
 
 
@@ -267,16 +272,3 @@ def _integrate(node: Any, x: np.ndarray, state: dict[str, Any], found: Counted, 
     found.spikes += int(fired.sum())
     state["v"] = np.where(fired, v - p["v_threshold"] if subtract else p["v_reset"], v)
     return fired.astype(float)
-
-
-def _shapes(nodes: dict[str, Any], sources: dict[str, list[str]], shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Shapes of what nodes with a shape of their own give: what late edges read before the first step."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, node in nodes.items():
-        if isinstance(node, (nir.Affine, nir.Linear)):
-            shapes[name] = node.weight.shape[:1]
-        elif isinstance(node, STATEFUL):
-            shapes[name] = node.r.shape
-        else:
-            shapes[name] = (1,) * len(shape)  # broadcasts: zeros
-    return shapes
