@@ -152,7 +152,8 @@ class Pricing:
         run = Run(
             image=str(path), network=source.label, backend=_backend_label(args), precision=args.precision,
             steps=source.network.steps, tile=tile, overlap=args.overlap, tiles=done.tiles,
-            executed_size=done.executed_size, seconds=done.seconds, facts=dict(executor.facts),
+            executed_size=done.executed_size, seconds=done.seconds,
+            looks_at_values=args.backend == "simulator" and args.precision != "int8", facts=dict(executor.facts),
         )  # fmt: skip
         if path in self.pngs:
             make_folder(self.pngs[path].parent)
