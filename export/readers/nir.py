@@ -50,6 +50,7 @@ class _Builder:
     def __init__(self, graph: FileGraph, reading: Reading, carries: str) -> None:
         self.graph, self.reading, self.carries = graph, reading, carries
         _check_ends(graph)
+        self._check_types()
         self.shapes = infer(graph)
         self.sources = {name: [source for source, reader in graph.edges if reader == name] for name in graph.nodes}
         self.waiting: set[str] = set()  # Delays that read late, and wait a step less
@@ -63,6 +64,23 @@ class _Builder:
         parameters = sum(node.source_parameters for node in self.nodes)
         return Network(name=name, nodes=tuple(self.nodes), steps=1, model_parameters=parameters, reader="nir")
 
+    def _check_types(self) -> None:
+        known = SEMANTICS[self.reading.semantics].types
+        for node in self.graph.nodes.values():
+            if node.type not in known:
+                node.refuse(
+                    f"semantics {self.reading.semantics!r} has no reference for it, expected {', '.join(known)}; read "
+                    "the file by semantics 'nir'"
+                )
+
+        for source, reader in self.graph.edges:
+            bias = self.graph.nodes[source].fields.get("bias", np.zeros(()))
+            if self.reading.semantics == "lava" and self.graph.nodes[reader].type == "CubaLIF" and np.any(bias != 0):
+                self.graph.nodes[source].refuse(
+                    f"its bias enters {reader} through a current, but Lava adds it to the membrane, expected 0; read "
+                    "the file by semantics 'nir'"
+                )
+
     def _times(self) -> tuple[set[Edge], list[str]]:
         """The edges that are read late, and the running order."""
         semantics, nodes, edges = SEMANTICS[self.reading.semantics], self.graph.nodes, self.graph.edges
@@ -72,13 +90,13 @@ class _Builder:
             if nodes[edge[0]].type in semantics.late_out_of or nodes[edge[1]].type in semantics.late_into
         }
         delays = {name for name, node in nodes.items() if node.type == "Delay" and self._delay(node).min() > 0}
+        if not semantics.cycles:
+            for source, reader in sorted(late_edges(nodes, edges, delays)):
+                nodes[reader].refuse(
+                    f"{source} -> {reader} closes a cycle, for which semantics {self.reading.semantics!r} has no "
+                    "reference, expected none; read the file by semantics 'nir'"
+                )
         closing = late_edges(nodes, [edge for edge in edges if edge not in late], delays)
-        if closing and not semantics.cycles:
-            source, reader = min(closing)
-            raise NetworkError(
-                f"{reader}: {source} -> {reader} closes a cycle, for which semantics {self.reading.semantics!r} has no "
-                "reference, expected none; read the file by semantics 'nir'"
-            )
         self.waiting = {reader for _, reader in closing if reader in delays}
         if self.reading.semantics == "snntorch":
             closing = {self._recurrent(*edge) for edge in closing}

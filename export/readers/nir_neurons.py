@@ -6,7 +6,7 @@ what has none is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
@@ -16,14 +16,13 @@ import numpy as np
 from esdnet.command.errors import UserError
 from export.graph import nodes as g
 from export.graph.nodes import Array
-from export.readers.nir_file import FileNode
+from export.readers.nir_file import FIELDS, FileNode
 from export.readers.nir_shapes import Side, constant, numbers
 
+INSTEAD = "which the program of this semantics does not run; read the file by semantics 'nir'"
 Reset = Literal["v_reset", "subtract"]
 Fields = dict[str, Any]
-SPIKING = ("IF", "LIF", "CubaLIF")
-STATEFUL = (*SPIKING, "I", "LI", "CubaLI")
-SYNAPSES = ("Affine", "Linear", "Conv1d", "Conv2d")
+STATEFUL = ("IF", "LIF", "CubaLIF", "I", "LI", "CubaLI")
 
 
 @dataclass(frozen=True)
@@ -49,124 +48,104 @@ class Reading:
 
 
 def neuron(node: FileNode, shape: Side, reading: Reading) -> tuple[type[g.Node], Fields]:
-    """The kind and the fields of a node with a state."""
-    chosen = SEMANTICS[reading.semantics]
-    if node.type not in chosen.types:
-        node.refuse(
-            f"semantics {reading.semantics!r} has no reference for it, expected {' or '.join(chosen.types)}; "
-            "read the file by semantics 'nir'"
-        )
+    """The kind and the fields of a node with a state, one of STATEFUL."""
     for field in ("tau", "tau_mem", "tau_syn"):
         if field in node.fields and (numbers(node, field) <= 0).any():
             node.refuse(f"{field} has values of 0 or below, expected seconds above 0")
-    return chosen.rule(_Parameters(node, shape, reading), reading)
+    fields = {field.removesuffix("_mem"): constant(node, field, shape) for field in node.fields}
+    defaults = dict(v_leak=np.zeros(()), v_reset=np.zeros(()), w_in=np.ones(()))
+    return SEMANTICS[reading.semantics].rule(_Equation(node, reading, {**defaults, **fields}))
 
 
-class _Parameters:
-    """The fields of one node, as arrays that broadcast over (C, H, W); those that are left out have NIR's defaults."""
+@dataclass(frozen=True)
+class _Equation:
+    """One node's equation: its fields as arrays that broadcast over (C, H, W); `tau` is the membrane's."""
 
-    def __init__(self, node: FileNode, shape: Side, reading: Reading) -> None:
-        self.node, self.dt = node, reading.dt
-        found = {field: constant(node, field, shape) for field in node.fields}
-        self.tau = found.get("tau", found.get("tau_mem"))
-        self.tau_syn = found.get("tau_syn")
-        self.r = found["r"]
-        self.v_leak = found.get("v_leak", np.zeros(()))
-        self.w_in = found.get("w_in", np.ones(()))
-        self.threshold = found.get("v_threshold")
-        self.v_reset = found.get("v_reset", np.zeros(()))
+    node: FileNode
+    reading: Reading
+    fields: Mapping[str, Array]
 
-    @property
-    def rate(self) -> Array:
-        """dt / tau of the membrane."""
-        return self.dt / self._known(self.tau)
+    def __getitem__(self, field: str) -> Array:
+        return self.fields[field]
+
+    def rate(self, tau: str = "tau") -> Array:
+        """dt / tau."""
+        return self.reading.dt / self[tau]
 
     @property
-    def rate_syn(self) -> Array | None:
-        """dt / tau of the current, if it has one."""
-        return None if self.tau_syn is None else self.dt / self.tau_syn
+    def has_current(self) -> bool:
+        """Whether the input passes through a current that decays."""
+        return "tau_syn" in self.fields
 
-    @property
-    def fires_above(self) -> Array:
-        """The threshold of a spiking node."""
-        return self._known(self.threshold)
-
-    def need(self, field: str, value: Array, expected: float, who: str) -> None:
-        """Refuse what `who` does not compute."""
-        if (value != expected).any():
-            self.node.refuse(f"{field} is not {expected:g}, which {who} cannot run; read the file by semantics 'nir'")
-
-    @staticmethod
-    def _known(value: Array | None) -> Array:
-        assert value is not None  # nir_file.FIELDS: every file has it
-        return value
+    def need_zero(self, *fields: str) -> None:
+        """Refuse what the program that the semantics is named for does not compute."""
+        for field in fields:
+            if self[field].any():
+                self.node.refuse(f"{field} is not 0, {INSTEAD}")
 
 
-def _euler(p: _Parameters, reading: Reading) -> tuple[type[g.Node], Fields]:
+def _euler(e: _Equation) -> tuple[type[g.Node], Fields]:
     """Forward Euler in norse's order of operations. IF and I add r x each step: their exporters know no dt there."""
-    fields: Fields = dict(dt=p.dt, tau=p.tau, r=p.r, v_leak=p.v_leak, tau_syn=p.tau_syn, w_in=p.w_in)
-    if p.threshold is None:
+    given = {field: e.fields.get(field) for field in ("tau", "tau_syn")}
+    fields = dict(dt=e.reading.dt, r=e["r"], v_leak=e["v_leak"], w_in=e["w_in"], **given)
+    if "v_threshold" not in e.fields:
         return g.Euler, fields
-    by = reading.reset == "subtract"
-    after: Fields = dict(reset="by" if by else "to", v_reset=p.threshold if by else p.v_reset)
-    return g.EulerNeuron, {**fields, **after, "threshold": p.threshold}
+    if e.reading.reset == "subtract":
+        return g.EulerNeuron, dict(fields, threshold=e["v_threshold"], reset="by", v_reset=e["v_threshold"])
+    return g.EulerNeuron, dict(fields, threshold=e["v_threshold"], reset="to", v_reset=e["v_reset"])
 
 
-def _exact(p: _Parameters, reading: Reading) -> tuple[type[g.Node], Fields]:
-    """The solution for an input that is constant over a step, v = a v + (1 - a)(v_leak + r x), a = exp(-dt / tau)."""
-    kind, fields = _euler(p, reading)
-    return kind, {**fields, "tau": p.dt / -np.expm1(-p.rate)}
+def _exact(e: _Equation) -> tuple[type[g.Node], Fields]:
+    """The solution for an input that is constant over a step, v = a v + (1 - a)(v_leak + r x), a = exp(-dt / tau): an
+    Euler step of a longer tau."""
+    kind, fields = _euler(e)
+    return kind, dict(fields, tau=e.reading.dt / -np.expm1(-e.rate()))
 
 
-def _exact_decay(p: _Parameters, reading: Reading) -> tuple[type[g.Node], Fields]:
-    """v = exp(-dt / tau) v + (dt / tau) r x: an exact decay and an Euler step of the input."""
-    p.need("v_leak", p.v_leak, 0.0, reading.semantics)
-    kind, fields = _exact(p, reading)
-    return kind, {**fields, "r": p.r * p.rate / -np.expm1(-p.rate)}
+def _exact_decay(e: _Equation) -> tuple[type[g.Node], Fields]:
+    """v = exp(-dt / tau) v + (dt / tau) r x: an exact decay, but an Euler step of the input."""
+    e.need_zero("v_leak")
+    kind, fields = _exact(e)
+    return kind, dict(fields, r=e["r"] * e.rate() / -np.expm1(-e.rate()))
 
 
-def _snntorch(p: _Parameters, reading: Reading) -> tuple[type[g.Node], Fields]:
-    """snnTorch 1.0, import_from_nir: v = (1 - dt / tau) v + x, the scale of x being put into the threshold; Synaptic
-    for CubaLIF. It refuses what has more than one threshold."""
-    for field, value in (("v_leak", p.v_leak), ("v_reset", p.v_reset)):
-        p.need(field, value, 0.0, "snnTorch")
-    if p.rate_syn is None:
-        scale = p.r * p.dt / p.tau
-    else:
-        scale = p.w_in * p.rate_syn
-        if not np.allclose(p.r, p.tau / p.dt):
-            p.node.refuse("r is not tau_mem / dt, which snnTorch cannot run; read the file by semantics 'nir'")
-    threshold = p.fires_above if np.allclose(scale, 1.0) else p.fires_above / scale
+def _snntorch(e: _Equation) -> tuple[type[g.Node], Fields]:
+    """snnTorch 1.0, import_from_nir: Leaky, v = (1 - dt / tau) v + x, or Synaptic, whose input is not scaled: the
+    threshold is, unless the factor is nearly 1. It runs one threshold per layer."""
+    e.need_zero("v_leak", "v_reset")
+    scale = e["w_in"] * e.rate("tau_syn") if e.has_current else e["r"] * e.rate()
+    if e.has_current and not np.allclose(e["r"] * e.rate(), 1.0):
+        e.node.refuse(f"r is not tau_mem / dt, {INSTEAD}")
+    threshold = e["v_threshold"] if np.allclose(scale, 1.0) else e["v_threshold"] / scale
     if threshold.size != 1:
-        p.node.refuse("its scaled threshold varies, which snnTorch cannot run; read the file by semantics 'nir'")
-    decay = None if p.rate_syn is None else 1 - p.rate_syn
-    return g.Leaky, dict(beta=1 - p.rate, current_decay=decay, threshold=threshold, reset="zero", delayed=False)
+        e.node.refuse(f"its threshold over the input's factor varies, {INSTEAD}")
+    return g.Leaky, dict(_decays(e), threshold=threshold, reset="zero", delayed=False)
 
 
-def _lava(p: _Parameters, reading: Reading) -> tuple[type[g.Node], Fields]:
+def _lava(e: _Equation) -> tuple[type[g.Node], Fields]:
     """Lava's floating-point LIF: u = (1 - du) u + a; v = (1 - dv) v + u; reset to 0."""
-    for field, value in (("v_leak", p.v_leak), ("v_reset", p.v_reset)):
-        p.need(field, value, 0.0, "Lava")
-    gain, decay = p.r * p.rate, None
-    if p.rate_syn is not None:
-        gain, decay = gain * p.w_in * p.rate_syn, 1 - p.rate_syn
-    return g.Leaky, dict(
-        beta=1 - p.rate, current_decay=decay, gain=gain, threshold=p.fires_above, reset="zero", delayed=False
-    )
+    e.need_zero("v_leak", "v_reset")
+    gain = e["r"] * e.rate() * (e["w_in"] * e.rate("tau_syn") if e.has_current else 1.0)
+    return g.Leaky, dict(_decays(e), gain=gain, threshold=e["v_threshold"], reset="zero", delayed=False)
 
 
-def _spyx(p: _Parameters, reading: Reading) -> tuple[type[g.Node], Fields]:
+def _spyx(e: _Equation) -> tuple[type[g.Node], Fields]:
     """Spyx: s = [v > v_threshold]; v = (1 - dt / tau) v + (dt / tau) r x - s v_threshold: it fires a step later."""
-    p.need("v_leak", p.v_leak, 0.0, "Spyx")
-    return g.Leaky, dict(beta=1 - p.rate, gain=p.r * p.rate, threshold=p.fires_above, reset="subtract", delayed=True)
+    e.need_zero("v_leak")
+    gain = e["r"] * e.rate()
+    return g.Leaky, dict(_decays(e), gain=gain, threshold=e["v_threshold"], reset="subtract", delayed=True)
+
+
+def _decays(e: _Equation) -> Fields:
+    return dict(beta=1 - e.rate(), current_decay=1 - e.rate("tau_syn") if e.has_current else None)
 
 
 @dataclass(frozen=True)
 class Semantics:
-    """Whose arithmetic: the rule, the types of nodes that it knows, the one reset that it has, if it has but one, and
-    which values come a step later than in 'nir'."""
+    """Whose arithmetic: the rule for what has a state, the types of nodes that there is a reference for, the one reset
+    that it has if it has but one, whether it runs cycles, and which values come a step later than in 'nir'."""
 
-    rule: Callable[[_Parameters, Reading], tuple[type[g.Node], Fields]]
+    rule: Callable[[_Equation], tuple[type[g.Node], Fields]]
     types: tuple[str, ...]
     reset: Reset | None = None
     cycles: bool = False
@@ -174,11 +153,15 @@ class Semantics:
     late_out_of: tuple[str, ...] = ()
 
 
+MATRICES = ("Affine", "Linear")
+FRAME = ("Input", "Output", *MATRICES)
 SEMANTICS: dict[str, Semantics] = {
-    "nir": Semantics(_euler, STATEFUL, cycles=True),
-    "snntorch": Semantics(_snntorch, ("LIF", "CubaLIF"), "v_reset", cycles=True),
-    "lava": Semantics(_lava, ("LIF", "CubaLIF"), "v_reset", late_into=SYNAPSES),
-    "nengo": Semantics(_exact, ("LIF",), "v_reset"),
-    "sinabs": Semantics(_exact_decay, ("LIF",), "subtract"),
-    "spyx": Semantics(_spyx, ("LIF",), "subtract", late_out_of=("LIF",)),
+    "nir": Semantics(_euler, tuple(FIELDS), cycles=True),
+    "snntorch": Semantics(
+        _snntorch, (*FRAME, "Conv2d", "AvgPool2d", "Flatten", "LIF", "CubaLIF"), "v_reset", cycles=True
+    ),
+    "lava": Semantics(_lava, (*FRAME, "LIF", "CubaLIF"), "v_reset", cycles=True, late_into=MATRICES),
+    "nengo": Semantics(_exact, (*FRAME, "LIF"), "v_reset"),
+    "sinabs": Semantics(_exact_decay, (*FRAME, "LIF"), "subtract"),
+    "spyx": Semantics(_spyx, (*FRAME, "LIF"), "subtract", late_out_of=("LIF",)),
 }
