@@ -17,7 +17,7 @@ from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array, NetworkError
 from export.readers.nir_file import Edge, FileGraph, FileNode, read_file
-from export.readers.nir_neurons import SEMANTICS, STATEFUL, Fields, Reading, Reset, neuron
+from export.readers.nir_neurons import RSYNAPTIC, SEMANTICS, STATEFUL, Fields, Reading, Reset, neuron
 from export.readers.nir_order import late_edges, running_order
 from export.readers.nir_shapes import POOL_FIELDS, constant, conv_geometry, in_graph, infer, integers, numbers
 
@@ -116,14 +116,16 @@ class _Builder:
 
     def _add(self, file: FileNode) -> None:
         """The node, after the sum of what leads into it, if that is several edges."""
-        own = (file.name, self.sources[file.name])
         kind, fields = self._kind(file)
-        recurrent = []
-        if kind is g.Leaky and self.reading.semantics == "snntorch":
-            recurrent = [a for a in own[1] if (file.name, a) in self.late]
-        inputs = [self._sum(file.name, [a for a in own[1] if a not in recurrent]), *recurrent] if own[1] else []
-        late = tuple(a for a in inputs if (a, file.name) in self.late)
-        self.nodes.append(kind(name=file.name, inputs=tuple(inputs), late=late, **fields))
+        sources, recurrent = self.sources[file.name], list[str]()
+        if self.reading.semantics == "snntorch" and kind is g.Leaky:
+            recurrent = [source for source in sources if (file.name, source) in self.late]
+            if recurrent and fields["current_decay"] is not None:
+                fields |= RSYNAPTIC
+        summed = [source for source in sources if source not in recurrent]
+        inputs = (*([self._sum(file.name, summed)] if summed else []), *recurrent)
+        late = tuple(source for source in inputs if (source, file.name) in self.late)
+        self.nodes.append(kind(name=file.name, inputs=inputs, late=late, **fields))
 
     def _sum(self, reader: str, sources: Sequence[str]) -> str:
         """The name of the value that is the sum of the sources, from left to right."""

@@ -85,9 +85,11 @@ class _Equation:
 
 
 def _euler(e: _Equation) -> tuple[type[g.Node], Fields]:
-    """Forward Euler in norse's order of operations. IF and I add r x each step: their exporters know no dt there."""
+    """Forward Euler in norse's order of operations. IF and I add r x each step, as norse, sinabs and snnTorch do, which
+    write r = 1 and know no dt there; or r dt x where that is x, as spikingjelly writes it."""
+    r = np.ones(()) if "tau" not in e.fields and np.allclose(e["r"] * e.reading.dt, 1, rtol=1e-6) else e["r"]
     given = {field: e.fields.get(field) for field in ("tau", "tau_syn")}
-    fields = dict(dt=e.reading.dt, r=e["r"], v_leak=e["v_leak"], w_in=e["w_in"], **given)
+    fields = dict(dt=e.reading.dt, r=r, v_leak=e["v_leak"], w_in=e["w_in"], **given)
     if "v_threshold" not in e.fields:
         return g.Euler, fields
     if e.reading.reset == "subtract":
@@ -107,6 +109,26 @@ def _exact_decay(e: _Equation) -> tuple[type[g.Node], Fields]:
     e.need_zero("v_leak")
     kind, fields = _exact(e)
     return kind, dict(fields, r=e["r"] * e.rate() / -np.expm1(-e.rate()))
+
+
+def _spikingjelly(e: _Equation) -> tuple[type[g.Node], Fields]:
+    """spikingjelly 2.0, import_from_nir: IFNode, LIFNode, CUBALIFNode, which fire at the threshold too."""
+    rate = e["r"] * (e.rate() if "tau" in e.fields else e.reading.dt)
+    if e.has_current:
+        e.need_zero("v_leak", "v_reset")
+        if not (np.allclose(rate, 1, rtol=1e-6) and np.allclose(e["w_in"] * e.rate("tau_syn"), 1, rtol=1e-6)):
+            e.node.refuse(f"r is not tau_mem / dt, or w_in not tau_syn / dt, {INSTEAD}")
+        return g.Leaky, dict(_decays(e), threshold=e["v_threshold"], fires=">=", reset="zero", delayed=False)
+    if "tau" in e.fields and not np.allclose(e["v_leak"], e["v_reset"], rtol=1e-6):
+        e.node.refuse(f"v_leak is not v_reset, {INSTEAD}")
+    if not np.allclose(rate, 1, rtol=1e-6) and not ("tau" in e.fields and np.allclose(e["r"], 1, rtol=1e-6)):
+        e.node.refuse(f"r is neither 1 nor what makes its input's factor 1 in a step, {INSTEAD}")
+    kind, fields = _euler(e)
+    return kind, dict(fields, fires=">=")
+
+
+# RSynaptic of snnTorch 1.0, whatever its reset_delay: a spike erases the membrane a step later, that step's input with it.
+RSYNAPTIC: Fields = dict(reset="erase", delayed=True)
 
 
 def _snntorch(e: _Equation) -> tuple[type[g.Node], Fields]:
@@ -159,6 +181,9 @@ SEMANTICS: dict[str, Semantics] = {
     "nir": Semantics(_euler, tuple(FIELDS), cycles=True),
     "snntorch": Semantics(
         _snntorch, (*FRAME, "Conv2d", "AvgPool2d", "Flatten", "LIF", "CubaLIF"), "v_reset", cycles=True
+    ),
+    "spikingjelly": Semantics(
+        _spikingjelly, (*FRAME, "Conv1d", "Conv2d", "AvgPool2d", "Flatten", "IF", "LIF", "CubaLIF"), "v_reset"
     ),
     "lava": Semantics(_lava, (*FRAME, "LIF", "CubaLIF"), "v_reset", cycles=True, late_into=MATRICES),
     "nengo": Semantics(_exact, (*FRAME, "LIF"), "v_reset"),
