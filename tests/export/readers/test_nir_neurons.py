@@ -3,10 +3,7 @@ spike. Recordings: the same file and input in eleven simulators and chips (NIR's
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from export.graph.states import open_state
 from export.readers.nir import read_nir
 from hw_sim.backends.simulator import run_sequence
 from tests.export.readers.nir_steps import flatten
-from tests.export.readers.test_nir import EXTERNAL, needs_external
+from tests.export.readers.public_nir import EXTERNAL, needs_external, quiet
 
 DT = 1e-4
 STEPS = 200
@@ -85,7 +82,7 @@ def chain(kind: str, seed: int = 0, same: bool = True, scaled: bool = False, bia
         "lif1": neuron(8), "fc2": nir.Linear(second), "lif2": neuron(5), "output": nir.Output(np.array([5])),
     }  # fmt: skip
     names = list(nodes)
-    return nir.NIRGraph(nodes, list(zip(names, names[1:], strict=False)))
+    return nir.NIRGraph(nodes, list(itertools.pairwise(names)))
 
 
 def recurrent(kind: str, bias: bool, seed: int = 0) -> nir.NIRGraph:
@@ -108,17 +105,6 @@ def ours(graph: nir.NIRGraph, path: Path, semantics: str) -> dict[str, np.ndarra
     found = run_sequence(read_nir(path, semantics=semantics, carries="spike"), frames()).spikes
     assert all(0.01 < value.mean() < 0.99 for value in found.values())
     return {name: value.reshape(STEPS, -1) for name, value in found.items()}
-
-
-@contextlib.contextmanager
-def quiet():
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # importers use deprecated functions, print, and log
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
 
 
 def run_module(module: Any, stream: np.ndarray) -> np.ndarray:
@@ -192,7 +178,7 @@ def double_inputs(module: Any) -> Any:
 @pytest.fixture
 def snntorch(monkeypatch) -> Any:
     """snnTorch's importer, in float64."""
-    import nirtorch
+    nirtorch = pytest.importorskip("nirtorch", reason="nirtorch is not installed")
     import snntorch.import_nir as module
 
     load = nirtorch.nir_to_torch
