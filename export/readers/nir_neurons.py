@@ -127,7 +127,7 @@ def _spikingjelly(e: _Equation) -> tuple[type[g.Node], Fields]:
     return kind, dict(fields, fires=">=")
 
 
-# RSynaptic of snnTorch 1.0, whatever its reset_delay: a spike erases the membrane a step later, that step's input with it.
+# RSynaptic of snnTorch 1.0, whatever its reset_delay: a step after a spike the membrane is erased, new input included.
 RSYNAPTIC: Fields = dict(reset="erase", delayed=True)
 
 

@@ -58,7 +58,11 @@ class _Drawn:
         """One node more that reads `source`."""
         shape = self.shapes[source]
         common = ["neuron", "neuron", "neuron", "state", "Scale", "Threshold", "Delay"]
-        own = {1: ["matrix", "matrix", "nested"], 2: ["Conv1d", "Flatten"], 3: ["Conv2d", "Conv2d", "pool", "Flatten"]}
+        own = {
+            1: ["matrix", "matrix", "nested"],
+            2: ["Conv1d", "Flatten"],
+            3: ["Conv2d", "Conv2d", "pool", "pool", "Flatten"],
+        }
         choice = self.draw(st.sampled_from(common + own[len(shape)]))
         if choice in ("neuron", "state"):
             kinds = ("LIF", "LIF", "IF", "CubaLIF") if choice == "neuron" else ("I", "LI", "CubaLI")

@@ -198,7 +198,7 @@ def test_files_by_spikingjelly(in_float64, kind, tmp_path):
     from spikingjelly.activation_based import functional, neuron
 
     fields = {"LIFNode": {"tau": 3.3}, "CUBALIFNode": {"c_decay": 0.4, "v_decay": 0.7}, "IFNode": {}}[kind]
-    parts = [getattr(neuron, kind)(v_threshold=0.5, v_reset=0.0, **fields) for _ in range(2)]
+    parts = [getattr(neuron, kind)(v_threshold=0.1, v_reset=0.0, **fields) for _ in range(2)]
     net = torch.nn.Sequential(torch.nn.Linear(6, 8), parts[0], torch.nn.Linear(8, 3), parts[1])
     exporter.export_to_nir(net, torch.randn(1, 6), save_path=tmp_path / "x.nir")
     functional.reset_net(net)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import nir
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from export.readers.nir import read_nir
+from export.readers.nir_file import FIELDS
 from hw_sim.backends.simulator import run_sequence
 from tests.export.readers import nir_steps
 from tests.export.readers.random_nir import random_nir
@@ -48,7 +51,21 @@ def test_random_graphs(tmp_path, drawn, subtract):
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None, suppress_health_check=QUIET)
-@given(random_nir(), st.booleans())
-def test_many_random_graphs(tmp_path, drawn, subtract):
-    agrees(*drawn, tmp_path / "random.nir", subtract)
+def test_many_random_graphs(tmp_path):
+    """1,000 of them, of which most spike and many have cycles, and every primitive is in many."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=1000, deadline=None, suppress_health_check=QUIET, database=None, phases=[Phase.generate])
+    @given(random_nir(), st.booleans())
+    def run(drawn: tuple[nir.NIRGraph, np.ndarray], subtract: bool) -> None:
+        spikes = agrees(*drawn, tmp_path / "random.nir", subtract)
+        nodes, edges = nir_steps.flatten(drawn[0])
+        seen.update({type(node).__name__ for node in nodes.values()})
+        seen.update(["graphs"], spiking=spikes > 0, cycles=bool(nir_steps.late_edges(set(nodes), edges)))
+        seen.update(sums=len({reader for _, reader in edges}) < len(edges))
+
+    run()
+    primitives = FIELDS.keys() - {"Input", "Output"}
+    assert seen["graphs"] >= 1000
+    assert min(seen[part] for part in ("spiking", "cycles", "sums")) >= 250
+    assert min((seen[kind], kind) for kind in primitives) > (25, "")
