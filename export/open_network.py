@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,10 +60,11 @@ def _from_python(path: Path, function: str, frames: NDArray[Any], input_kind: st
 
     from export.readers.snntorch import read_snntorch
 
-    made = getattr(_import(path), function, None)
-    if not callable(made):
-        raise UserError(f"--network {path}:{function}: the file has no function {function!r}")
-    found = made()
+    with _users_code(f"--network {path}"):
+        made = getattr(_import(path), function, None)
+        if not callable(made):
+            raise UserError(f"--network {path}:{function}: the file has no function {function!r}")
+        found = made()
     module, run = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(module, nn.Module) or not (run is None or callable(run)):
         raise UserError(
@@ -72,7 +75,7 @@ def _from_python(path: Path, function: str, frames: NDArray[Any], input_kind: st
 
 
 def _import(path: Path) -> Any:
-    """The file as a module; what it imports beside it is found. An error in it is the user's, in one line."""
+    """The file as a module; what it imports beside it is found."""
     if not path.is_file():
         raise UserError(f"--network {path}: not found")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -82,8 +85,17 @@ def _import(path: Path) -> Any:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises
-        raise UserError(f"--network {path}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))
     return module
+
+
+@contextmanager
+def _users_code(what: str) -> Iterator[None]:
+    """An error in a file of the user's, in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever their code raises
+        raise UserError(f"{what}: {type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}") from error

@@ -43,17 +43,22 @@ def check_sequence(network: Network, frames: NDArray[Any]) -> NDArray[Any]:
     """
     every_step = network.input.every_step
     shape = (network.input.channels, *(network.input.size or (-1, -1)))
+    check_numbers(frames)
     frames = _with_sides(network, frames if every_step else frames[None], shape)
-    if not len(frames):
-        raise NetworkError(f"{network.name}: input of 0 steps, expected at least one")
-    if frames.dtype.kind not in "biuf":
-        raise NetworkError(f"{network.name}: input of {frames.dtype}, expected numbers or booleans")
-    if frames.dtype.kind == "f" and not np.isfinite(frames).all():
-        raise NetworkError(f"{network.name}: input has NaN or infinity in {int((~np.isfinite(frames)).sum())} places")
     if network.input.carries == "spike" and frames.dtype.kind != "b" and not np.isin(frames, (0, 1)).all():
         odd = frames[~np.isin(frames, (0, 1))].flat[0]
         raise NetworkError(f"{network.name}: spikes are 0 and 1, found {odd:g}; for numbers give --input-kind analog")
     return frames
+
+
+def check_numbers(frames: NDArray[Any]) -> None:
+    """NetworkError for an array that can be no network's input: empty, not of numbers, not finite."""
+    if not frames.size:
+        raise NetworkError(f"input of shape {frames.shape}: holds nothing, expected at least one step of values")
+    if frames.dtype.kind not in "biuf":
+        raise NetworkError(f"input of {frames.dtype}, expected numbers or booleans")
+    if frames.dtype.kind == "f" and not np.isfinite(frames).all():
+        raise NetworkError(f"input has NaN or infinity in {int((~np.isfinite(frames)).sum())} places, expected numbers")
 
 
 def _with_sides(network: Network, frames: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.graph.frames import check_sequence
+from export.graph.frames import check_numbers, check_sequence
 from export.graph.network import Network
 from export.graph.nodes import NetworkError
 from export.graph.stream import Stream
@@ -46,6 +46,7 @@ def read_snntorch(
     The network is run on the same input and must fire the recorded spikes, all of them. NetworkError names what has no
     place in a graph, and where the two first differ.
     """
+    check_numbers(frames)
     kind = input_kind or ("spike" if frames.dtype == bool else "analog")
     model = copy.deepcopy(module).double().cpu().eval()
     known = {key: one for key, one in model.named_modules() if isinstance(one, KNOWN)}

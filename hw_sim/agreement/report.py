@@ -35,9 +35,10 @@ class Heading:
 def print_rows(heading: Heading, rows: list[Row], near_ties: Sequence[NearTies]) -> None:
     """The table, what is to be said of each row, the reference's near-ties, and the sum of it."""
     console = open_console()
+    pixels = f", {heading.size[0]} x {heading.size[1]} pixels of it," if heading.reference == "torch" else ""
     console.print(
-        f"[bold]{heading.image}[/bold], {heading.size[0]} x {heading.size[1]} pixels of it, through {heading.network},"
-        f" T = {heading.steps}; the reference is {heading.reference} on {heading.device}, float64",
+        f"[bold]{heading.image}[/bold]{pixels} through {heading.network}, T = {heading.steps};"
+        f" the reference is {heading.reference} on {heading.device}, float64",
         highlight=False,
     )
     table = Table(box=SIMPLE_HEAD)
