@@ -35,22 +35,23 @@ def play(plan: Plan, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, dic
             number, frame = divmod(step - leaf.start, plan.steps)
             if 0 <= number < len(images):
                 if frame == 0:
-                    flow.begin()
+                    flow.begin(plan.steps)
                 for wire in leaf.wires:
                     if frame < wire.value.shape[0]:
                         flow.receive(wire.value.name, messages[wire.value.name, step - wire.delay])
                 flow.advance()
                 if frame + 1 == plan.steps:
                     assert flow.complete()
-                    spikes[number] |= read_record(leaf, flow.recorder.message.copy()).spikes
+                    spikes[number] |= read_record(leaf, flow.recorder.message.copy(), plan.steps).spikes
             for outlet in leaf.outlets:
                 number, frame = divmod(step - outlet.latency, plan.steps)
                 if 0 <= number < len(images) and frame < outlet.value.shape[0]:
                     messages[outlet.value.name, step] = flow.emit(outlet.value.name)
         assert not any(flow.outbox.values())
-    frames = range(plan.output.shape[0])
-    first = [plan.latency + number * plan.steps for number in range(len(images))]
-    outputs = [np.stack([messages[plan.output.name, step + frame] for frame in frames]) for step in first]
+    (output,) = plan.outputs
+    frames = range(output.value.shape[0])
+    first = [output.latency + number * plan.steps for number in range(len(images))]
+    outputs = [np.stack([messages[output.value.name, step + frame] for frame in frames]) for step in first]
     return list(zip(map(output_of, outputs), spikes, strict=True))
 
 
