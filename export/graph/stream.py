@@ -180,6 +180,8 @@ class Stream:
             self.see(node, whole[node.name])
 
     def _step(self, node: g.Node, inputs: Sequence[Tensor]) -> Tensor:
+        if isinstance(node, g.Membrane):
+            return self.states[node.inputs[0]].membrane[None]
         if not isinstance(node, STATEFUL):
             return execute_node(node, inputs, self.network.steps, self.dtype)
         value = self._state(node).step(*(numbers(frame[0], self.dtype) for frame in inputs))[None]

@@ -1,7 +1,7 @@
 """What a process of ours computes: frames in, frames out, each node as soon as its frames are there. No Lava here.
 
-One Dataflow serves one Leaf and one Feed at a time: an image, or some steps of a sequence. When a value is there and who
-waits for it is its own affair; what a node makes of a frame, and what it remembers, the simulator's rules compute.
+One Dataflow serves one Leaf and one Feed at a time: an image, or some steps of a sequence. When a value is there is its
+own affair; what a node makes of a frame, and what it remembers, is computed by the simulator's rules.
 """
 
 from __future__ import annotations

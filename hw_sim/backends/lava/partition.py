@@ -81,7 +81,7 @@ def _check_unit(unit: Unit) -> None:
     for node in unit:
         if isinstance(node, g.Membrane) and node.late:
             raise NetworkError(
-                f"{node.name} (membrane): read late, expected in its own step; put a Delay of 1 after it"
+                f"{node.name} (membrane): reads its neuron a step late, expected at once; put a Delay of 1 after it"
             )
         if needs_all_frames(node) and any(not inside.isdisjoint(other.late) for other in unit):
             raise NetworkError(

@@ -18,7 +18,6 @@ from lava.magma.runtime.message_infrastructure import multiprocessing as lava_mu
 from lava.magma.runtime.runtime import Runtime
 from lava.proc.io.extractor import Extractor, PyLoihiExtractorModel
 from lava.proc.io.injector import Injector, PyLoihiInjectorModel
-from numpy.typing import NDArray
 
 from hw_sim.backends.lava.memory import AnonymousSharedMemory
 from hw_sim.backends.lava.plan import CHANNEL_SIZE, Leaf, Outlet, Plan
