@@ -287,28 +287,21 @@ class Planner:
         )
 
     def _ready(self, nodes: Sequence[g.Node], received: Sequence[str]) -> dict[str, list[int]]:
-        """For each frame of each value of a process: how many steps after its start it is there.
-
-        Around a cycle times only grow until they fit: what is late reads the frame before.
-        """
+        """For each frame of each value of a process: how many steps after its start it is there, or later: what is late
+        counts as if it were not. Around a cycle, behind what waits for all steps, times grow until they fit."""
         ready = {name: list(range(self.values[name].shape[0])) for name in received}
         ready |= {node.name: [0] * self.values[node.name].shape[0] for node in nodes}
         before: dict[str, list[int]] = {}
         while before != ready:
             before = dict(ready)
             for node in nodes:
-                ready[node.name] = [
-                    max(self._wait(node, frame, name, ready[name]) for name in node.inputs)
-                    for frame in range(len(ready[node.name]))
-                ]
+                inputs = [ready[name] for name in node.inputs]
+                frames = range(len(ready[node.name]))
+                if needs_all_frames(node):
+                    ready[node.name] = [max(steps[-1] for steps in inputs) for _ in frames]
+                else:
+                    ready[node.name] = [max(steps[min(k, len(steps) - 1)] for steps in inputs) for k in frames]
         return ready
-
-    def _wait(self, node: g.Node, frame: int, name: str, ready: list[int]) -> int:
-        """When what a node reads of one input to make a frame is there."""
-        if needs_all_frames(node):
-            return ready[-1]
-        index = min(frame, len(ready) - 1) - (name in node.late)
-        return ready[index] if index >= 0 else 0
 
     def _observe(self, nodes: Sequence[g.Node]) -> Iterator[Observation]:
         for node in nodes:
