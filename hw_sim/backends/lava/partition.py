@@ -9,7 +9,7 @@ from itertools import groupby
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import NetworkError
-from export.graph.stream import needs_all_steps, schedule
+from export.graph.schedule import needs_all_steps, schedule
 
 Unit = list[g.Node]  # nodes that are one process, whatever the model: a cycle, a neuron and its Membrane, or one node
 

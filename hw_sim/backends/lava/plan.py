@@ -206,6 +206,9 @@ class Planner:
                     f"{name}: {frames} frames an image, Lava sends one in each of its {network.steps} steps;"
                     " use --backend simulator"
                 )
+        for neuron in network.of(g.LoihiNeuron):
+            if precision != "float64":
+                raise NetworkError(f"{neuron.name} (loihineuron): found {precision}, expected float64, for its 36 bits")
         self.units = units_of(network)
         alone = [unit[0] for unit in self.units if len(unit) == 1 and not unit[0].late]
         self.stock = {node.name for node in alone if stock and self.is_stock(node)}
