@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from graphlib import TopologicalSorter
+from heapq import heappop, heappush
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -17,8 +19,8 @@ Groups = tuple[tuple[str, ...], ...]
 
 @lru_cache(maxsize=8)
 def schedule(network: Network) -> Groups:
-    """The nodes in groups, in an order in which groups can run one after the other over all steps: the nodes of a cycle
-    are one group, in the network's order; every other node is a group of its own."""
+    """The nodes in groups, in an order in which groups can run one after the other over all steps, the network's as far
+    as it can be: the nodes of a cycle are one group, every other node is a group of its own."""
     if not any(node.late for node in network.nodes):
         return tuple((node.name,) for node in network.nodes)
     index = {node.name: number for number, node in enumerate(network.nodes)}
@@ -33,7 +35,21 @@ def schedule(network: Network) -> Groups:
     members: dict[int, list[str]] = {}
     for node in network.nodes:
         members.setdefault(int(cycles[index[node.name]]), []).append(node.name)
-    return tuple(tuple(members[cycle]) for cycle in TopologicalSorter(before).static_order())
+    return tuple(tuple(members[cycle]) for cycle in _sorted(before, [*members]))
+
+
+def _sorted(before: dict[int, set[int]], wanted: list[int]) -> Iterator[int]:
+    """Everything after what is before it, and else in the order that is wanted: what belongs together stays so."""
+    rank = {cycle: number for number, cycle in enumerate(wanted)}
+    sorter = TopologicalSorter(before)
+    sorter.prepare()
+    ready: list[tuple[int, int]] = []
+    while sorter.is_active():
+        for cycle in sorter.get_ready():
+            heappush(ready, (rank[cycle], cycle))
+        _, first = heappop(ready)
+        sorter.done(first)
+        yield first
 
 
 def needs_all_steps(node: g.Node) -> bool:

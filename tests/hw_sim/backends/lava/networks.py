@@ -114,8 +114,10 @@ def recurrent() -> Network:
         g.Membrane(name="b.u", inputs=("b.leaky",), block="b"),
         g.Linear(name="c.late", inputs=("b.leaky",), late=("b.leaky",), block="c", weight=dyadic(rng, 3, 5)),
         g.Euler(name="c.li", inputs=("c.late",), block="c", dt=0.25, tau=np.array(0.5), v_leak=np.array(0.25)),
+        g.Leaky(name="c.leaky", inputs=("c.late",), block="c", threshold=np.array(0.75), beta=np.array(0.5)),
+        g.Membrane(name="c.u", inputs=("c.leaky",), block="d"),
         g.Output(name="out.spikes", inputs=("b.leaky",), block="c"),
-        g.Output(name="out.u", inputs=("b.u",), block="c"),
+        g.Output(name="out.u", inputs=("c.u",), block="c"),
         g.Output(name="out.li", inputs=("c.li",), block="c"),
     ]
     return Network(name="recurrent", nodes=tuple(nodes), steps=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,16 +13,23 @@ from hypothesis import strategies as st
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import NetworkError
+from export.readers.snntorch import read_snntorch
 from hw_sim.backends import simulator
+from hw_sim.backends.lava import LavaSession
 from hw_sim.backends.lava import plan as planning
 from hw_sim.backends.lava.collected import Collected
+from hw_sim.backends.lava.memory import channel_sizes
 from hw_sim.backends.lava.partition import takes_any_length
-from hw_sim.backends.lava.plan import make_plan
+from hw_sim.backends.lava.plan import AT_ONCE, StockLeaf, make_plan
 from hw_sim.backends.lava.records import Feed
 from hw_sim.backends.result import Result, compare
+from tests.export.readers.snntorch_networks import NETWORKS, make, run_plainly
 from tests.hw_sim.backends.lava.networks import dyadic, events, recurrent, relay
 from tests.hw_sim.backends.lava.play import play
 from tests.hw_sim.backends.lava.random_sequences import sequence_networks
+from tests.tolerances import FLOAT32_MEMBRANE
+
+needs_lava = pytest.mark.skipif(sys.version_info >= (3, 11), reason="lava-nc runs on Python 3.10 only")
 
 
 def check(expected: Result, found: Result) -> None:
@@ -97,12 +105,13 @@ def test_a_cycle_behind_what_waits_for_all_steps(model):
 
 
 def test_in_the_fine_model_a_cycle_is_a_process_and_a_membrane_lives_in_its_neurons():
-    leaves = {
-        leaf.name: {node.name for node in leaf.nodes} for leaf in make_plan(recurrent(), (6, 6), model="fine").leaves
-    }
-    assert {"a.sum", "a.cuba", "a.delay", "a.back"} in leaves.values()
-    assert {"b.feedback", "b.leaky", "b.u"} in leaves.values()
-    assert leaves["c.late"] == {"c.late"}
+    leaves = [{node.name for node in leaf.nodes} for leaf in make_plan(recurrent(), (6, 6), model="fine").leaves]
+    assert [nodes for nodes in leaves if len(nodes) > 1] == [
+        {"a.sum", "a.cuba", "a.delay", "a.back"},
+        {"b.feedback", "b.leaky", "b.u"},
+        {"c.leaky", "c.u"},
+        {"out.spikes", "out.u", "out.li"},
+    ]
 
 
 def test_what_cannot_be_cut_into_processes_is_refused():
@@ -119,3 +128,102 @@ def test_what_cannot_be_cut_into_processes_is_refused():
     late = relay(leaky, g.Membrane(name="u", inputs=("leaky",), late=("leaky",)))
     with pytest.raises(NetworkError, match=r"u \(membrane\): reads its neuron a step late.*Delay of 1"):
         make_plan(late, (8, 8))
+
+
+def test_integers_of_36_bits_are_float64_alone():
+    loihi = g.LoihiNeuron(
+        name="cuba", inputs=("image",), threshold=np.array(1.0), current_decay=1024, membrane_decay=128
+    )
+    with pytest.raises(NetworkError, match=r"cuba \(loihineuron\): found float32, expected float64"):
+        make_plan(relay(loihi), (8, 8), precision="float32")
+
+
+@needs_lava
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("model", ["fused", pytest.param("fine", marks=pytest.mark.slow)])
+def test_sequences_on_lava(model):
+    """Longer than what is sent at once, then a short one, then what is refused; the session goes on."""
+    network, sequences = recurrent(), [events(0, AT_ONCE + 30), events(1, 9)]
+    with LavaSession(network, (6, 6), precision="float64", model=model) as session:
+        assert session.facts["shared_bytes"] == sum(channel_sizes(session.plan))
+        assert session.facts["processes"] == sum(1 for _ in session.plan.leaves) + 4  # injector and extractors
+        for frames in sequences:
+            expected = simulator.run_sequence(network, frames)
+            assert all(spikes.any() for spikes in expected.spikes.values())
+            check(expected, session.run_sequence(frames))
+        assert (session.facts["sequences"], session.facts["steps"]) == (2, AT_ONCE + 39)
+        with pytest.raises(NetworkError, match=r"input of shape \(9, 2, 6, 7\), expected \(T, 2, 6, 6\)"):
+            session.run_sequence(np.zeros((9, 2, 6, 7), bool))
+        with pytest.raises(NetworkError, match="takes a frame for every step, found one image; run_sequence does"):
+            session.run(np.zeros((2, 6, 6)))
+        lean = session.run_sequence(sequences[1], keep_spikes=False)
+        assert not lean.spikes
+        assert np.array_equal(lean.output, expected.output)
+
+
+@needs_lava
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("model", ["fused", "fine"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_snntorch_networks_on_lava(name, model):
+    """Five networks as tutorials write them: from the module to Lava's spikes, which are the module's."""
+    module, x = make(name)
+    network = read_snntorch(module, x, name=name)
+    expected = simulator.run_sequence(network, x)
+    with LavaSession(network, expected.executed_size, precision="float64", model=model) as session:
+        found = session.run_sequence(x)
+        assert found.counts.keys() == expected.counts.keys()
+        check(expected, found)
+    for key, spikes in run_plainly(module, x, name).items():
+        assert np.array_equal(found.spikes[key].reshape(spikes.shape), spikes), key
+
+
+@needs_lava
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_float32_on_lava_is_float32():
+    """Spikes need not be equal: sums of one frame and of many may round differently."""
+    module, x = make("autoencoder")
+    network = read_snntorch(module, x)
+    expected = simulator.run_sequence(network, x, precision="float32")
+    with LavaSession(network, expected.executed_size, precision="float32") as session:
+        found = session.run_sequence(x)
+    assert found.output.dtype == np.float32
+    assert np.abs(found.output - expected.output).max() <= FLOAT32_MEMBRANE
+
+
+@needs_lava
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@settings(max_examples=8, deadline=None)
+@given(drawn=sequence_networks(), model=st.sampled_from(["fused", "fine"]))
+def test_random_networks_on_lava(drawn, model):
+    network, frames = drawn
+    with LavaSession(network, network.probe_size, precision="float64", model=model) as session:
+        for some in (frames, frames[::-1]):
+            check(simulator.run_sequence(network, some.copy()), session.run_sequence(some))
+
+
+@needs_lava
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_lavas_own_processes_and_a_number_of_steps_that_is_fixed():
+    """Lava's own neurons reset every T steps, so that a session with them takes T steps, no more and no less."""
+    rng = np.random.default_rng(4)
+    nodes = (
+        g.Input(name="events", channels=2, size=(6, 6), carries="spike", every_step=True),
+        g.Conv(name="conv", inputs=("events",), weight=dyadic(rng, 4, 2, 3, 3)),
+        g.Neuron(name="lif", inputs=("conv",), threshold=np.array(0.5), membrane_decay=0.5),
+        g.Conv(name="late", inputs=("lif",), late=("lif",), weight=dyadic(rng, 3, 4, 1, 1)),
+        g.Output(name="out", inputs=("late",), block="out"),
+    )
+    network = Network(name="stock", nodes=nodes, steps=12)
+    with LavaSession(network, (6, 6), precision="float64", stock=True) as session:
+        stock = {leaf.name for leaf in session.plan.leaves if isinstance(leaf, StockLeaf)}
+        assert stock == {"conv", "lif"}
+        for seed in (0, 1):
+            frames = events(seed, 12)
+            check(simulator.run_sequence(network, frames), session.run_sequence(frames))
+        with pytest.raises(NetworkError, match=r"stock: 13 steps, this session takes 12.*network.with_steps"):
+            session.run_sequence(events(2, 13))
