@@ -92,17 +92,16 @@ def _export_network(args: argparse.Namespace) -> int:
     from export.graph.frames import check_sequence
     from export.graph.stream import run_once
     from export.integer.to_loihi import loihi_network
-    from export.open_network import Reading, load_frames, open_network
+    from export.open_network import open_with_input, own_name
     from export.targets.loihi.chain import write_net
     from export.targets.loihi.check import check_available, check_segments
 
     source = str(args.checkpoint)
-    target = args.out or Path(f"{Path(source.rpartition(':')[2] or source).stem}.net")
+    target = args.out or Path(f"{own_name(source)}.net")
     check_outputs({"--out": target}, [args.input, Path(source)])
     if not args.no_check:
         check_available()
-    frames = load_frames(args.input)
-    network = open_network(source, frames, "spike", Reading())
+    network, frames = open_with_input(source, args.input, "spike")
     integer = loihi_network(network)
     _, floats = run_once(network, frames)
     _, spikes = run_once(integer, frames)
