@@ -99,8 +99,9 @@ def run_netx(path: Path, spikes: Spikes) -> Spikes:
     network = hdf5.Network(
         net_config=str(path), input_shape=(width, height, channels), reset_interval=steps, reset_offset=1
     )
-    data = frames.transpose(3, 2, 1, 0).astype(np.int32)
-    source = Source(data=data if len(network.inp.shape) == 3 else data.reshape(-1, len(frames)))
+    # a dense layer takes vectors; netx leaves out a flatten that nothing comes before
+    data = frames.transpose(3, 2, 1, 0) if len(network.inp.shape) == 3 else frames.reshape(len(frames), -1).T
+    source = Source(data=data.astype(np.int32))
     total = len(frames) + len(network)  # a layer adds one step
     sink = Extractor(shape=network.out.shape, buffer_size=total)  # a Var would be read one number at a time
     source.s_out.connect(network.inp)
