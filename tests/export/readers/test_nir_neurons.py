@@ -1,5 +1,5 @@
 """Whose arithmetic: every semantics equals its reference, a program that runs here or the recording of one, spike for
-spike. Recordings: the same file and input in eleven simulators and chips (NIR's paper, figure on LIF)."""
+spike."""
 
 from __future__ import annotations
 
@@ -28,33 +28,18 @@ def recording(name: str) -> np.ndarray:
     return np.loadtxt(EXTERNAL / f"lif_{name}.csv", delimiter=",")
 
 
-RECORDED = [
-    ("nir", "v_reset", "norse"), ("nir", "v_reset", "spinnaker2"), ("snntorch", "v_reset", "snntorch"),
-    ("nengo", "v_reset", "nengo"), ("nengo", "v_reset", "exact"), ("sinabs", "subtract", "sinabs"),
-    ("sinabs", "subtract", "rockpool"), ("spyx", "subtract", "spyx"), ("lava", "v_reset", "lava_cpu_float"),
-    ("lava", "v_reset", "lava_cpu_fixed"), ("lava", "v_reset", "lava_loihi_fixed"),
-]  # fmt: skip
-
-
 @needs_external
-@pytest.mark.parametrize(("semantics", "reset", "name"), RECORDED)
-def test_recorded_spikes(semantics, reset, name):
-    """1,000 steps; sinabs's input is recorded after its factor of 0.04."""
-    recorded = recording(name)
+@pytest.mark.parametrize(
+    ("semantics", "reset"), [("nir", "v_reset"), ("snntorch", "v_reset"), ("spyx", "subtract")]
+)  # fmt: skip
+def test_recorded_voltages(semantics, reset):
+    """In float32, as recorded, every bit. The spikes of all recordings: tests/docs/test_semantics_page.py."""
+    recorded = recording("norse" if semantics == "nir" else semantics)
     network = read_nir(EXTERNAL / "lif_norse.nir", semantics=semantics, reset=reset)
-    output = run_sequence(network, (recorded[:, :1] > 0).astype(float)).output
-    assert recorded[:, 2].sum() == 4
-    assert np.array_equal(output.ravel(), recorded[:, 2])
-
-
-@needs_external
-def test_recordings_tell_semantics_apart():
-    """Otherwise the test above would pass for any: three groups of spike trains."""
-    trains = {name: tuple(np.flatnonzero(recording(name)[:, 2])) for *_, name in RECORDED}
-    assert len(set(trains.values())) == 3
-    assert trains["norse"] == (460, 510, 710, 760)
-    assert trains["sinabs"] == (450, 500, 710, 760)
-    assert trains["spyx"] == trains["lava_cpu_float"] == (461, 511, 711, 761)
+    state = open_state(network["1"], torch.zeros(1, 1, 1))
+    for x, voltage in recorded[:, :2].astype(np.float32):
+        state.step(torch.full((1, 1, 1), float(x)))
+        assert float(state.membrane) == voltage
 
 
 def vector(rng: np.random.Generator, size: int, low: float, high: float, same: bool) -> np.ndarray:
