@@ -356,3 +356,29 @@ def test_two_populations_that_excite_each_other_are_no_layer_of_snntorch(tmp_pat
     with pytest.raises(UserError, match=r"lif1 \(LIF\): other closes a cycle, and snnTorch runs"):
         read_nir(tmp_path / "x.nir", semantics="snntorch")
     assert set(flatten(graph)[0]) == set(graph.nodes)
+
+
+# --- traps, recorded so that docs/semantics.md stays true ---------------------------------------------------------------
+
+
+def test_snntorch_reads_an_if_as_a_leaky_neuron(snntorch):
+    with quiet():
+        layer = snntorch._nir_to_snntorch_module(nir.IF(r=np.ones(1), v_threshold=np.ones(1)))
+    assert float(layer.beta) == 0.9
+
+
+def test_rsynaptic_fails_where_a_reset_is_to_be_at_once():
+    snn = pytest.importorskip("snntorch")
+    layer = snn.RSynaptic(alpha=0.5, beta=0.5, linear_features=1, init_hidden=True, reset_delay=False)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        layer(torch.ones(1, 1))
+
+
+def test_norse_writes_dt_times_tau():
+    norse = pytest.importorskip("norse.torch", reason="norse is not installed")
+    one = torch.ones(1)
+    cell = norse.LIFBoxCell(norse.LIFBoxParameters(tau_mem_inv=100 * one, v_leak=one, v_th=one, v_reset=one))
+    with quiet():
+        graph = norse.to_nir(norse.SequentialState(torch.nn.Linear(1, 1), cell), torch.ones(1), dt=0.5)
+    (lif,) = (node for node in graph.nodes.values() if isinstance(node, nir.LIF))
+    assert float(lif.tau) == 0.5 * np.float32(0.01)
