@@ -54,6 +54,21 @@ def open_network(source: str, frames: NDArray[Any], input_kind: str, reading: Re
     return read_nir(path, reading.dt, reading.reset, reading.semantics, input_kind)  # type: ignore[arg-type]
 
 
+def load_frames(path: Path) -> NDArray[Any]:
+    """The array of a .npy file; UserError in one line for anything else."""
+    import numpy as np
+
+    if not path.is_file():
+        raise UserError(f"--input {path}: not found")
+    try:
+        frames = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"--input {path}: not an array that numpy.save wrote ({str(error).splitlines()[0]})") from error
+    if not isinstance(frames, np.ndarray):
+        raise UserError(f"--input {path}: several arrays, expected one, as numpy.save writes it")
+    return frames
+
+
 def _from_python(path: Path, function: str, frames: NDArray[Any], input_kind: str) -> Network:
     """The snnTorch module that a function of a file makes: a module, or a module and a function that runs it."""
     from torch import nn

@@ -48,27 +48,12 @@ def open_given(args: argparse.Namespace) -> tuple[Network, NDArray[Any]]:
     network_file(args)
     if args.dt is not None and not 0 < args.dt < 1:
         raise UserError(f"--dt {args.dt}: expected seconds above 0, such as 1e-4")
+    from export.graph.frames import check_sequence
+    from export.open_network import Reading, load_frames, open_network
+
     frames = load_frames(args.input)
     kind = args.input_kind or ("spike" if frames.dtype == bool else "analog")
-    from export.graph.frames import check_sequence
-    from export.open_network import Reading, open_network
-
     given = {name: value for name in READING[1:] if (value := getattr(args, name)) is not None}
     network = open_network(args.network, frames, kind, Reading(**given))
     check_sequence(network, frames)
     return network, frames
-
-
-def load_frames(path: Path) -> NDArray[Any]:
-    """The array of a .npy file; UserError in one line for anything else."""
-    import numpy as np
-
-    if not path.is_file():
-        raise UserError(f"--input {path}: not found")
-    try:
-        frames = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"--input {path}: not an array that numpy.save wrote ({str(error).splitlines()[0]})") from error
-    if not isinstance(frames, np.ndarray):
-        raise UserError(f"--input {path}: several arrays, expected one, as numpy.save writes it")
-    return frames

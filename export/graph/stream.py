@@ -10,15 +10,18 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from graphlib import TopologicalSorter
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from export.graph import nodes as g
 from export.graph.execute import advance, execute_in, execute_node, numbers
+from export.graph.frames import check_sequence
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import ValueKind
 from export.graph.states import STATEFUL, State, open_state
@@ -196,3 +199,28 @@ class Stream:
             if not self.readers[name]:
                 self.values.pop(name, None)
                 self.forget(name)
+
+
+class _Kept(Stream):
+    """Keeps outputs and spikes."""
+
+    outputs: dict[str, NDArray[Any]]
+    spikes: dict[str, NDArray[np.bool_]]
+
+    def see(self, node: g.Node, value: Tensor) -> None:
+        if isinstance(node, g.Output):
+            self.outputs[node.name] = numbers(value, self.dtype).numpy()
+        elif isinstance(node, g.Spiking):
+            self.spikes[node.name] = value.numpy()
+
+
+def run_once(network: Network, frames: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
+    """Outputs and the spikes of every neuron by name, (T, C, H, W), in float64, all steps at once, nothing counted."""
+    frames = check_sequence(network, frames)
+    network = network.with_steps(len(frames)) if network.input.every_step else network
+    stream = _Kept(network, (frames.shape[2], frames.shape[3]), torch.float64, torch.device("cpu"))
+    stream.outputs, stream.spikes = {}, {}
+    x = torch.from_numpy(np.ascontiguousarray(frames))
+    with torch.inference_mode():
+        stream.feed(x.bool() if network.input.carries == "spike" else x.double())
+    return stream.outputs, stream.spikes

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.graph.frames import check_numbers, check_sequence
+from export.graph.frames import check_numbers
 from export.graph.network import Network
 from export.graph.nodes import NetworkError
-from export.graph.stream import Stream
+from export.graph.stream import run_once
 from export.readers.recorded_loop import fold
 from export.readers.recording import Recording, record
 from export.readers.torch_modules import KNOWN, NEURONS, Builder
@@ -105,29 +105,12 @@ def _rest(known: dict[str, nn.Module]) -> None:
 
 def _check(network: Network, frames: NDArray[Any], recording: Recording) -> None:
     """NetworkError unless the graph fires what the module fired."""
-    found: dict[str, list[Tensor]] = {}
-
-    class Spikes(Stream):
-        def see(self, node: Any, value: Tensor) -> None:
-            if node.name in recording.spikes:
-                found[node.name] = list(value)
-
-    x = torch.from_numpy(np.ascontiguousarray(check_sequence(network, frames)))
-    with torch.inference_mode():
-        stream = Spikes(
-            network.with_steps(loop_steps(recording)), network.probe_size, torch.float64, torch.device("cpu")
-        )
-        stream.feed(x.bool() if network.input.carries == "spike" else x.double())
+    _, found = run_once(network, frames)
     for name, expected in recording.spikes.items():
         for step, (mine, theirs) in enumerate(zip(found[name], expected, strict=True)):
-            differ = int((mine.reshape(-1) != (theirs.reshape(-1) != 0)).sum())
+            differ = int((mine.reshape(-1) != (theirs.numpy().reshape(-1) != 0)).sum())
             if differ:
                 raise NetworkError(
                     f"{name}: {differ} spikes of step {step} differ between the module and its graph; a membrane may"
                     " lie within rounding of its threshold (a folded batch norm moves it by an ulp); try another input"
                 )
-
-
-def loop_steps(recording: Recording) -> int:
-    """How often neurons were called."""
-    return len(next(iter(recording.spikes.values())))

@@ -6,8 +6,10 @@ read from has been compared while it was read (a snnTorch module), or states its
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,4 +85,19 @@ def _onnx(network: Network, frames: NDArray[Any]) -> tuple[Arrays, Arrays]:
     return run_onnx(network, frames)
 
 
-BACKENDS: dict[str, Run] = {"ONNX Runtime": _onnx}
+def _nir(network: Network, frames: NDArray[Any]) -> tuple[Arrays, Arrays]:
+    """The stock NIR file of the network, read back; outputs are those of the same names."""
+    from export.graph.stream import run_once
+    from export.readers.nir import read_nir
+    from export.targets.nir.stock_file import write_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.nir"
+        write_file(network, path)
+        back = read_nir(path, carries=network.input.carries)
+    if not network.input.every_step:  # the file is given the same frame at every step
+        frames = frames[None].repeat(network.steps, axis=0)
+    return run_once(back, frames)
+
+
+BACKENDS: dict[str, Run] = {"ONNX Runtime": _onnx, "NIR, written and read back": _nir}
