@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esdnet.command.errors import UserError
 from export.graph.agreement import FLOAT64_OUTPUT, differing_spikes, psnr_db
+from export.graph.frames import check_sequence
 from export.graph.network import Network
 from export.graph.nodes import NetworkError
 from hw_sim.agreement.judge import SILENT, Row
@@ -100,4 +102,20 @@ def _nir(network: Network, frames: NDArray[Any]) -> tuple[Arrays, Arrays]:
     return run_once(back, frames)
 
 
-BACKENDS: dict[str, Run] = {"ONNX Runtime": _onnx, "NIR, written and read back": _nir}
+def _lava(network: Network, frames: NDArray[Any]) -> tuple[Arrays, Arrays]:
+    """Lava's processes; where there is no Lava, not run."""
+    from hw_sim.backends.lava import LavaSession
+    from hw_sim.backends.lava.host import check_available
+
+    try:
+        check_available()
+    except UserError as error:
+        raise NetworkError(str(error)) from error
+    _, _, height, width = check_sequence(network, frames).shape
+    network = network.with_steps(len(frames)) if network.input.every_step else network
+    with LavaSession(network, (height, width), precision="float64") as session:
+        result = session.run_sequence(frames)
+    return result.outputs or {network.outputs[0].name: result.output}, result.spikes
+
+
+BACKENDS: dict[str, Run] = {"ONNX Runtime": _onnx, "NIR, written and read back": _nir, "Lava": _lava}

@@ -19,7 +19,7 @@ from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import Array, NetworkError
-from export.graph.stream import needs_all_steps
+from export.graph.schedule import needs_all_steps
 from export.targets.onnx.write import END, IR_VERSION, OPSET, Graph, Precision, emit
 
 BEFORE, AFTER = "/before", "/after"  # behind the name of a state: as a step finds it, and as it leaves it
