@@ -63,6 +63,24 @@ def open_network(source: str, frames: NDArray[Any], input_kind: str, reading: Re
     return read_nir(path, reading.dt, reading.reset, reading.semantics, input_kind)  # type: ignore[arg-type]
 
 
+def open_with_input(
+    source: str, path: Path, input_kind: str | None, reading: Reading | None = None
+) -> tuple[Network, NDArray[Any]]:
+    """The network, and the array of a .npy file that it takes; `input_kind` None: spikes if the array is boolean."""
+    frames = load_frames(path)
+    from export.graph.frames import check_sequence
+
+    kind = input_kind or ("spike" if frames.dtype == bool else "analog")
+    network = open_network(source, frames, kind, reading or Reading())
+    check_sequence(network, frames)
+    return network, frames
+
+
+def own_name(source: str) -> str:
+    """What an export of it is called: that of the function, or of the file."""
+    return Path(source.rpartition(":")[2] if ".py:" in source else source).stem
+
+
 def load_frames(path: Path) -> NDArray[Any]:
     """The array of a .npy file; UserError in one line for anything else."""
     import numpy as np

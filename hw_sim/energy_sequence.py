@@ -69,15 +69,19 @@ def count_sequence(
     """Run and count on the backend, and price."""
     from hw_sim.report.energy_report import Run, build_report
 
-    precision: Precision = args.precision or "float64"
+    precision: Precision = "float64" if args.precision in (None, "int8") else args.precision
+    if args.precision == "int8":
+        from export.integer.to_loihi import loihi_network
+
+        network = loihi_network(network)  # whole numbers, which float64 holds
     steps = len(frames) if network.input.every_step else network.steps
     started = time.perf_counter()
     result, facts = _run(network.with_steps(steps), frames, args, precision)
     shape = "x".join(map(str, _own_shape((network.input.channels, *result.executed_size))))
     run = Run(
-        image=str(args.input), network=str(args.network), backend=backend_label(args), precision=precision, steps=steps,
-        tile=0, overlap=0, tiles=1, executed_size=result.executed_size, seconds=time.perf_counter() - started,
-        looks_at_values=args.backend == "simulator", facts=facts,
+        image=str(args.input), network=str(args.network), backend=backend_label(args), steps=steps,
+        precision=args.precision or precision, tile=0, overlap=0, tiles=1, executed_size=result.executed_size,
+        seconds=time.perf_counter() - started, looks_at_values=args.backend == "simulator", facts=facts,
         extent=f"{steps} steps of {shape} {network.kinds[network.input.name].value} values",
     )  # fmt: skip
     return result, build_report(network.with_steps(steps), result.counts, run, prices)
@@ -120,9 +124,8 @@ def _check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     for name in OF_IMAGES:
         if getattr(args, name) != parser.get_default(name):
             raise UserError(f"--{name.replace('_', '-')}: is for --image, found --input")
-    if args.backend == "torch" or args.precision == "int8":
-        found = "--backend torch" if args.backend == "torch" else "--precision int8"
-        raise UserError(f"{found}: not for --input; --backend simulator and lava run it in float32 or float64")
+    if args.backend == "torch":
+        raise UserError("--backend torch: not for --input; --backend simulator and lava run it")
     check_lava_flags(args)
     if args.backend == "lava":
         from hw_sim.backends.lava.host import check_available

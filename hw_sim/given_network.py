@@ -50,16 +50,13 @@ def open_given(args: argparse.Namespace) -> tuple[Network, NDArray[Any]]:
     network_file(args)
     if args.dt is not None and not 0 < args.dt < 1:
         raise UserError(f"--dt {args.dt}: expected seconds above 0, such as 1e-4")
-    from export.graph.frames import check_sequence
-    from export.open_network import Reading, load_frames, open_network
+    from export.open_network import Reading
 
     if args.reset_interval is not None and args.reset_interval < 1:
         raise UserError(f"--reset-interval {args.reset_interval}: expected at least 1 step")
     if args.reset_offset is not None and args.reset_interval is None:
         raise UserError("--reset-offset: needs --reset-interval")
-    frames = load_frames(args.input)
-    kind = args.input_kind or ("spike" if frames.dtype == bool else "analog")
+    from export.open_network import open_with_input
+
     given = {name: value for name in READING[1:] if (value := getattr(args, name)) is not None}
-    network = open_network(args.network, frames, kind, Reading(**given))
-    check_sequence(network, frames)
-    return network, frames
+    return open_with_input(args.network, args.input, args.input_kind, Reading(**given))

@@ -111,7 +111,8 @@ class Stream:
         for name in node.inputs:
             value = self.values[name]
             own = not isinstance(self.network[name], (g.Input, g.Repeat, g.Flatten)) and value.dtype is self.dtype
-            if own and self.readers[name] == 1 and name not in self.last and tuple(value.shape) == shape:
+            viewed = any(isinstance(self.network[other], (g.Flatten, g.Output)) for other in self.network.readers[name])
+            if own and not viewed and self.readers[name] == 1 and name not in self.last and tuple(value.shape) == shape:
                 return value
         return None
 

@@ -21,8 +21,7 @@ def main(net: str, frames: str, spikes: str, layers: str, interval: str) -> None
     network = hdf5.Network(
         net_config=net, num_layers=int(layers), skip_layers=1, reset_interval=int(interval) or None, reset_offset=1
     )
-    data = given.transpose(3, 2, 1, 0).astype(np.int32)
-    source = Source(data=data if len(network.inp.shape) == 3 else data.reshape(-1, len(given)))
+    source = Source(data=given.transpose(3, 2, 1, 0).astype(np.int32))
     sink = Extractor(shape=network.out.shape, buffer_size=len(given))
     source.s_out.connect(network.inp)
     network.out.connect(sink.in_port)
