@@ -18,8 +18,8 @@ from esdnet.command.command_line import program_name, require_extra
 from esdnet.command.device import DEVICES
 from esdnet.command.errors import UserError, report_user_errors
 from esdnet.images.tile_choice import TileChoice, add_tile_flags, check_tile_flags
+from esdnet.networks.architectures import LEAST_MULTIPLE
 from esdnet.networks.bundled import DEFAULT, find_checkpoint
-from esdnet.networks.esdnet.config import SIZE_MULTIPLE
 from hw_sim.backends.executor import backend_label, check_lava_flags
 from hw_sim.energy_sequence import add_sequence_flags, check_no_sequence_flags, price_sequence
 from hw_sim.report import price_models
@@ -224,7 +224,7 @@ def _price_folder(
 def _check_options(args: argparse.Namespace, is_folder: bool) -> None:
     """UserError for options that would be ignored."""
     check_no_sequence_flags(args)
-    check_tile_flags(args, SIZE_MULTIPLE)
+    check_tile_flags(args, LEAST_MULTIPLE)
     check_lava_flags(args)
     if is_folder and (args.html or args.plots):
         raise UserError("--html and --plots show one image; give --image a file, or use --json for a folder")
