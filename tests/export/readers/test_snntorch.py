@@ -184,3 +184,27 @@ def test_the_module_is_left_as_it_was():
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     assert next(module.parameters()).dtype is torch.float32
     assert torch.get_default_dtype() is torch.float32
+
+
+class FedBack(nn.Module):
+    """A layer that reads its membranes of the step before: a Membrane on a cycle."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.back = nn.Linear(5, 7), nn.Linear(7, 7, bias=False)
+        self.lif = snn.Leaky(beta=0.9, threshold=0.4)
+
+    def forward(self, x):
+        mem, fed, out = torch.zeros(1, 7), torch.zeros(1, 7), []
+        for frame in x:
+            spk, mem = self.lif(self.fc(frame) + fed, mem)
+            fed = self.back(mem)
+            out.append(spk)
+        return torch.stack(out)
+
+
+def test_a_membrane_that_is_fed_back():
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).random((40, 5)) < 0.4
+    network = read_snntorch(FedBack(), x)  # which compares every spike with the recorded run
+    assert run_sequence(network, x).spikes["lif"].sum() > 100
