@@ -47,6 +47,10 @@ def price_sequence(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     files = {"--json": args.json, "--html": args.html, "--save-output": args.save_output}
     check_outputs(files, [args.input, network_file(args), *price_models.inputs(args)], [])
     prices = load_prices(price_models.price_list(args))
+    if args.backend == "lava":
+        from hw_sim.backends.lava.host import check_available
+
+        check_available()
     network, frames = open_given(args)
     print(f"network: {args.network}, {network.model_parameters:,} parameters", file=sys.stderr)
     result, report = count_sequence(network, frames, args, prices)
@@ -127,10 +131,6 @@ def _check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     if args.backend == "torch":
         raise UserError("--backend torch: not for --input; --backend simulator and lava run it")
     check_lava_flags(args)
-    if args.backend == "lava":
-        from hw_sim.backends.lava.host import check_available
-
-        check_available()
     if args.plots:
         raise UserError("--plots: is for --image; --html has the charts")
     price_models.check_model_options(args)
