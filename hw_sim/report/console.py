@@ -24,13 +24,14 @@ def open_console() -> Console:
 def print_report(console: Console, report: EnergyReport, prices: list[Any]) -> None:
     """Everything about one image."""
     run = report.run
+    extent = run.extent or f"T = {run.steps}"
     console.print(
-        f"[bold]{run.image}[/bold] through {run.network}, T = {run.steps}, {run.backend}, {run.precision},"
-        f" {run.seconds:.1f} s"
+        f"[bold]{run.image}[/bold] through {run.network}, {extent}, {run.backend}, {run.precision}, {run.seconds:.1f} s"
     )
     console.print(layer_table(report))
     console.print(part_table(report))
-    console.print(reference_table(report))
+    if report.references:
+        console.print(reference_table(report))
     console.print(price_list_table(price_table(report, prices)))
     for line in assumptions(report):
         console.print(textwrap.fill(f"- {line}", TEXT_WIDTH, subsequent_indent="  "), highlight=False, markup=False)
@@ -55,11 +56,13 @@ def layer_table(report: EnergyReport) -> Table:
 
 
 def table_rows(report: EnergyReport) -> list[LayerRow]:
-    """Rows for reading: convolutions and neurons as they are; a block's attention, sums and the like in one."""
+    """Rows for reading: convolutions, neurons and rows that are a block by themselves as they are; of other blocks the
+    attention, sums and the like in one."""
     rows: list[LayerRow] = []
     for block, members in groupby(report.rows, key=lambda row: row.block.removesuffix(".attn")):
         group = list(members)
-        alone = [row for row in group if row.kind in ("conv", "neuron") and row.block == block]
+        own = [row for row in group if row.block == block]
+        alone = [row for row in own if row.kind in ("conv", "neuron") or row.name == block]
         rest = [
             row for row in group if row not in alone and (row.elementwise or row.counts["macs"] or row.counts["acs"])
         ]
@@ -96,8 +99,9 @@ def part_table(report: EnergyReport) -> Table:
             table.add_row(label, f"{totals[count]:,}", "unpriced", "")
     table.add_section()
     for place, label in (("neurocore", "on neurocores"), ("host", "on the host processor")):
-        energy = sum(row.energy_j for row in report.rows if row.placement == place)
-        table.add_row(label, "", f"{energy * 1e6:,.1f}", _share(energy, whole))
+        placed = [row.energy_j for row in report.rows if row.placement == place]
+        if placed:
+            table.add_row(label, "", f"{sum(placed) * 1e6:,.1f}", _share(sum(placed), whole))
     table.add_section()
     table.add_row("firing rate (spikes per neuron and step)", "", "", f"{report.firing_rate:.2%}")
     return table

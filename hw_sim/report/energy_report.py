@@ -35,6 +35,7 @@ class Run:
     executed_size: tuple[int, int]
     seconds: float
     facts: dict[str, Any] = field(default_factory=dict)  # what only the backend can know
+    extent: str = ""  # what was executed, in words; "": tiles of an image
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def sum_counts(rows: Iterable[dict[str, int]]) -> dict[str, int]:
     total = NodeCounts.zeros(1).totals()
     for counts in rows:
         for key, value in counts.items():
-            total[key] += value
+            total[key] = total.get(key, 0) + value
     return total
 
 
@@ -229,10 +230,8 @@ def price_table(report: EnergyReport, lists: Iterable[PriceList]) -> list[dict[s
 def assumptions(report: EnergyReport) -> list[str]:
     """What must be known to read the figures; shown under every table."""
     run, totals = report.run, report.total()
-    height, width = run.executed_size
-    tiling = f"in {run.tiles} tiles of up to {run.tile} px, overlaps counted" if run.tile else "as one whole"
     lines = [
-        f"Counted: what was executed, {height} x {width} pixels ({tiling}), {run.steps} steps, image padding included.",
+        f"Counted: what was executed, {run.extent or _image_extent(run)}.",
         "An operation on spikes is an AC (one per spike and synapse that exists); on analog values a MAC."
         " Taps on padding are no work. A layer that reads the image repeated over time runs at every step.",
         _analog_convolutions(report),
@@ -250,6 +249,12 @@ def assumptions(report: EnergyReport) -> list[str]:
             + "."
         )
     return lines
+
+
+def _image_extent(run: Run) -> str:
+    height, width = run.executed_size
+    tiling = f"in {run.tiles} tiles of up to {run.tile} px, overlaps counted" if run.tile else "as one whole"
+    return f"{height} x {width} pixels ({tiling}), {run.steps} steps, image padding included"
 
 
 def _analog_convolutions(report: EnergyReport) -> str:
