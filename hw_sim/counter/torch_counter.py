@@ -1,0 +1,125 @@
+"""`hw_sim.count`: runs a torch module and counts every operation that torch executes, spikes told by their producer.
+
+In: a module, its inputs, and which of them are spikes. Out: a Report. Rules for operations are in torch_rules.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from esdnet.command.errors import UserError
+from export.graph.nodes import ValueKind
+from hw_sim.counter.report import Report
+from hw_sim.counter.torch_context import Call, Context
+from hw_sim.counter.torch_rules import Rule, find_rule
+from hw_sim.counter.values import Value
+
+KINDS = ("spike", "analog")
+_IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def count(
+    module: Callable[..., Any],
+    *inputs: Any,
+    input_kinds: Sequence[str | None] | None = None,
+    strict: bool = False,
+    name: str = "",
+) -> Report:
+    """Run `module(*inputs)` once, without gradients, and count what ran.
+
+    The module is run as it is: call `.eval()` first for what it does at inference. input_kinds: "spike" or "analog" for
+    each tensor of the inputs, in order; None, or nothing at all: bool tensors are spikes, others analog. strict: raise
+    UserError for operations that there is no rule for; else they are listed in `Report.unknown`, and what they return
+    is analog. name: of the network, in reports. The result of the run is `Report.output`.
+    """
+    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    kinds = _check_kinds(tensors, input_kinds)
+    if hasattr(module, "_orig_mod"):
+        raise UserError("count: found a compiled module, expected the module itself: count it before torch.compile")
+    run = Context(module)
+    for tensor, kind in zip(tensors, kinds, strict=True):
+        if kind == "spike":
+            run.values.write(tensor, Value(ValueKind.SPIKE))
+    started = time.perf_counter()
+    with running(run):
+        output = module(*inputs)
+    seconds = time.perf_counter() - started
+    if strict and run.ledger.unknown:
+        listed = ", ".join(f"{op} ({elements:,} values)" for op, elements in run.ledger.unknown.items())
+        raise UserError(f"count: no rule for {listed}; without strict they are listed, and not counted")
+    words, held = _parameters(module)
+    return Report(
+        network=name or run.names.root,
+        engine="torch",
+        inputs=", ".join("x".join(map(str, tensor.shape)) for tensor in tensors),
+        input_kinds=tuple(kinds),
+        dtype=str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
+        parameters=words,
+        counted_parameters=sum(held[key] for key in run.read_weights if key in held),
+        layers=tuple(run.ledger.layers()),
+        unknown=dict(run.ledger.unknown),
+        by_shape=tuple(sorted(run.ledger.by_shape)),
+        seconds=seconds,
+        output=output,
+    )
+
+
+def _check_kinds(tensors: list[Tensor], given: Sequence[str | None] | None) -> list[str]:
+    if isinstance(given, str):
+        raise UserError(f"count: input_kinds is {given!r}, expected one kind for each tensor: [{given!r}]")
+    if given is not None and len(given) != len(tensors):
+        raise UserError(f"count: {len(given)} input_kinds, expected one for each of {len(tensors)} tensors")
+    kinds = []
+    for index, (tensor, kind) in enumerate(zip(tensors, given or [None] * len(tensors), strict=True)):
+        if kind is None:
+            kind = "spike" if tensor.dtype is torch.bool else "analog"
+        if kind not in KINDS:
+            raise UserError(f"count: input_kinds[{index}] is {kind!r}, expected one of {', '.join(KINDS)}")
+        if kind == "spike" and not bool(((tensor == 0) | (tensor == 1)).all()):
+            raise UserError(f"count: input {index} is declared spike, but holds values other than 0 and 1")
+        kinds.append(kind)
+    return kinds
+
+
+def _parameters(module: Any) -> tuple[int, dict[int, int]]:
+    """How many there are, and of each storage."""
+    if not isinstance(module, torch.nn.Module):
+        return 0, {}
+    sizes = {p.untyped_storage()._cdata: p.numel() for p in module.parameters()}
+    return sum(p.numel() for p in module.parameters()), sizes
+
+
+class Counter(TorchDispatchMode):
+    """While it is open, every operation passes here; it is executed unchanged, then counted."""
+
+    def __init__(self, run: Context) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._run = run
+        self._rules: dict[Any, Rule | None] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            rule = self._rules[func]
+        except KeyError:
+            rule = self._rules[func] = find_rule(func)
+        if rule is None:
+            with self:
+                return func._op_dk(_IMPLICIT, *args, **(kwargs or {}))
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        rule(self._run, Call(func, args, kwargs or {}, out))
+        return out
+
+
+@contextmanager
+def running(run: Context) -> Iterator[None]:
+    """No gradients, and operations as modules call them: `linear`, not the pieces that autograd makes of it."""
+    with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), run.names.watch(run.emit_output), Counter(run):
+        yield

@@ -1,0 +1,51 @@
+"""What is known of torch's tensors, storage by storage: views share it, and a write into a part joins what was there.
+
+A storage that nobody spoke of holds numbers: weights, analog inputs, results of arithmetic.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from hw_sim.counter.values import NUMBERS, Value, joined
+
+PURGE = 1024  # storages known before the dead ones are looked for
+
+
+class TensorValues:
+    """Values by storage. A weak reference keeps a storage's address from being given to another."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[StorageWeakRef, Value]] = {}
+        self._purge_at = PURGE
+
+    def of(self, tensor: Tensor) -> Value:
+        """What a tensor holds."""
+        if tensor.layout is not torch.strided:
+            return NUMBERS
+        found = self._known.get(tensor.untyped_storage()._cdata)
+        return NUMBERS if found is None else found[1]
+
+    def write(self, tensor: Tensor, value: Value, fresh: bool = False) -> None:
+        """A tensor was written. fresh: it is new, nothing was there before."""
+        if tensor.layout is not torch.strided:
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        found = self._known.get(key)
+        if not fresh and tensor.numel() * tensor.element_size() < storage.nbytes():
+            value = joined([NUMBERS if found is None else found[1], value])
+        if value is NUMBERS:
+            self._known.pop(key, None)
+        elif found is not None:
+            self._known[key] = (found[0], value)
+        else:
+            self._known[key] = (StorageWeakRef(storage), value)  # type: ignore[no-untyped-call]
+            if len(self._known) > self._purge_at:
+                self._purge()
+
+    def _purge(self) -> None:
+        self._known = {key: entry for key, entry in self._known.items() if not entry[0].expired()}  # type: ignore[no-untyped-call]
+        self._purge_at = max(PURGE, 2 * len(self._known))
