@@ -130,16 +130,16 @@ def _finish(row: Row, name: str) -> CountedLayer:
     same = ("acs", "macs", "neuron_updates", "adds", "muls", "activation_words", "spike_bits", "events_in")
     held: dict[str, Any] = {item.name: getattr(layer, item.name) for item in fields(Layer) if item.name != "name"}
     steps = max(1, row.executions)
+    held |= {key: counts[key] for key in same}
     if counts["neuron_updates"]:
         neurons = -(-counts["neuron_updates"] // steps)
         held |= {"kind": "neuron", "state_words": neurons, "leaky": True, "output_shape": (neurons, 1, 1)}
     facts = LayerFacts(
-        **(held | {"name": name}),
         steps=steps,
         events_out=counts["spikes"],
         nonzero_macs=counts["nonzero_macs"] if counts["macs"] else None,
         taps=counts["dense_taps"] // steps,
-        **{key: counts[key] for key in same},
+        **(held | {"name": name}),
     )
     return CountedLayer(facts, counts)
 

@@ -45,6 +45,11 @@ class Context:
         self.names = Names(module, self.ledger)
         self.read_weights: set[int] = set()  # storages
 
+    def read(self, tensor: Tensor) -> None:
+        """An operation reads this; if it is a weight, it counts as a parameter that was used."""
+        if tensor.layout is torch.strided:
+            self.read_weights.add(tensor.untyped_storage()._cdata)
+
     def emit_output(self, output: Any) -> None:
         """What a module returns: spikes as numbers leave the neurons that made them."""
         if isinstance(output, Tensor):

@@ -20,9 +20,13 @@ from export.graph.nodes import ValueKind
 from hw_sim.counter.report import Report
 from hw_sim.counter.torch_context import Call, Context
 from hw_sim.counter.torch_rules import Rule, find_rule
-from hw_sim.counter.values import Value
+from hw_sim.counter.values import NUMBERS, Value
 
-KINDS = ("spike", "analog")
+KINDS = {  # what an input may be declared to be, and what it must hold then
+    "analog": ("numbers", lambda tensor: True),
+    "spike": ("0 and 1", lambda tensor: bool(((tensor == 0) | (tensor == 1)).all())),
+    "graded": ("whole numbers of at least 0", lambda tensor: bool(((tensor >= 0) & (tensor.double() % 1 == 0)).all())),
+}
 _IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -35,8 +39,9 @@ def count(
 ) -> Report:
     """Run `module(*inputs)` once, without gradients, and count what ran.
 
-    The module is run as it is: call `.eval()` first for what it does at inference. input_kinds: "spike" or "analog" for
-    each tensor of the inputs, in order; None, or nothing at all: bool tensors are spikes, others analog. strict: raise
+    The module is run as it is: call `.eval()` first for what it does at inference. input_kinds: "spike" (0 and 1),
+    "graded" (numbers of events) or "analog" for each tensor of the inputs, in order; it is checked. None, or nothing at
+    all: bool tensors are spikes, others analog. strict: raise
     UserError for operations that there is no rule for; else they are listed in `Report.unknown`, and what they return
     is analog. name: of the network, in reports. The result of the run is `Report.output`.
     """
@@ -46,8 +51,7 @@ def count(
         raise UserError("count: found a compiled module, expected the module itself: count it before torch.compile")
     run = Context(module)
     for tensor, kind in zip(tensors, kinds, strict=True):
-        if kind == "spike":
-            run.values.write(tensor, Value(ValueKind.SPIKE))
+        run.values.write(tensor, NUMBERS if kind == "analog" else Value(ValueKind(kind)))
     started = time.perf_counter()
     with running(run):
         output = module(*inputs)
@@ -83,8 +87,9 @@ def _check_kinds(tensors: list[Tensor], given: Sequence[str | None] | None) -> l
             kind = "spike" if tensor.dtype is torch.bool else "analog"
         if kind not in KINDS:
             raise UserError(f"count: input_kinds[{index}] is {kind!r}, expected one of {', '.join(KINDS)}")
-        if kind == "spike" and not bool(((tensor == 0) | (tensor == 1)).all()):
-            raise UserError(f"count: input {index} is declared spike, but holds values other than 0 and 1")
+        held, holds = KINDS[kind]
+        if not holds(tensor):
+            raise UserError(f"count: input {index} is declared {kind}, but holds values other than {held}")
         kinds.append(kind)
     return kinds
 
@@ -121,5 +126,6 @@ class Counter(TorchDispatchMode):
 @contextmanager
 def running(run: Context) -> Iterator[None]:
     """No gradients, and operations as modules call them: `linear`, not the pieces that autograd makes of it."""
-    with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), run.names.watch(run.emit_output), Counter(run):
+    below_autograd = torch._C._AutoDispatchBelowAutograd()  # type: ignore[no-untyped-call]
+    with torch.no_grad(), below_autograd, run.names.watch(run.emit_output), Counter(run):
         yield

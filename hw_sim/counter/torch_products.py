@@ -6,6 +6,7 @@ not 0 and, where sums of spikes are read, events (value times fan-out).
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -42,21 +43,18 @@ def convolution(run: Context, call: Call) -> None:
     """aten.convolution: any number of axes, groups, transposed."""
     read, weight, bias, stride, padding, dilation, transposed, _, groups = call.args
     out = call.out
-    axes = [
-        Axis(size, made, kernel, *geometry, transposed)
-        for size, made, kernel, *geometry in zip(
-            read.shape[2:], out.shape[2:], weight.shape[2:], _spread(stride, weight), _spread(padding, weight),
-            _spread(dilation, weight), strict=True,
-        )
-    ]  # fmt: skip
+    geometry = zip(*(_spread(numbers, weight) for numbers in (stride, padding, dilation)), strict=True)
+    sizes = zip(read.shape[2:], out.shape[2:], weight.shape[2:], strict=True)
+    axes = [Axis(*size, *numbers, transposed) for size, numbers in zip(sizes, geometry, strict=True)]
     channels = weight.shape[1] if transposed else weight.shape[0] // groups
     dense = dense_operations(axes, channels, read.shape[0] * read.shape[1])
     value = run.values.of(read)
-    row = _weighted_row(run, "conv", value, read, out, weight, bias, (_pair(weight.shape[2:]), _pair(stride), groups))
+    made = tuple(out.shape)
+    row = _weighted_row(run, "conv", value, read, made, weight, bias, (_pair(weight.shape[2:]), _pair(stride), groups))
     places = tuple(range(2, read.dim()))
     counts = _synaptic(run, value, dense, lambda values: operations(axes, channels, _map(read, places, values)))
     events = int(_map(read, (), True)) if value.is_spikes else 0
-    _book(row, value, read, out, dense, counts, events, bias)
+    _book(row, value, read, made, dense, counts, events, bias)
     run.values.write(out, NUMBERS, fresh=True)
 
 
@@ -76,7 +74,7 @@ def _weighted_row(
     kind: str,
     value: Value,
     read: Tensor,
-    out: Tensor,
+    made: tuple[int, ...],
     weight: Tensor,
     bias: Tensor | None,
     geometry: tuple[tuple[int, int], tuple[int, int], int] = ((1, 1), (1, 1), 1),
@@ -84,17 +82,18 @@ def _weighted_row(
     """The row of a layer with weights; conv: channels are axis 1, else the last."""
     for parameter in (weight, bias):
         if parameter is not None:
-            run.read_weights.add(parameter.untyped_storage()._cdata)
+            run.read(parameter)
     kernel, stride, groups = geometry
-    shapes = [_execution_shape(tensor, kind) for tensor in (read, out)]
+    taken, given = (_execution_shape(shape, kind) for shape in (tuple(read.shape), made))
     words = (weight.numel(), 0 if bias is None else bias.numel())
     return run.ledger.row(
-        Layer(run.names.of_weight(weight), kind, _reads(value), *shapes, kernel, stride, groups, *words)
+        Layer(run.names.of_weight(weight), kind, _reads(value), taken, given, kernel, stride, groups, *words)
     )
 
 
-def _execution_shape(tensor: Tensor, kind: str) -> tuple[int, ...]:
-    shape = tuple(tensor.shape[1:]) if tensor.dim() > 1 else tuple(tensor.shape)
+def _execution_shape(shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
+    """Of one element of a batch."""
+    shape = shape[1:] if len(shape) > 1 else shape
     if kind == "conv":
         return frame_shape(shape)
     return frame_shape((shape[-1], *shape[:-1])) if shape else (1, 1, 1)
@@ -119,7 +118,14 @@ def _synaptic(run: Context, value: Value, dense: int, operations_of: Any) -> dic
 
 
 def _book(
-    row: Row, value: Value, read: Tensor, out: Tensor, dense: int, counts: dict[str, int], events: int, bias: Any
+    row: Row,
+    value: Value,
+    read: Tensor,
+    made: tuple[int, ...],
+    dense: int,
+    counts: dict[str, int],
+    events: int,
+    bias: Any,
 ) -> None:
     executions = _executions(read)
     spikes = value.is_spikes
@@ -128,25 +134,31 @@ def _book(
         **counts,
         dense_taps=dense,
         events_in=events,
-        adds=0 if bias is None else out.numel(),
+        adds=0 if bias is None else prod(made),
         weight_words=executions * (row.layer.weight_words + row.layer.bias_words),
-        activation_words=out.numel() + (0 if spikes else read.numel()),
+        activation_words=prod(made) + (0 if spikes else read.numel()),
         spike_bits=read.numel() if spikes else 0,
     )
 
 
 def linear(run: Context, call: Call) -> None:
     """aten.linear: every element of the input reaches every output."""
-    _dense_layer(run, call.args[0], call.args[1], call.get(2, "bias"), call.out, call.args[1].shape[0])
+    weight: Tensor = call.args[1]
+    book_layer(run, call.args[0], weight, call.get(2, "bias"), weight.shape[0], tuple(call.out.shape))
+    run.values.write(call.out, NUMBERS, fresh=True)
 
 
-def _dense_layer(run: Context, read: Tensor, weight: Tensor, bias: Any, out: Tensor, outputs: int) -> None:
+def book_layer(
+    run: Context, read: Tensor, weight: Tensor, bias: Tensor | None, outputs: int, made: tuple[int, ...]
+) -> None:
+    """Count a matrix of weights: every element read reaches `outputs` of what is made, a value of shape `made`."""
     value = run.values.of(read)
-    row = _weighted_row(run, "linear", value, read, out, weight, bias)
-    counts = _synaptic(run, value, read.numel() * outputs, lambda values: int(_map(read, (), values)) * outputs)
-    events = counts["acs"] // outputs if counts.get("acs") and outputs else 0
-    _book(row, value, read, out, read.numel() * outputs, counts, events, bias)
-    run.values.write(out, NUMBERS, fresh=True)
+    row = _weighted_row(run, "linear", value, read, made, weight, bias)
+    dense = read.numel() * outputs
+    elements = partial(_map, read, ())
+    counts = _synaptic(run, value, dense, lambda values: int(elements(values)) * outputs)
+    events = int(elements(True)) if value.is_spikes else 0
+    _book(row, value, read, made, dense, counts, events, bias)
 
 
 def product(run: Context, call: Call) -> None:
@@ -155,62 +167,57 @@ def product(run: Context, call: Call) -> None:
 
 
 def product_and_sum(run: Context, call: Call) -> None:
-    """addmm, baddbmm, addmv, addbmm: a summand first."""
+    """addmm, baddbmm, addmv: a summand first."""
     _product(run, call.args[1], call.args[2], call.args[0], call.out)
 
 
 def _product(run: Context, left: Tensor, right: Tensor, bias: Any, out: Tensor) -> None:
     a = left if left.dim() > 1 else left.unsqueeze(0)
     b = right if right.dim() > 1 else right.unsqueeze(1)
-    weights = [run.names.is_weight(tensor) for tensor in (left, right)]
-    if weights[1] and not weights[0] and right.dim() <= 2:
-        return _dense_layer(run, left, right, bias, out, b.shape[-1])
-    if weights[0] and not weights[1] and left.dim() <= 2:
-        return _dense_layer(run, right, left, bias, out, a.shape[-2])
-    _pair_product(run, a, b, bias, out)
+    of_weights = [run.names.is_weight(tensor) and tensor.dim() <= 2 for tensor in (left, right)]
+    made = tuple(out.shape)
+    if of_weights == [False, True]:
+        book_layer(run, left, right, bias, b.shape[-1], made)
+    elif of_weights == [True, False]:
+        book_layer(run, right, left, bias, a.shape[-2], made)
+    else:
+        book_pair(run, a, b, run.names.of_product(), 0 if bias is None else out.numel())
+    both = all(run.values.of(side).is_spikes for side in (left, right))
+    run.values.write(out, Value(ValueKind.GRADED) if both else NUMBERS, fresh=True)
 
 
-def _pair_product(run: Context, a: Tensor, b: Tensor, bias: Any, out: Tensor) -> None:
-    """Two computed operands, (..., n, d) by (..., d, m). Spikes by spikes: an AC where both are 1."""
-    values = (run.values.of(a), run.values.of(b))
-    spiking = [value for value in values if value.is_spikes]
-    chief = (
-        spiking[0] if spiking else max(values, key=lambda value: (value.fill != 0.0, value.kind is ValueKind.GRADED))
-    )
-    if any(value.fill == 0.0 for value in values):
-        chief = next(value for value in values if value.fill == 0.0)
-    dense = out.numel() * a.shape[-1]
-    counter_parts = [_active(side, value, len(spiking)) for side, value in zip((a, b), values, strict=True)]
-    left = counter_parts[0](a, -2)
-    right = counter_parts[1](b, -1)
-    both = int((left * right).sum()) if dense else 0
-    layer = Layer(
-        run.names.of_product(), "linear", _reads(chief), _execution_shape(a, "linear"),
-        _execution_shape(out if out.dim() else out.view(1), "linear"),
+def book_pair(run: Context, a: Tensor, b: Tensor, name: str, adds: int = 0) -> None:
+    """Count a product of two computed values, (..., n, d) by (..., d, m). Spikes by spikes: an AC where both are 1."""
+    values = [run.values.of(a), run.values.of(b)]
+    reads = _reads_of_pair(values)
+    made = (*np.broadcast_shapes(tuple(a.shape[:-2]), tuple(b.shape[:-2])), a.shape[-2], b.shape[-1])
+    dense = prod(made) * a.shape[-1]
+    active = [
+        torch.full_like(side.select(axis, 0), side.shape[axis], dtype=torch.int64)
+        if reads == "spike" and not value.is_spikes  # whatever it holds is accumulated
+        else torch.count_nonzero(side, dim=axis)
+        for side, value, axis in ((a, values[0], -2), (b, values[1], -1))
+    ]
+    worked = int((active[0] * active[1]).sum()) if dense else 0
+    counts = {"spike": {"acs": worked}, "zero": {}}.get(reads, {"macs": dense, "nonzero_macs": worked})
+    words, bits, events = 0, 0, 0
+    for side, value in ((a, values[0]), (b, values[1])):
+        if value.is_spikes:
+            run.emit(value)
+            bits, events = bits + side.numel(), events + int(_map(side, (), True))
+        else:
+            words += side.numel()
+    layer = Layer(name, "linear", reads, _execution_shape(tuple(a.shape), "linear"), _execution_shape(made, "linear"))
+    run.ledger.row(layer).add(
+        _executions(a), **counts, dense_taps=dense, events_in=events if reads == "spike" else 0, adds=adds,
+        activation_words=prod(made) + words, spike_bits=bits,
     )  # fmt: skip
-    for value in spiking:
-        run.emit(value)
-    counts = {} if chief.fill == 0.0 else {"acs": both} if spiking else {"macs": dense, "nonzero_macs": both}
-    row = run.ledger.row(layer)
-    ones = sum(int(_map(side, (), True)) for side, value in zip((a, b), values, strict=True) if value.is_spikes)
-    row.add(
-        _executions(a),
-        **counts,
-        dense_taps=dense,
-        events_in=ones if counts else 0,
-        adds=0 if bias is None else out.numel(),
-        activation_words=out.numel() + sum(s.numel() for s, v in zip((a, b), values, strict=True) if not v.is_spikes),
-        spike_bits=sum(s.numel() for s, v in zip((a, b), values, strict=True) if v.is_spikes),
-    )
-    run.values.write(out, Value(ValueKind.GRADED) if len(spiking) == 2 else NUMBERS, fresh=True)
 
 
-def _active(side: Tensor, value: Value, spiking: int) -> Any:
-    """How many elements of an operand take part, along one axis: of spikes the ones; beside spikes all, else those
-    that are not 0."""
-    if spiking and not value.is_spikes:
-        return lambda tensor, axis: torch.full_like(tensor.select(axis, 0), tensor.shape[axis], dtype=torch.int64)
-    return lambda tensor, axis: torch.count_nonzero(tensor, dim=axis)
+def _reads_of_pair(values: list[Value]) -> str:
+    """A zero state makes nothing; spikes accumulate what is beside them; else both are numbers."""
+    reads = [_reads(value) for value in values]
+    return next((kind for kind in ("zero", "spike") if kind in reads), "analog")
 
 
 RULES: dict[str, Any] = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hw_sim.counter import elementwise as cost
-from hw_sim.counter import torch_products as products
+from hw_sim.counter import torch_fused, torch_products
 from hw_sim.counter.torch_context import Call, Context
 from hw_sim.counter.values import NUMBERS, Value, added, chosen, constant, joined, multiplied, summed
 
@@ -77,6 +77,7 @@ def _work(run: Context, call: Call, adds: int, muls: int) -> None:
     words = bits = 0
     for operand in (*call.args, out):
         for tensor in _tensors(operand):
+            run.read(tensor)
             if run.values.of(tensor).is_spikes:
                 bits += tensor.numel()
             else:
@@ -174,7 +175,10 @@ def _compare(run: Context, call: Call) -> None:
     out = call.result
     if out is None:
         return
-    if any(tensor.is_floating_point() for tensor in _tensors(call.args)):
+    operands = _tensors(call.args)
+    for tensor in operands:
+        run.read(tensor)
+    if any(tensor.is_floating_point() for tensor in operands):
         run.names.frames[-1].rest.add(adds=out.numel())
     _set(run, call, run.fire(out))
 
@@ -402,7 +406,7 @@ def _table() -> dict[str, Rule]:
     give(_norm, "layer_norm native_layer_norm group_norm native_group_norm instance_norm")
     give(_sort, "sort topk msort")
     give(_embedding_bag, "embedding_bag _embedding_bag _embedding_bag_forward_only")
-    return rules | products.RULES
+    return rules | torch_products.RULES | torch_fused.RULES
 
 
 RULES = _table()
