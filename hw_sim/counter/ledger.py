@@ -39,12 +39,13 @@ class Row:
 
     layer: Layer
     executions: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
     def add(self, executions: int = 0, **counts: int) -> None:
         """Some more."""
         self.executions += executions
-        self.counts.update(counts)
+        for name, number in counts.items():
+            self.counts[name] += number
 
     @property
     def work(self) -> int:
@@ -126,7 +127,7 @@ class Ledger:
 
 
 def _finish(row: Row, name: str) -> CountedLayer:
-    layer, counts = row.layer, {count: row.counts[count] for count in COUNTS}
+    layer, counts = row.layer, row.counts
     same = ("acs", "macs", "neuron_updates", "adds", "muls", "activation_words", "spike_bits", "events_in")
     held: dict[str, Any] = {item.name: getattr(layer, item.name) for item in fields(Layer) if item.name != "name"}
     steps = max(1, row.executions)

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from export.graph.nodes import ValueKind
-from hw_sim.counter.ledger import Ledger
+from hw_sim.counter.ledger import Ledger, Row
 from hw_sim.counter.torch_names import Names
+from hw_sim.counter.torch_sums import ones_in
 from hw_sim.counter.torch_values import TensorValues
-from hw_sim.counter.values import Firing, Value
+from hw_sim.counter.values import GATED, Firing, Value
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """An operation that ran: arguments in the order of its schema, what it returned."""
+class Call(NamedTuple):
+    """An operation that ran: arguments in the order of its schema, what it returned.
+
+    result: the first value of `out`. fresh: it is a new one, nothing was written in its place.
+    """
 
     func: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
+    result: Any
+    fresh: bool
 
     def get(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by place or name."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
-
-    @property
-    def result(self) -> Tensor | None:
-        """What it computed; the first, where there are several."""
-        out = self.out[0] if isinstance(self.out, (tuple, list)) and self.out else self.out
-        return out if isinstance(out, Tensor) else None
 
 
 class Context:
@@ -43,27 +42,23 @@ class Context:
         self.ledger = Ledger()
         self.values = TensorValues()
         self.names = Names(module, self.ledger)
-        self.read_weights: set[int] = set()  # storages
-
-    def read(self, tensor: Tensor) -> None:
-        """An operation reads this; if it is a weight, it counts as a parameter that was used."""
-        if tensor.layout is torch.strided:
-            self.read_weights.add(tensor.untyped_storage()._cdata)
+        self.rows: dict[Any, Row] = {}  # of layers with weights, by what tells them apart
 
     def emit_output(self, output: Any) -> None:
         """What a module returns: spikes as numbers leave the neurons that made them."""
         if isinstance(output, Tensor):
             self._emit_tensor(output)
         elif output is not None:
-            for leaf in tree_leaves(output):
+            for leaf in output if type(output) is tuple else tree_leaves(output):
                 if isinstance(leaf, Tensor):
                     self._emit_tensor(leaf)
+                elif type(leaf) in (tuple, list, dict):
+                    self.emit_output(list(tree_leaves(leaf)))
 
     def _emit_tensor(self, tensor: Tensor) -> None:
-        if tensor.is_floating_point():
-            value = self.values.of(tensor)
-            if value.is_spikes:
-                self.emit(value)
+        value = self.values.of(tensor)
+        if value.is_spikes and tensor.is_floating_point():
+            self.emit(value)
 
     def emit(self, value: Value) -> None:
         """Something reads these spikes: they are counted, once."""
@@ -72,10 +67,26 @@ class Context:
             firing = waiting.pop()
             waiting.extend(firing.parents)
             if firing.fired is not None:
-                self.ledger.fire(firing.row, int(firing.fired), firing.updates)
+                ones = firing.fired if isinstance(firing.fired, int) else _ones(firing.fired)
+                self.ledger.fire(firing.row, ones, firing.updates)
             firing.fired, firing.parents = None, ()
 
-    def fire(self, out: Tensor) -> Value:
+    def fire(self, call: Call) -> Value:
         """A comparison was made: if anything reads it as spikes, these were emitted here."""
-        fired = torch.count_nonzero(out)
+        out = call.result
+        fired = out if call.fresh else _ones(out)  # what is not new may be written again
         return Value(ValueKind.SPIKE, firing=Firing(self.names.neurons(), fired, out.numel()))
+
+    def gate(self, call: Call, values: list[Value]) -> Value:
+        """Spikes made of spikes that have not left their neurons: what leaves are these. Of others: counted already."""
+        waiting = [value.firing for value in values if value.firing is not None and value.firing.waits]
+        if not waiting:
+            return GATED
+        fired = self.fire(call).firing
+        row = next((firing.row for firing in waiting if firing.row is not None), None)
+        return Value(ValueKind.SPIKE, firing=fired if fired is None or row is None else replace(fired, row=row))
+
+
+def _ones(fired: Tensor) -> int:
+    with torch._C._DisableTorchDispatch():  # type: ignore[no-untyped-call]  # in a hook the counter listens
+        return ones_in(fired)

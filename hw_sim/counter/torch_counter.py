@@ -19,10 +19,12 @@ from esdnet.command.errors import UserError
 from export.graph.nodes import ValueKind
 from hw_sim.counter.report import Report
 from hw_sim.counter.torch_context import Call, Context
-from hw_sim.counter.torch_rules import Rule, find_rule
+from hw_sim.counter.torch_rules import Rule, find_rule, is_composite, nothing
 from hw_sim.counter.values import NUMBERS, Value
 
-KINDS = {  # what an input may be declared to be, and what it must hold then
+KINDS: dict[
+    str, tuple[str, Callable[[Tensor], bool]]
+] = {  # what an input may be declared to be, and what it must hold then
     "analog": ("numbers", lambda tensor: True),
     "spike": ("0 and 1", lambda tensor: bool(((tensor == 0) | (tensor == 1)).all())),
     "graded": ("whole numbers of at least 0", lambda tensor: bool(((tensor >= 0) & (tensor.double() % 1 == 0)).all())),
@@ -67,7 +69,7 @@ def count(
         input_kinds=tuple(kinds),
         dtype=str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
         parameters=words,
-        counted_parameters=sum(held[key] for key in run.read_weights if key in held),
+        counted_parameters=sum(held[key] for key in run.values.read if key in held),
         layers=tuple(run.ledger.layers()),
         unknown=dict(run.ledger.unknown),
         by_shape=tuple(sorted(run.ledger.by_shape)),
@@ -103,29 +105,53 @@ def _parameters(module: Any) -> tuple[int, dict[int, int]]:
 
 
 class Counter(TorchDispatchMode):
-    """While it is open, every operation passes here; it is executed unchanged, then counted."""
+    """While it is open, every operation passes here; it is executed unchanged, then counted.
+
+    Inside a handler torch leaves out the keys that make views of weights require gradients; a composite operation,
+    which asks for that when it chooses its kernels, gets the keys back, so that it computes what it computes alone.
+    """
 
     def __init__(self, run: Context) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._run = run
-        self._rules: dict[Any, Rule | None] = {}
+        self._rules: dict[int, tuple[Rule | None, bool, bool]] = {}
+        self._alone = _dispatch_keys()
+        self._counted = self._alone
+
+    def __enter__(self) -> Counter:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        if self._counted is self._alone:
+            self._counted = _dispatch_keys()
+        return self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        try:
-            rule = self._rules[func]
-        except KeyError:
-            rule = self._rules[func] = find_rule(func)
+        found = self._rules.get(id(func))  # operations are hashed in Python, which takes longer
+        if found is None:
+            found = self._rules[id(func)] = (find_rule(func), is_composite(func), not func._schema.is_mutable)
+        rule, composite, fresh = found
+        kwargs = kwargs or {}
         if rule is None:
-            with self:
-                return func._op_dk(_IMPLICIT, *args, **(kwargs or {}))
-        out = func(*args, **kwargs) if kwargs else func(*args)
-        rule(self._run, Call(func, args, kwargs or {}, out))
+            with self, torch._C._ForceDispatchKeyGuard(*self._counted):
+                return func._op_dk(_IMPLICIT, *args, **kwargs)
+        if composite:
+            with torch._C._ForceDispatchKeyGuard(*self._alone):
+                out = func(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
+        if rule is not nothing:
+            result = out[0] if isinstance(out, (tuple, list)) else out
+            rule(self._run, Call(func, args, kwargs, out, result, fresh))
         return out
+
+
+def _dispatch_keys() -> tuple[Any, Any]:
+    return torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
 
 
 @contextmanager
 def running(run: Context) -> Iterator[None]:
     """No gradients, and operations as modules call them: `linear`, not the pieces that autograd makes of it."""
-    below_autograd = torch._C._AutoDispatchBelowAutograd()  # type: ignore[no-untyped-call]
-    with torch.no_grad(), below_autograd, run.names.watch(run.emit_output), Counter(run):
+    below_autograd = torch._C._AutoDispatchBelowAutograd
+    guard = below_autograd()  # type: ignore[no-untyped-call]
+    with torch.no_grad(), guard, run.names.watch(run.emit_output), Counter(run):
         yield

@@ -87,7 +87,7 @@ def _book_hidden(run: Context, name: str, weight: Tensor, bias: Any, runs: int) 
     words = (weight.numel(), 0 if bias is None else bias.numel())
     for tensor in (weight, bias):
         if tensor is not None:
-            run.read(tensor)
+            run.values.of(tensor)
     layer = Layer(
         name, "linear", "analog", (weight.shape[1], 1, 1), (weight.shape[0], 1, 1),
         weight_words=words[0], bias_words=words[1],
@@ -114,7 +114,7 @@ def encoder_layer(run: Context, call: Call) -> None:
     norm = cost.normalisation(read.numel(), tokens, True)
     rest.add(adds=2 * (norm[0] + read.numel()), muls=2 * norm[1])  # two norms, two sums
     for tensor in norms:
-        run.read(tensor)
+        run.values.of(tensor)
     run.values.write(call.out, NUMBERS, fresh=True)
 
 

@@ -18,11 +18,12 @@ from hw_sim.counter.ledger import Ledger, Row
 
 @dataclass
 class Frame:
-    """A module that is running. start: element-wise work in its row when it began."""
+    """A module that is running. start: element-wise work in its row when it began. holds: parameters or buffers."""
 
     name: str
     rest: Row
     start: int
+    holds: bool
 
     @property
     def own_work(self) -> int:
@@ -45,11 +46,11 @@ class Names:
                         key = tensor.untyped_storage()._cdata
                         self._owners.setdefault(key, []).append((name, parameter))
         self.root = type(module).__name__ if isinstance(module, nn.Module) else getattr(module, "__name__", "function")
-        self.frames = [self._frame("")]
+        self.frames = [self._frame("", True)]
 
-    def _frame(self, name: str) -> Frame:
+    def _frame(self, name: str, holds: bool) -> Frame:
         rest = self._ledger.rest(name or self.root)
-        return Frame(name, rest, rest.work)
+        return Frame(name, rest, rest.work, holds)
 
     @contextmanager
     def watch(self, on_output: Callable[[Any], None]) -> Iterator[None]:
@@ -59,7 +60,7 @@ class Names:
             name = self._names.get(id(module))
             if name is None:  # made on the way
                 name = f"{self.frames[-1].name}.{type(module).__name__}".lstrip(".")
-            self.frames.append(self._frame(name))
+            self.frames.append(self._frame(name, bool(module._parameters or module._buffers)))
 
         def leave(module: nn.Module, inputs: Any, output: Any) -> None:
             on_output(output)
@@ -92,8 +93,9 @@ class Names:
         return f"{self.frames[-1].name}.matmul".lstrip(".")
 
     def neurons(self) -> Row:
-        """Where a comparison's spikes are counted: a module that only compares is a part of the one that calls it."""
+        """Where a comparison's spikes are counted: a module that holds nothing and only compares, a surrogate function,
+        is a part of the one that calls it."""
         here = self.frames[-1]
-        if len(self.frames) > 1 and not here.own_work and self.frames[-2].own_work:
+        if len(self.frames) > 1 and not here.holds and not here.own_work and self.frames[-2].own_work:
             return self.frames[-2].rest
         return here.rest

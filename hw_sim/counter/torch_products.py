@@ -6,7 +6,6 @@ not 0 and, where sums of spikes are read, events (value times fan-out).
 
 from __future__ import annotations
 
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -18,9 +17,8 @@ from export.graph.nodes import ValueKind
 from hw_sim.counter.ledger import Layer, Row, frame_shape
 from hw_sim.counter.synapses import Axis, dense_operations, operations
 from hw_sim.counter.torch_context import Call, Context
+from hw_sim.counter.torch_sums import events_at, events_in, nonzero_along, nonzero_at, nonzero_in, ones_at, ones_in
 from hw_sim.counter.values import NUMBERS, Value
-
-EXACT = 1 << 24  # float32 adds whole numbers exactly below it
 
 
 def _reads(value: Value) -> str:
@@ -29,31 +27,24 @@ def _reads(value: Value) -> str:
     return value.kind.value if value.fill is None else "analog"
 
 
-def _map(read: Tensor, keep: tuple[int, ...], values: bool) -> Any:
-    """Sums over all other axes: of the values, or of how many are not 0. int64."""
-    others = tuple(axis for axis in range(read.dim()) if axis not in keep)
-    if not values:
-        return torch.count_nonzero(read, dim=others).cpu().numpy()
-    terms = prod(read.shape[axis] for axis in others)
-    dtype = torch.float32 if terms < EXACT and read.dtype is not torch.float64 else torch.float64
-    return read.sum(others, dtype=dtype).cpu().numpy().astype(np.int64)
-
-
 def convolution(run: Context, call: Call) -> None:
     """aten.convolution: any number of axes, groups, transposed."""
     read, weight, bias, stride, padding, dilation, transposed, _, groups = call.args
     out = call.out
-    geometry = zip(*(_spread(numbers, weight) for numbers in (stride, padding, dilation)), strict=True)
-    sizes = zip(read.shape[2:], out.shape[2:], weight.shape[2:], strict=True)
-    axes = [Axis(*size, *numbers, transposed) for size, numbers in zip(sizes, geometry, strict=True)]
+    geometry = [_spread(numbers, weight) for numbers in (stride, padding, dilation)]
+    axes = [
+        Axis(size, made, kernel, step, pad, dilate, transposed)
+        for size, made, kernel, step, pad, dilate in zip(
+            read.shape[2:], out.shape[2:], weight.shape[2:], *geometry, strict=True
+        )
+    ]
     channels = weight.shape[1] if transposed else weight.shape[0] // groups
     dense = dense_operations(axes, channels, read.shape[0] * read.shape[1])
     value = run.values.of(read)
     made = tuple(out.shape)
     row = _weighted_row(run, "conv", value, read, made, weight, bias, (_pair(weight.shape[2:]), _pair(stride), groups))
-    places = tuple(range(2, read.dim()))
-    counts = _synaptic(run, value, dense, lambda values: operations(axes, channels, _map(read, places, values)))
-    events = int(_map(read, (), True)) if value.is_spikes else 0
+    counts = _synaptic(run, value, dense, lambda at, _: operations(axes, channels, at(read)))
+    events = ones_in(read) if value.is_spikes else 0
     _book(row, value, read, made, dense, counts, events, bias)
     run.values.write(out, NUMBERS, fresh=True)
 
@@ -80,15 +71,18 @@ def _weighted_row(
     geometry: tuple[tuple[int, int], tuple[int, int], int] = ((1, 1), (1, 1), 1),
 ) -> Row:
     """The row of a layer with weights; conv: channels are axis 1, else the last."""
-    for parameter in (weight, bias):
-        if parameter is not None:
-            run.read(parameter)
-    kernel, stride, groups = geometry
-    taken, given = (_execution_shape(shape, kind) for shape in (tuple(read.shape), made))
-    words = (weight.numel(), 0 if bias is None else bias.numel())
-    return run.ledger.row(
-        Layer(run.names.of_weight(weight), kind, _reads(value), taken, given, kernel, stride, groups, *words)
-    )
+    reads = _reads(value)
+    key = (weight.untyped_storage()._cdata, weight.shape, read.shape, made, reads, run.names.frames[-1].name, geometry)
+    if key not in run.rows:
+        kernel, stride, groups = geometry
+        taken, given = (_execution_shape(shape, kind) for shape in (tuple(read.shape), made))
+        words = (weight.numel(), 0 if bias is None else bias.numel())
+        for parameter in (weight, bias):
+            if parameter is not None:
+                run.values.of(parameter)  # was read
+        name = run.names.of_weight(weight)
+        run.rows[key] = run.ledger.row(Layer(name, kind, reads, taken, given, kernel, stride, groups, *words))
+    return run.rows[key]
 
 
 def _execution_shape(shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
@@ -104,16 +98,17 @@ def _executions(read: Tensor) -> int:
 
 
 def _synaptic(run: Context, value: Value, dense: int, operations_of: Any) -> dict[str, int]:
-    """acs, or macs with their finer counts. operations_of(True): of the values; (False): of those that are not 0."""
+    """acs, or macs with their finer counts. operations_of: from a way to count elements at each place,
+    and one to count all."""
     if value.fill == 0.0:
         return {}
     if value.is_spikes:
         run.emit(value)
-        return {"acs": operations_of(True)}
-    counts = {"macs": dense, "nonzero_macs": operations_of(False)}
+        return {"acs": operations_of(ones_at, ones_in)}
+    counts = {"macs": dense, "nonzero_macs": operations_of(nonzero_at, nonzero_in)}
     if value.fill is None and value.kind is ValueKind.GRADED:
         run.emit(value)
-        counts["events"] = operations_of(True)
+        counts["events"] = operations_of(events_at, events_in)
     return counts
 
 
@@ -155,9 +150,8 @@ def book_layer(
     value = run.values.of(read)
     row = _weighted_row(run, "linear", value, read, made, weight, bias)
     dense = read.numel() * outputs
-    elements = partial(_map, read, ())
-    counts = _synaptic(run, value, dense, lambda values: int(elements(values)) * outputs)
-    events = int(elements(True)) if value.is_spikes else 0
+    counts = _synaptic(run, value, dense, lambda _, total: total(read) * outputs)
+    events = counts.get("acs", 0) // outputs if outputs else 0
     _book(row, value, read, made, dense, counts, events, bias)
 
 
@@ -195,7 +189,7 @@ def book_pair(run: Context, a: Tensor, b: Tensor, name: str, adds: int = 0) -> N
     active = [
         torch.full_like(side.select(axis, 0), side.shape[axis], dtype=torch.int64)
         if reads == "spike" and not value.is_spikes  # whatever it holds is accumulated
-        else torch.count_nonzero(side, dim=axis)
+        else nonzero_along(side, axis)
         for side, value, axis in ((a, values[0], -2), (b, values[1], -1))
     ]
     worked = int((active[0] * active[1]).sum()) if dense else 0
@@ -204,7 +198,7 @@ def book_pair(run: Context, a: Tensor, b: Tensor, name: str, adds: int = 0) -> N
     for side, value in ((a, values[0]), (b, values[1])):
         if value.is_spikes:
             run.emit(value)
-            bits, events = bits + side.numel(), events + int(_map(side, (), True))
+            bits, events = bits + side.numel(), events + ones_in(side)
         else:
             words += side.numel()
     layer = Layer(name, "linear", reads, _execution_shape(tuple(a.shape), "linear"), _execution_shape(made, "linear"))

@@ -16,7 +16,7 @@ from torch import Tensor
 from hw_sim.counter import elementwise as cost
 from hw_sim.counter import torch_fused, torch_products
 from hw_sim.counter.torch_context import Call, Context
-from hw_sim.counter.values import NUMBERS, Value, added, chosen, constant, joined, multiplied, summed
+from hw_sim.counter.values import GATED, NUMBERS, Value, added, chosen, complement, constant, joined, multiplied, summed
 
 Rule = Callable[[Context, Call], None]
 
@@ -27,9 +27,12 @@ def find_rule(func: Any) -> Rule | None:
     rule = RULES.get(name) or RULES.get(name.removesuffix("_")) if namespace == "aten" else None
     if rule is not None:
         return rule
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-        return None
-    return partial(_unknown, func._schema.name)
+    return None if is_composite(func) else partial(_unknown, func._schema.name)
+
+
+def is_composite(func: Any) -> bool:
+    """Whether torch makes it of other operations."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
 def _unknown(name: str, run: Context, call: Call) -> None:
@@ -55,7 +58,10 @@ def value_of(run: Context, operand: Any) -> Value:
 
 def _operand_values(run: Context, operands: tuple[Any, Any]) -> list[Value]:
     """Of two operands; beside spikes a single number is looked at: times 1 they stay what they are."""
-    values = [value_of(run, operand) for operand in operands]
+    of = run.values.of
+    values = [of(operand) if isinstance(operand, Tensor) else value_of(run, operand) for operand in operands]
+    if values[0] is values[1]:  # both numbers
+        return values
     for index in (0, 1):
         lone, operand = values[index] is NUMBERS, operands[index]
         if lone and values[1 - index].is_spikes and isinstance(operand, Tensor) and operand.numel() == 1:
@@ -64,25 +70,33 @@ def _operand_values(run: Context, operands: tuple[Any, Any]) -> list[Value]:
 
 
 def _set(run: Context, call: Call, value: Value) -> None:
-    out = call.result
-    if out is not None:
-        run.values.write(out, value, fresh=not call.func._schema.is_mutable)
+    run.values.write(call.result, value, call.fresh)
 
 
-def _work(run: Context, call: Call, adds: int, muls: int) -> None:
-    """Element-wise work in the row of the running module. Index arithmetic is none."""
+def _set_gated(run: Context, call: Call, value: Value, values: list[Value]) -> None:
+    """What it holds; values: what it was made of."""
+    _set(run, call, run.gate(call, values) if value is GATED else value)
+
+
+def _work(run: Context, call: Call, adds: int, muls: int, values: list[Value] | None = None) -> None:
+    """Element-wise work in the row of the running module, and the words that it moves. Index arithmetic is none.
+
+    values: of the first arguments, where they are known already.
+    """
     out = call.result
-    if out is None or not (out.is_floating_point() or out.is_complex()):
-        return
-    words = bits = 0
-    for operand in (*call.args, out):
-        for tensor in _tensors(operand):
-            run.read(tensor)
-            if run.values.of(tensor).is_spikes:
-                bits += tensor.numel()
+    words, bits = out.numel(), 0
+    for index, operand in enumerate(call.args):
+        if isinstance(operand, Tensor):
+            if (run.values.of(operand) if values is None else values[index]).is_spikes:
+                bits += operand.numel()
             else:
-                words += tensor.numel()
-    run.names.frames[-1].rest.add(adds=adds, muls=muls, activation_words=words, spike_bits=bits)
+                words += operand.numel()
+    if out.is_floating_point() or out.is_complex():
+        counts = run.names.frames[-1].rest.counts
+        counts["adds"] += adds
+        counts["muls"] += muls
+        counts["activation_words"] += words
+        counts["spike_bits"] += bits
 
 
 # What moves values, and what makes them
@@ -90,13 +104,12 @@ def _work(run: Context, call: Call, adds: int, muls: int) -> None:
 
 def _keep(run: Context, call: Call) -> None:
     """Views, copies, joins, places: what it returns holds what it read."""
-    out = call.result
-    if out is None:
+    first = call.args[0]
+    if isinstance(first, Tensor):
+        if call.result.untyped_storage()._cdata != first.untyped_storage()._cdata:
+            _set(run, call, run.values.of(first))
         return
-    read = _tensors(call.args[0])
-    if len(read) == 1 and out.untyped_storage()._cdata == read[0].untyped_storage()._cdata:
-        return
-    _set(run, call, joined([run.values.of(tensor) for tensor in read]))
+    _set(run, call, joined([run.values.of(tensor) for tensor in _tensors(first)]))
 
 
 def _copy_in(source: int, run: Context, call: Call) -> None:
@@ -118,11 +131,13 @@ def _fill(number: float | None, place: int, run: Context, call: Call) -> None:
 
 
 def _analog(run: Context, call: Call) -> None:
+    for tensor in _tensors(call.args):
+        run.values.of(tensor)
     _set(run, call, NUMBERS)
 
 
-def _nothing(run: Context, call: Call) -> None:
-    """Says something about a tensor, or makes none."""
+def nothing(run: Context, call: Call) -> None:
+    """Shares what it read, says something about it, or makes nothing."""
 
 
 # Element-wise operations
@@ -130,7 +145,7 @@ def _nothing(run: Context, call: Call) -> None:
 
 def _pointwise(name: str, run: Context, call: Call) -> None:
     adds, muls = cost.COST[name]
-    size = call.result.numel() if call.result is not None else 0
+    size = call.result.numel()
     _work(run, call, adds * size, muls * size)
     _set(run, call, NUMBERS)
 
@@ -139,32 +154,36 @@ def _add(run: Context, call: Call) -> None:
     operands = (call.args[0], call.args[1])
     values = _operand_values(run, operands)
     alpha = call.get(2, "alpha", 1)
-    size = call.result.numel() if call.result is not None else 0
+    size = call.result.numel()
     nothing = not all(isinstance(operand, Tensor) for operand in operands) and any(v.fill == 0.0 for v in values)
-    _work(run, call, 0 if nothing else size, 0 if alpha in (1, -1) else size)
+    _work(run, call, 0 if nothing else size, 0 if alpha in (1, -1) else size, values)
     subtracts = call.func._schema.name.removeprefix("aten::").rstrip("_") in ("sub", "rsub", "subtract")
-    plain = alpha == 1 and (not subtracts or values[1].fill == 0.0)
-    _set(run, call, added(values) if plain else NUMBERS)
+    if subtracts:
+        if call.func._schema.name == "aten::rsub":
+            values = values[::-1]
+        _set_gated(run, call, complement(*values) if alpha == 1 else NUMBERS, values)
+    else:
+        _set(run, call, added(values) if alpha == 1 else NUMBERS)
 
 
 def _mul(run: Context, call: Call) -> None:
     values = _operand_values(run, (call.args[0], call.args[1]))
-    size = call.result.numel() if call.result is not None else 0
+    size = call.result.numel()
     sign = not isinstance(call.args[1], Tensor) and call.args[1] in (1, -1)
-    _work(run, call, 0, 0 if sign else size)
-    _set(run, call, multiplied(values))
+    _work(run, call, 0, 0 if sign else size, values)
+    _set_gated(run, call, multiplied(values), values)
 
 
 def _div(run: Context, call: Call) -> None:
     values = _operand_values(run, (call.args[0], call.args[1]))
-    size = call.result.numel() if call.result is not None else 0
+    size = call.result.numel()
     _work(run, call, 0, 0 if values[1].fill == 1.0 else size)
     _set(run, call, values[0] if values[1].fill == 1.0 else NUMBERS)
 
 
 def _fused_add(run: Context, call: Call) -> None:
     """x + factor a b, or a / b."""
-    size = call.result.numel() if call.result is not None else 0
+    size = call.result.numel()
     factor = call.kwargs.get("value", 1)
     _work(run, call, size, size if factor in (1, -1) else 2 * size)
     _set(run, call, NUMBERS)
@@ -172,15 +191,14 @@ def _fused_add(run: Context, call: Call) -> None:
 
 def _compare(run: Context, call: Call) -> None:
     """Spikes, if somebody reads them: 0 or 1 for every element."""
-    out = call.result
-    if out is None:
-        return
-    operands = _tensors(call.args)
-    for tensor in operands:
-        run.read(tensor)
-    if any(tensor.is_floating_point() for tensor in operands):
-        run.names.frames[-1].rest.add(adds=out.numel())
-    _set(run, call, run.fire(out))
+    numbers = False
+    for operand in call.args:
+        if isinstance(operand, Tensor):
+            run.values.of(operand)
+            numbers = numbers or operand.is_floating_point()
+    _set(run, call, run.fire(call))
+    if numbers:  # counted last: whose spikes they are is told by what ran before
+        run.names.frames[-1].rest.counts["adds"] += call.result.numel()
 
 
 def _heaviside(run: Context, call: Call) -> None:
@@ -196,9 +214,9 @@ def _logic(run: Context, call: Call) -> None:
     """Gates of spikes by spikes are spikes."""
     out = call.result
     values = [run.values.of(tensor) for tensor in _tensors(call.args)]
-    if out is not None and all(value.is_spikes for value in values):
-        run.names.frames[-1].rest.add(adds=out.numel())
-        _set(run, call, joined(values))
+    if all(value.is_spikes for value in values):
+        run.names.frames[-1].rest.counts["adds"] += out.numel()
+        _set_gated(run, call, GATED, values)
     else:
         _set(run, call, NUMBERS)
 
@@ -207,8 +225,8 @@ def _where(run: Context, call: Call) -> None:
     if len(call.args) < 3:
         return _analog(run, call)
     condition, yes, no = call.args
-    values = [_one_number(run, operand) for operand in (yes, no)]
-    _set(run, call, chosen(run.values.of(condition), *values))
+    values = [run.values.of(condition), *(_one_number(run, operand) for operand in (yes, no))]
+    _set_gated(run, call, chosen(*values), values)
 
 
 def _one_number(run: Context, operand: Any) -> Value:
@@ -226,8 +244,6 @@ def _masked_fill(run: Context, call: Call) -> None:
 
 def _reduce(name: str, run: Context, call: Call) -> None:
     out, read = call.result, call.args[0]
-    if out is None:
-        return
     if name in ("max", "min") and len(call.args) > 1 and isinstance(call.args[1], Tensor):
         return _pointwise("maximum", run, call)
     _work(run, call, *cost.reduction(name, read.numel(), out.numel()))
@@ -239,16 +255,12 @@ def _reduce(name: str, run: Context, call: Call) -> None:
 def _max_pool(run: Context, call: Call) -> None:
     """n - 1 comparisons for each maximum, of the n values in its window."""
     out, read = call.result, call.args[0]
-    if out is None:
-        return
     _work(run, call, max(0, _window(call) - 1) * out.numel(), 0)
     _set(run, call, run.values.of(read))
 
 
 def _avg_pool(run: Context, call: Call) -> None:
     out = call.result
-    if out is None:
-        return
     _work(run, call, max(0, _window(call) - 1) * out.numel(), out.numel())
     _set(run, call, NUMBERS)
 
@@ -256,8 +268,6 @@ def _avg_pool(run: Context, call: Call) -> None:
 def _window(call: Call) -> int:
     """Elements of a pool's window: its kernel, or what an adaptive one averages over."""
     read, out = call.args[0], call.result
-    if out is None:
-        return 0
     axes = int(call.func._schema.name.split("pool")[1][0])
     if "adaptive" in call.func._schema.name:
         return -(-prod(read.shape[-axes:]) // max(1, prod(out.shape[-axes:])))
@@ -308,8 +318,7 @@ def _sort(run: Context, call: Call) -> None:
 
 def _embedding_bag(run: Context, call: Call) -> None:
     out, indices = call.result, call.args[1]
-    if out is not None:
-        _work(run, call, (indices.numel() - out.shape[0]) * out.shape[1], 0)
+    _work(run, call, (indices.numel() - out.shape[0]) * out.shape[1], 0)
     _set(run, call, NUMBERS)
 
 
@@ -321,17 +330,21 @@ def _table() -> dict[str, Rule]:
 
     give(
         _keep,
-        "view _unsafe_view reshape _reshape_alias expand expand_as permute transpose t squeeze unsqueeze flatten"
-        " unflatten slice select narrow split split_with_sizes chunk unbind tensor_split cat concat concatenate stack"
-        " hstack vstack dstack clone contiguous to _to_copy type_as float double half bfloat16 bool long int"
-        " detach alias repeat repeat_interleave roll flip index index_select gather take take_along_dim masked_select"
-        " unfold im2col pixel_shuffle pixel_unshuffle channel_shuffle movedim moveaxis swapaxes swapdims"
-        " broadcast_to broadcast_tensors lift_fresh lift_fresh_copy tril triu diagonal as_strided view_as atleast_1d"
-        " atleast_2d atleast_3d ravel numpy_T rot90 upsample_nearest1d upsample_nearest2d upsample_nearest3d"
+        "_unsafe_view reshape flatten unflatten tensor_split cat concat concatenate stack hstack vstack dstack clone"
+        " contiguous to _to_copy type_as float double half bfloat16 bool long int repeat repeat_interleave roll flip"
+        " index index_select gather take take_along_dim masked_select im2col pixel_shuffle pixel_unshuffle"
+        " channel_shuffle moveaxis swapdims broadcast_to broadcast_tensors lift_fresh lift_fresh_copy tril triu"
+        " atleast_1d atleast_2d atleast_3d ravel rot90 upsample_nearest1d upsample_nearest2d upsample_nearest3d"
         " _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d reflection_pad1d"
         " reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d view_copy"
-        " expand_copy permute_copy narrow_copy slice_copy select_copy squeeze_copy unsqueeze_copy"
-        " view_as_real view_as_complex real imag _conj conj resolve_conj resolve_neg meshgrid cartesian_prod",
+        " expand_copy permute_copy narrow_copy slice_copy select_copy squeeze_copy unsqueeze_copy _conj conj"
+        " resolve_conj resolve_neg meshgrid cartesian_prod",
+    )
+    give(
+        nothing,  # views: what they show is where it was
+        "view expand expand_as permute transpose t squeeze unsqueeze slice select narrow split split_with_sizes chunk"
+        " unbind unsafe_split unsafe_split_with_sizes unsafe_chunk detach alias unfold diagonal as_strided view_as _reshape_alias movedim swapaxes numpy_T real imag"
+        " view_as_real view_as_complex",
     )
     give(_pad, "constant_pad_nd")
     for name, place in (
@@ -354,7 +367,7 @@ def _table() -> dict[str, Rule]:
         " isnan isinf isfinite tril_indices triu_indices multinomial complex polar fill_diagonal",
     )
     give(
-        _nothing,
+        nothing,
         "item _local_scalar_dense is_nonzero size stride dim numel is_same_size equal resize_ set_ requires_grad_"
         " record_stream _assert_async _assert_tensor_metadata sym_size sym_stride sym_numel sym_storage_offset"
         " _has_compatible_shallow_copy_type is_pinned pin_memory retain_grad _version",

@@ -19,18 +19,22 @@ class TensorValues:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[StorageWeakRef, Value]] = {}
+        self.read: set[int] = set()  # storages that operations have read: of weights, those that were used
         self._purge_at = PURGE
 
     def of(self, tensor: Tensor) -> Value:
-        """What a tensor holds."""
-        if tensor.layout is not torch.strided:
+        """What a tensor holds that an operation reads."""
+        try:
+            key = tensor.untyped_storage()._cdata
+        except NotImplementedError:  # sparse
             return NUMBERS
-        found = self._known.get(tensor.untyped_storage()._cdata)
+        self.read.add(key)
+        found = self._known.get(key)
         return NUMBERS if found is None else found[1]
 
     def write(self, tensor: Tensor, value: Value, fresh: bool = False) -> None:
         """A tensor was written. fresh: it is new, nothing was there before."""
-        if tensor.layout is not torch.strided:
+        if (fresh and value is NUMBERS) or tensor.layout is not torch.strided:
             return
         storage = tensor.untyped_storage()
         key = storage._cdata

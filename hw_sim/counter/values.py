@@ -25,6 +25,11 @@ class Firing:
     updates: int = 0
     parents: tuple[Firing, ...] = ()
 
+    @property
+    def waits(self) -> bool:
+        """Nobody has received its spikes yet."""
+        return self.fired is not None or any(parent.waits for parent in self.parents)
+
 
 @dataclass(frozen=True, eq=False)
 class Value:
@@ -42,6 +47,7 @@ class Value:
 
 
 NUMBERS = Value()
+GATED = Value(ValueKind.SPIKE)  # spikes made of other spikes: whose they are, the counter says
 ZERO = Value(fill=0.0)
 ONE = Value(fill=1.0)
 
@@ -88,6 +94,13 @@ def added(values: Iterable[Value]) -> Value:
     return Value(ValueKind.GRADED, firing=_firing(parts))
 
 
+def complement(whole: Value, part: Value) -> Value:
+    """The difference: 1 - spikes is 1 where nothing fired; minus 0 changes nothing."""
+    if part.fill == 0.0:
+        return whole if whole.fill is None else NUMBERS
+    return GATED if whole.fill == 1.0 and part.is_spikes else NUMBERS
+
+
 def summed(value: Value) -> Value:
     """The sum over some of its elements."""
     if value.fill == 0.0:
@@ -106,11 +119,11 @@ def multiplied(values: Iterable[Value]) -> Value:
         return ZERO
     if len(parts) == 1:
         return parts[0] if parts[0].fill is None else NUMBERS
-    return Value(ValueKind.SPIKE, firing=_firing(parts)) if all(part.is_spikes for part in parts) else NUMBERS
+    return GATED if all(part.is_spikes for part in parts) else NUMBERS
 
 
 def chosen(condition: Value, yes: Value, no: Value) -> Value:
     """One of two at each place: 1 where a comparison holds and 0 elsewhere are the comparison's spikes."""
     if condition.is_spikes and {yes.fill, no.fill} == {0.0, 1.0}:
-        return condition
+        return condition if yes.fill else GATED
     return joined([yes, no])
