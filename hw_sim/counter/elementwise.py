@@ -25,6 +25,7 @@ COST = {  # (adds, muls) per element of the result
         TABLE,
     ),
     "clamp": (2, 0),
+    "clamp_scale": (3, 1),  # to whole numbers: scaled, shifted, within limits
     "relu6": (2, 0),
     "leaky_relu": (1, 1),
     "prelu": (1, 1),
@@ -48,6 +49,10 @@ def reduction(name: str, read: int, made: int) -> tuple[int, int]:
         return (0, adds) if name == "prod" else (adds, 0)
     if name == "mean":
         return adds, made
+    if name == "sum_of_sizes":
+        return adds, 0
+    if name == "squares":
+        return adds, read
     if name == "norm":  # squares, their sum, a root
         return adds + made, read + made
     if name == "var":  # mean, centred, squared, mean
@@ -73,3 +78,14 @@ def sorting(read: int, groups: int) -> tuple[int, int]:
     """n log2 n comparisons over each group of n."""
     length = max(1, read // max(1, groups))
     return read * ceil(log2(length)) if length > 1 else 0, 0
+
+
+# Recurrent layers
+
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+STEP = {  # element-wise (adds, muls) of one hidden element and step, biases and sums of both products apart
+    "lstm": (4 + 1 + 1, 4 + 3 + 1),  # four gates and tanh(c) from tables; f c + i g; o tanh(c)
+    "gru": (3 + 2, 3 + 3),  # three gates; r n, (1 - z) n + z h
+    "rnn_tanh": (1, 1),
+    "rnn_relu": (1, 0),
+}

@@ -6,11 +6,13 @@ In: counts as operations run. Out: rows with their totals and the facts that ene
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any
 
 from export.graph.counting import NodeCounts
+from hw_sim.counter.values import Value
 from hw_sim.pricing.layer_facts import LayerFacts
 
 COUNTS = (*dict.fromkeys([*(item.name for item in fields(NodeCounts)), "nonzero_macs", "events"]),)
@@ -90,6 +92,16 @@ class Ledger:
     def fire(self, row: Row, ones: int, updates: int) -> None:
         """Neurons compared and emitted; each is taken to hold one membrane, which it reads and writes."""
         row.add(1, spikes=ones, neuron_updates=updates, membrane_words=2 * updates)
+
+    def emit(self, value: Value, ones_in: Callable[[Any], int]) -> None:
+        """Something reads spikes: what fired is counted, once. ones_in: the number of ones in what a Firing holds."""
+        waiting = [value.firing] if value.firing is not None else []
+        while waiting:
+            firing = waiting.pop()
+            waiting.extend(firing.parents)
+            if firing.fired is not None:
+                self.fire(firing.row, ones_in(firing.fired), firing.updates)
+            firing.fired, firing.parents = None, ()
 
     def list_unknown(self, name: str, elements: int) -> None:
         """An operation without a rule made so many values."""

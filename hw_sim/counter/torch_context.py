@@ -62,14 +62,7 @@ class Context:
 
     def emit(self, value: Value) -> None:
         """Something reads these spikes: they are counted, once."""
-        waiting = [value.firing] if value.firing is not None else []
-        while waiting:
-            firing = waiting.pop()
-            waiting.extend(firing.parents)
-            if firing.fired is not None:
-                ones = firing.fired if isinstance(firing.fired, int) else _ones(firing.fired)
-                self.ledger.fire(firing.row, ones, firing.updates)
-            firing.fired, firing.parents = None, ()
+        self.ledger.emit(value, _ones)
 
     def fire(self, call: Call) -> Value:
         """A comparison was made: if anything reads it as spikes, these were emitted here."""
@@ -87,6 +80,8 @@ class Context:
         return Value(ValueKind.SPIKE, firing=fired if fired is None or row is None else replace(fired, row=row))
 
 
-def _ones(fired: Tensor) -> int:
+def _ones(fired: Tensor | int) -> int:
+    if isinstance(fired, int):
+        return fired
     with torch._C._DisableTorchDispatch():  # type: ignore[no-untyped-call]  # in a hook the counter listens
         return ones_in(fired)

@@ -16,14 +16,6 @@ from hw_sim.counter.torch_context import Call, Context
 from hw_sim.counter.torch_products import book_layer, book_pair
 from hw_sim.counter.values import NUMBERS
 
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-STEP = {  # element-wise (adds, muls) of one hidden element and step, biases and sums of both products apart
-    "lstm": (4 + 1 + 1, 4 + 3 + 1),  # four gates and tanh(c) from tables; f c + i g; o tanh(c)
-    "gru": (3 + 2, 3 + 3),  # three gates; r n, (1 - z) n + z h
-    "rnn_tanh": (1, 1),
-    "rnn_relu": (1, 0),
-}
-
 
 def attention(run: Context, call: Call) -> None:
     """scaled_dot_product_attention: scores, softmax, weighted sum. All scores count, those that a mask hides too."""
@@ -57,10 +49,10 @@ def recurrent(run: Context, call: Call) -> None:
     runs = prod(read.shape[:-1])
     for index in range(layers * (1 + both)):
         part = weights[index * per : (index + 1) * per]
-        hidden = part[0].shape[0] // GATES[kind]
+        hidden = part[0].shape[0] // cost.GATES[kind]
         _book_products(run, read, part, biased, runs, first=index < 1 + both)
-        adds, muls = STEP[kind]
-        sums = GATES[kind]  # of both products
+        adds, muls = cost.STEP[kind]
+        sums = cost.GATES[kind]  # of both products
         run.names.frames[-1].rest.add(
             adds=(adds + sums) * hidden * runs,
             muls=muls * hidden * runs,
@@ -144,7 +136,7 @@ def _self_attention(
 
 RULES: dict[str, Any] = {
     "scaled_dot_product_attention": attention,
-    **dict.fromkeys(GATES, recurrent),
+    **dict.fromkeys(cost.GATES, recurrent),
     "_transformer_encoder_layer_fwd": encoder_layer,
     "_native_multi_head_attention": multi_head,
 }

@@ -343,7 +343,8 @@ def _table() -> dict[str, Rule]:
     give(
         nothing,  # views: what they show is where it was
         "view expand expand_as permute transpose t squeeze unsqueeze slice select narrow split split_with_sizes chunk"
-        " unbind unsafe_split unsafe_split_with_sizes unsafe_chunk detach alias unfold diagonal as_strided view_as _reshape_alias movedim swapaxes numpy_T real imag"
+        " unbind unsafe_split unsafe_split_with_sizes unsafe_chunk detach alias unfold diagonal as_strided view_as"
+        " _reshape_alias movedim swapaxes numpy_T real imag"
         " view_as_real view_as_complex",
     )
     give(_pad, "constant_pad_nd")
