@@ -43,8 +43,8 @@ class Call:
     @property
     def read(self) -> Item:
         """The first input."""
-        assert_there = self.inputs[0]
-        return Item(np.zeros(0)) if assert_there is None else assert_there
+        first = self.inputs[0]
+        return Item(np.zeros(0)) if first is None else first
 
     @property
     def made(self) -> Item:
@@ -84,7 +84,8 @@ class Context:
 
     def work(self, call: Call, adds: int, muls: int) -> None:
         """Element-wise work. Arithmetic of whole numbers is addresses, and is not counted."""
-        if np.asarray(call.made.array).dtype.kind not in "fc":
+        made = call.made.array
+        if isinstance(made, list) or np.asarray(made).dtype.kind not in "fc":
             return
         words = call.made.size
         bits = 0

@@ -42,6 +42,7 @@ def count_onnx(
     the model's outputs by name: those of ONNX Runtime with its optimisations off. UserError names what does not fit.
     """
     model = _load(path)
+    _check_opset(path, model)
     feeds = _check_inputs(path, model, inputs)
     kinds = {name: _check_kind(path, name, array, (input_kinds or {}).get(name)) for name, array in feeds.items()}
     odd = sorted(set(input_kinds or {}) - set(feeds))
@@ -84,6 +85,12 @@ def _load(path: Path) -> onnx.ModelProto:
         raise UserError(f"{path}: cannot be read as an ONNX model: {error}") from error
 
 
+def _check_opset(path: Path, model: onnx.ModelProto) -> None:
+    version = max((opset.version for opset in model.opset_import if opset.domain in DOMAINS), default=1)
+    if version < 9 and any(node.op_type == "Scan" for node in model.graph.node):
+        raise UserError(f"{path}: Scan of opset {version}, expected 9 or later; convert it with onnx.version_converter")
+
+
 def _is_float(tensor: onnx.TensorProto) -> bool:
     return helper.tensor_dtype_to_np_dtype(tensor.data_type).kind == "f"
 
@@ -101,13 +108,14 @@ def _check_inputs(
         given = dict(zip(names, given, strict=True))
     if set(given) != set(names):
         raise UserError(f"{path}: inputs {', '.join(given)} given, expected {', '.join(names)}")
-    return {value.name: _fit(path, value, np.asarray(given[value.name])) for value in wanted}
+    return {value.name: _fit(path, value, given[value.name]) for value in wanted}
 
 
-def _fit(path: Path, value: onnx.ValueInfoProto, array: NDArray[Any]) -> NDArray[Any]:
+def _fit(path: Path, value: onnx.ValueInfoProto, given: NDArray[Any]) -> NDArray[Any]:
     """An array of the type and shape that an input states; dynamic sizes take the array's."""
     if not value.type.HasField("tensor_type"):
         raise UserError(f"{path}: input {value.name} is no tensor; only tensors can be given")
+    array = np.asarray(given)
     tensor = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
     fits = len(dims) == array.ndim and all(d is None or d == n for d, n in zip(dims, array.shape, strict=True))
@@ -179,8 +187,8 @@ class _GraphRun:
         if control is not None and node.domain in DOMAINS:
             return control(self._attributes_of(node), inputs, values)
         given = {name: item for name, item in zip(node.input, inputs, strict=True) if item is not None}
-        moving = {name: item.array for name, item in given.items() if not _constant_here(item)}
-        fixed = {name: item.array for name, item in given.items() if _constant_here(item)}
+        moving = {name: item.array for name, item in given.items() if not _constant_here(node, item)}
+        fixed = {name: item.array for name, item in given.items() if _constant_here(node, item)}
         arrays = self._runner.run(node, moving, fixed)
         static = all(item.static for item in given.values()) and node.op_type not in RANDOM
         outputs = _by_place(node, [Item(array, static=static) for array in arrays])
@@ -252,9 +260,9 @@ class _GraphRun:
         return [*carried, *stacked]
 
 
-def _constant_here(item: Item) -> bool:
-    """Constants stay constants of the node; a sequence cannot be one."""
-    return item.static and not isinstance(item.array, list)
+def _constant_here(node: onnx.NodeProto, item: Item) -> bool:
+    """Constants stay constants of the node. A sequence cannot be one, and of Range vectors of one number cannot."""
+    return item.static and not isinstance(item.array, list) and node.op_type != "Range"
 
 
 def _by_place(node: onnx.NodeProto, made: list[Item]) -> list[Item]:

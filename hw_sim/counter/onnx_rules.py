@@ -69,6 +69,10 @@ def _add(run: Context, call: Call) -> None:
     call.made.known = added(parts)
 
 
+def _mean(run: Context, call: Call) -> None:
+    run.work(call, (len(call.inputs) - 1) * call.made.size, call.made.size)
+
+
 def _sub(run: Context, call: Call) -> None:
     values = _values(call)
     run.work(call, 0 if values[1].fill == 0.0 else call.made.size, 0)
@@ -230,6 +234,7 @@ RULES: dict[str, Rule] = {
     "Pad": _pad,
     "Resize": _resize,
     **_rules(_add, "Add Sum"),
+    "Mean": _mean,
     "Sub": _sub,
     "Mul": _mul,
     "Div": _div,
