@@ -127,7 +127,7 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = self._rules.get(id(func))  # operations are hashed in Python, which takes longer
         if found is None:
-            found = self._rules[id(func)] = (find_rule(func), is_composite(func), not func._schema.is_mutable)
+            found = self._rules[id(func)] = (find_rule(func), _makes_views_inside(func), not func._schema.is_mutable)
         rule, composite, fresh = found
         kwargs = kwargs or {}
         if rule is None:
@@ -142,6 +142,12 @@ class Counter(TorchDispatchMode):
             result = out[0] if isinstance(out, (tuple, list)) else out
             rule(self._run, Call(func, args, kwargs, out, result, fresh))
         return out
+
+
+def _makes_views_inside(func: Any) -> bool:
+    """A composite operation whose views torch does not mark after the handler (`chunk` it does)."""
+    marked = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "ADInplaceOrView")
+    return is_composite(func) and not marked
 
 
 def _dispatch_keys() -> tuple[Any, Any]:
