@@ -1,9 +1,9 @@
 """Does each part of the dual-stage network earn its place? Controls trained for equal steps, several seeds each.
 
-    python -m benchmarks.dual_stage_controls --photos DIR [--streaks DIR] [--pasted DIR] --scored NAME=DIR --out runs/controls
+    python -m benchmarks.dual_stage_controls --photos DIR [--streaks DIR] [--pasted DIR] --scored NAME=DIR --out runs/x
 
-In: training data as esdnet.train takes it, and folders of pairs (input/ and target/). Out: controls.json and controls.md
-in --out, and every run. Run again, it goes on where it stopped: seed by seed, so that a table is there early.
+In: training data as esdnet.train takes it, folders of pairs (input/ and target/). Out: controls.json and controls.md in
+--out, and every run. Run again, it goes on where it stopped: seed by seed, so that a table is there early.
 
 A seed decides the weights, the crops and their rain alike, so that a control differs from the network of the same seed
 in the part that it leaves out, and the differences of pairs say more than those of means.
@@ -76,7 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
             folder = arguments.out / f"{control.replace(' ', '_')}_{seed}"
             train(replace(PRESETS[arguments.preset], **changed), source, arguments.steps, seed, folder)
             rows.append({"control": control, "seed": seed, "scores": score(folder, scored)})
-            write_json(arguments.out / "controls.json", {"preset": arguments.preset, "steps": arguments.steps, "runs": rows})
+            write_json(
+                arguments.out / "controls.json", {"preset": arguments.preset, "steps": arguments.steps, "runs": rows}
+            )
             write_text(arguments.out / "controls.md", as_markdown(rows, list(scored)))
     print(as_markdown(rows, list(scored)), end="")
     return 0
@@ -91,7 +93,7 @@ def train(network: Any, source: PairSource, steps: int, seed: int, folder: Path)
     make_folder(folder)
     config = TrainingConfig(
         steps=steps, batch=4, lr=2e-3, precision="bf16", seed=seed, validate_every=steps, save_every=500,
-        **LOSSES["log_ssim"],
+        log_weight=LOSSES["log_ssim"]["log_weight"], l1_weight=LOSSES["log_ssim"]["l1_weight"],
     )  # fmt: skip
     torch.manual_seed(seed)
     trainer = Trainer(build(network).train(), source, config, folder, Worker())

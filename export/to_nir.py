@@ -28,14 +28,19 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and export; returns the exit status."""
     parser = argparse.ArgumentParser(prog=program_name(), description="Export a trained ESDNet to NIR and check it.")
-    parser.add_argument("checkpoint", type=Path, metavar="FILE|NAME", help="checkpoint to export")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="FILE|NAME",
+        help="checkpoint to export; with --input a network of yours: FILE.py:FUNCTION, or a .nir",
+    )  # fmt: skip
+    parser.add_argument("--input", type=Path, metavar="X.npy", help="what the file of your network is checked with")
+    parser.add_argument("--input-kind", choices=("spike", "analog"), help="of --input (default: spikes if boolean)")
     parser.add_argument("-o", "--out", type=Path, help="default: <stem of the checkpoint>_nir/")
     parser.add_argument(
         "--input-size", type=int, nargs=2, default=(64, 64), metavar=("H", "W"),
         help="size of the images, multiples of 4; NIR fixes it (default: 64 64)",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    return report_user_errors(lambda: _export(args))
+    return report_user_errors(lambda: _export_network(args) if args.input else _export(args))
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -58,6 +63,38 @@ def _export(args: argparse.Namespace) -> int:
         for line in warnings(network, report):
             print(f"note: {line}", file=sys.stderr)
     print(f"wrote {target} ({_size(target) / 1e6:.1f} MB), for images of {args.input_size[0]}x{args.input_size[1]}")
+    return 0
+
+
+def _export_network(args: argparse.Namespace) -> int:
+    """Any network as one stock file, read back and run: every neuron must fire the same spikes."""
+    from esdnet.command.writing import check_outputs, written_beside
+    from export.graph.agreement import differing_spikes
+    from export.graph.stream import run_once
+    from export.open_network import Reading, load_frames, open_network
+    from export.readers.nir import read_nir
+    from export.targets.nir.stock_file import write_file
+
+    source = str(args.checkpoint)
+    target = args.out or Path(f"{Path(source.rpartition(':')[2] or source).stem}.nir")
+    check_outputs({"--out": target}, [args.input, Path(source)])
+    frames = load_frames(args.input)
+    kind = args.input_kind or ("spike" if frames.dtype == bool else "analog")
+    network = open_network(source, frames, kind, Reading())
+    if not network.input.every_step:  # it shows itself one frame: the file is given it at every step
+        frames = frames[None].repeat(network.steps, axis=0)
+    with written_beside(target) as beside:
+        nodes = write_file(network, beside)
+        back = read_nir(beside, carries=network.input.carries)
+        _, expected = run_once(network, frames if network.input.every_step else frames[0])
+        _, found = run_once(back, frames)
+        mismatches, first = differing_spikes(expected, found)
+        if mismatches:
+            raise CheckFailed(f"{first} in the file read back ({sum(mismatches.values())} in all)")
+    fired = sum(int(spikes.sum()) for spikes in expected.values())
+    print(f"wrote {target}: {nodes} nodes; read back, 0 of {fired:,} spikes differ in {len(frames)} steps")
+    if not fired:
+        print("note: nothing spiked on this input: the check proves nothing of the neurons", file=sys.stderr)
     return 0
 
 

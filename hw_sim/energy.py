@@ -20,6 +20,7 @@ from esdnet.command.errors import UserError, report_user_errors
 from esdnet.images.tile_choice import TileChoice, add_tile_flags, check_tile_flags
 from esdnet.networks.bundled import DEFAULT, find_checkpoint
 from esdnet.networks.esdnet.config import SIZE_MULTIPLE
+from hw_sim.energy_sequence import add_sequence_flags, check_no_sequence_flags, price_sequence
 from hw_sim.report import price_models
 
 if TYPE_CHECKING:
@@ -39,7 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     """Parse and run; returns the exit status."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    return report_user_errors(lambda: price_models.price_saved(args, parser) if args.saved else _price_images(args))
+    return report_user_errors(lambda: _run(args, parser))
+
+
+def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if args.saved:
+        return price_models.price_saved(args, parser)
+    return price_sequence(args, parser) if args.input else _price_images(args)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,10 +57,17 @@ def build_parser() -> argparse.ArgumentParser:
     price_models.add_input_flags(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", metavar="FILE|NAME", help=f"default: the bundled {DEFAULT}")
-    source.add_argument("--network", type=Path, help="an export: the folder of to_nir.py or to_lava_dl.py, or a .nir")
+    source.add_argument(
+        "--network",
+        metavar="F",
+        help="an export of to_nir.py or to_lava_dl.py; with --input any .nir, FILE.py:FUNCTION",
+    )
     parser.add_argument("--backend", choices=("simulator", "torch", "lava"), default="simulator")
-    parser.add_argument("--precision", choices=("float32", "float64", "int8"), default="float32")
+    parser.add_argument(
+        "--precision", choices=("float32", "float64", "int8"), help="default: float32; of --input float64"
+    )
     price_models.add_model_flags(parser)
+    add_sequence_flags(parser)
     add_tile_flags(parser)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and energy of every node")
@@ -81,6 +95,8 @@ def _price_images(args: argparse.Namespace) -> int:
 
     is_folder = args.image.is_dir()
     _check_options(args, is_folder)
+    args.precision = args.precision or "float32"
+    args.network = Path(args.network) if args.network else None
     images = list_images(args.image) if is_folder else [args.image]
     if not is_folder:
         load_image(args.image)  # before torch: a bad image is found at once
@@ -152,7 +168,8 @@ class Pricing:
         run = Run(
             image=str(path), network=source.label, backend=_backend_label(args), precision=args.precision,
             steps=source.network.steps, tile=tile, overlap=args.overlap, tiles=done.tiles,
-            executed_size=done.executed_size, seconds=done.seconds, facts=dict(executor.facts),
+            executed_size=done.executed_size, seconds=done.seconds,
+            looks_at_values=args.backend == "simulator" and args.precision != "int8", facts=dict(executor.facts),
         )  # fmt: skip
         if path in self.pngs:
             make_folder(self.pngs[path].parent)
@@ -171,7 +188,7 @@ class Pricing:
         if self.args.html:
             from hw_sim.report.html_report import write_html
 
-            write_html(self.args.html, report, *pictures, models)
+            write_html(self.args.html, report, dict(zip(("rainy input", "derained"), pictures, strict=True)), models)
         if self.args.plots:
             from hw_sim.report.plots import write_plots
 
@@ -211,6 +228,7 @@ def _backend_label(args: argparse.Namespace) -> str:
 
 def _check_options(args: argparse.Namespace, is_folder: bool) -> None:
     """UserError for options that would be ignored."""
+    check_no_sequence_flags(args)
     check_tile_flags(args, SIZE_MULTIPLE)
     if args.backend != "lava" and (args.lava_model or args.lava_stock):
         given = "--lava-stock" if args.lava_stock else "--lava-model"

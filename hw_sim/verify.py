@@ -22,6 +22,7 @@ from esdnet.command.command_line import program_name
 from esdnet.command.device import DEVICES
 from esdnet.command.errors import UserError, report_user_errors
 from esdnet.images import crops
+from hw_sim.given_network import add_reading_flags, check_no_reading_flags, network_file, open_given
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,7 @@ CROP = 64  # pixels a side, unless told
 def main(argv: list[str] | None = None) -> int:
     """Parse and run; returns the exit status."""
     args = build_parser().parse_args(argv)
-    return report_user_errors(lambda: _verify(args))
+    return report_user_errors(lambda: _verify_network(args) if args.input else _verify(args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,7 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program_name(), description="Hold every backend against torch, spike for spike."
     )
-    parser.add_argument("--image", type=Path, required=True, help="an image; its middle is run")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--image", type=Path, help="an image; its middle is run")
+    given.add_argument("--input", type=Path, metavar="X.npy", help="an array (T, *shape), for --network")
+    parser.add_argument("--network", metavar="F", help="a network of yours: a .nir, or FILE.py:FUNCTION")
+    add_reading_flags(parser)
     parser.add_argument("--checkpoint", metavar="FILE|NAME", help="default: the bundled small_released")
     parser.add_argument(
         "--crop", type=int, metavar="N",
@@ -63,7 +68,33 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _verify_network(args: argparse.Namespace) -> int:
+    """Any network on an input of the user's, every backend against the simulator."""
+    from esdnet.command.writing import check_outputs, write_json
+    from hw_sim.agreement.report import Heading, exit_status, print_rows, to_dict
+    from hw_sim.agreement.sequences import verify_sequence
+
+    for option, value in (("checkpoint", args.checkpoint), ("crop", args.crop), ("record", args.record)):
+        if value is not None:
+            raise UserError(f"--{option}: is for --image, found --input")
+    if args.reference is not None:
+        raise UserError("--reference: is for --image, found --input")
+    check_outputs({"--json": args.json}, [args.input, network_file(args)])
+    network, frames = open_given(args)
+    with one_by_one() as say:
+        rows = list(verify_sequence(network, frames, say))
+    steps = len(frames) if network.input.every_step else network.steps
+    heading = Heading(str(args.input), str(args.network), network.probe_size, steps, "cpu", "the simulator")
+    print_rows(heading, rows, [])
+    if args.json is not None:
+        write_json(args.json, to_dict(heading, rows, []))
+    return exit_status(rows)
+
+
 def _verify(args: argparse.Namespace) -> int:
+    check_no_reading_flags(args)
+    if args.network is not None:
+        raise UserError("--network: is for --input, found --image")
     from esdnet.command.device import choose_exact_device
     from esdnet.command.writing import check_writable, write_json
     from esdnet.images.files import load_image

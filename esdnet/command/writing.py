@@ -12,9 +12,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esdnet.command.errors import CannotWrite, UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @contextmanager
@@ -127,6 +130,14 @@ def write_text(path: Path, text: str) -> None:
     """The whole text in UTF-8, or the file as it was before."""
     with written_beside(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """An array as numpy.save writes it."""
+    import numpy as np
+
+    with written_beside(path) as beside, open(beside, "wb") as file:
+        np.save(file, array)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

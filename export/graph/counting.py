@@ -6,7 +6,7 @@ Out: NodeCounts. The rules are stated in docs/counting.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache, singledispatch
 from math import prod
@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from export.graph import nodes as g
 from export.graph.network import Network
-from export.graph.nodes import Array, NetworkError, Shape, ValueKind
-
-Counts = NDArray[np.int64]
+from export.graph.nodes import NetworkError, Shape, ValueKind
+from export.graph.words import Counts, Operands, Work, count_memory, scales, shifts
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +27,10 @@ class NodeCounts:
     `adds` and `muls` are element-wise work (biases, leaks, residual sums, gates, interpolation). The `*_words` are
     values moved if every operand moves once per step; spikes are single bits (`spike_bits`). `dense_taps` is what the
     same layer would multiply and accumulate if every input were analog: acs / dense_taps is its firing rate as felt.
-    `events_in` are the spikes that a convolution or matrix read; what a neuron emits are its `spikes`.
+    `events_in` are the spikes that a convolution or matrix read; what a neuron emits are its `spikes`. Beside `macs`,
+    which are dense: `nonzero_macs`, those that multiply by a value other than 0, and `events`, of graded values alone,
+    value times fan-out: what hardware does that sends a value of n as n spikes. Both are 0 where nobody looked at the
+    values (`Operands.value_map`): runs in the simulator do.
     """
 
     spikes: Counts
@@ -43,6 +45,8 @@ class NodeCounts:
     activation_words: Counts
     spike_bits: Counts
     events_in: Counts
+    nonzero_macs: Counts
+    events: Counts
 
     def totals(self) -> dict[str, int]:
         """Every field summed over the steps."""
@@ -53,40 +57,24 @@ class NodeCounts:
         """All counts 0."""
         return NodeCounts(*(np.zeros(steps, np.int64) for _ in fields(NodeCounts)))
 
+    def agrees(self, other: NodeCounts) -> bool:
+        """Whether the totals are equal, but for what only who looks at the values can count: backends need not, and
+        whether a sum is exactly 0 hangs on the order it is added up in."""
+        mine, others = self.totals(), other.totals()
+        return all(mine[name] == others[name] for name in mine if name not in OF_VALUES)
+
+    def then(self, later: NodeCounts) -> NodeCounts:
+        """Step after step: the counts of these steps and of later ones."""
+        both = ((getattr(self, item.name), getattr(later, item.name)) for item in fields(self))
+        return NodeCounts(*(np.concatenate(pair) for pair in both))
+
     def plus(self, other: NodeCounts) -> NodeCounts:
         """Field by field: the counts of both runs together (tiles, images)."""
         return NodeCounts(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
 
 
+OF_VALUES = ("nonzero_macs", "events")
 COUNTED = {item.name: row for row, item in enumerate(fields(NodeCounts))}
-Work = dict[str, "int | Counts"]  # counts by name, per step or the same in every step
-
-
-@dataclass(frozen=True)
-class Operands:
-    """What the counting rules may look at: shapes and kinds of the inputs and the output, and the spikes that came in.
-
-    `spike_map`: for an input of spikes, their number per step and pixel, summed over channels: int64 (steps, H, W). A
-    sum over channels loses nothing: groups of a convolution are of one size, so that each channel has the same fan-out.
-    `spikes_out`: of a neuron, its spikes per step: int64 (steps,).
-    """
-
-    input_shapes: Sequence[Shape]
-    input_kinds: Sequence[ValueKind]
-    output_shape: Shape
-    output_kind: ValueKind
-    spike_map: NDArray[np.int64] | None = None
-    spikes_out: Counts | None = None
-
-    @property
-    def steps(self) -> int:
-        """How often the node runs: once per step of its output."""
-        return self.output_shape[0]
-
-    @property
-    def outputs(self) -> int:
-        """Output elements per step."""
-        return prod(self.output_shape[1:])
 
 
 def operands_of(
@@ -140,6 +128,11 @@ def synaptic_operations(node: g.Conv, spike_map: NDArray[np.int64]) -> Counts:
     return np.asarray((spike_map @ columns) @ rows * channels, np.int64)
 
 
+def multiplies(network: Network, node: g.Node) -> bool:
+    """Whether a node multiplies by values other than spikes: its MACs."""
+    return isinstance(node, (g.Conv, g.Linear)) and network.kinds[node.inputs[0]] is not ValueKind.SPIKE
+
+
 def reads_spikes(network: Network, node: g.Node) -> bool:
     """Whether a node accumulates spikes: its ACs need the spike map of its input."""
     return isinstance(node, (g.Conv, g.Linear)) and network.kinds[node.inputs[0]] is ValueKind.SPIKE
@@ -148,85 +141,10 @@ def reads_spikes(network: Network, node: g.Node) -> bool:
 def count_node(node: g.Node, operands: Operands) -> NodeCounts:
     """All counts of one node in one run."""
     table = np.zeros((len(COUNTED), operands.steps), np.int64)
-    for name, value in {**count_work(node, operands), **_count_memory(node, operands)}.items():
+    for name, value in {**count_work(node, operands), **count_memory(node, operands)}.items():
         table[COUNTED[name]] = value
     table.setflags(write=False)  # runs may share it
     return NodeCounts(*table)
-
-
-def _count_memory(node: g.Node, operands: Operands) -> Work:
-    """Values read and written per step when every operand moves once: inputs, output, parameters, membranes."""
-    if isinstance(node, (g.Input, g.Output, g.Repeat, g.Concat)):  # wiring: moves nothing by itself
-        return {}
-    activations = spikes = 0
-    sides = [
-        *zip(operands.input_shapes, operands.input_kinds, strict=True),
-        (operands.output_shape, operands.output_kind),
-    ]
-    for shape, kind in sides:
-        values = prod(shape) // operands.steps if shape[0] >= operands.steps else prod(shape[1:])
-        if kind is ValueKind.SPIKE:
-            spikes += values
-        else:
-            activations += values
-    states = (2 + 2 * bool(node.current_decay)) if isinstance(node, g.Neuron) else 0
-    return {
-        "activation_words": activations,
-        "spike_bits": spikes,
-        "weight_words": parameter_words(node, operands.steps),
-        "membrane_words": states * operands.outputs,
-    }
-
-
-@singledispatch
-def parameter_words(node: g.Node, steps: int) -> int:
-    """Numbers of the network, not of the image, that a node reads in each step; what changes nothing is not there."""
-    raise NetworkError(f"{node.name}: no rule for the parameters of kind {node.kind}")
-
-
-@parameter_words.register(g.Add)
-@parameter_words.register(g.Mul)
-@parameter_words.register(g.Reduce)
-@parameter_words.register(g.Activation)
-@parameter_words.register(g.Resize)
-def _(node: g.Node, steps: int) -> int:
-    return 0
-
-
-@parameter_words.register
-def _(node: g.Conv, steps: int) -> int:
-    return node.weight.size + (0 if node.bias is None else node.bias.size)
-
-
-@parameter_words.register
-def _(node: g.Linear, steps: int) -> int:
-    """A matrix along T gives a frame for each of its rows: a frame reads its own row."""
-    words = node.weight.size + (0 if node.bias is None else node.bias.size)
-    return words // steps if node.axis == "T" else words
-
-
-@parameter_words.register
-def _(node: g.Affine, steps: int) -> int:
-    """Scale and offset; where they are given per step, a step reads its own."""
-    used = [node.scale] * _scales(node.scale) + [node.offset] * _shifts(node.offset)
-    return sum(array.size // (steps if array.ndim == 4 and len(array) > 1 else 1) for array in used)
-
-
-@parameter_words.register
-def _(node: g.Neuron, steps: int) -> int:
-    """Threshold and decay of the membrane; gain, bias, decay of the current and reset value where there are any."""
-    arrays = [node.threshold] + [node.gain] * _scales(node.gain) + [node.bias] * _shifts(node.bias)
-    return sum(array.size for array in arrays) + 1 + bool(node.current_decay) + bool(node.reset_value)
-
-
-def _scales(factor: Array) -> bool:
-    """Whether a factor is a multiplication: a change of sign is not."""
-    return bool(np.any(np.abs(factor) != 1.0))
-
-
-def _shifts(summand: Array) -> bool:
-    """Whether a summand is an addition: 0 is not."""
-    return bool(np.any(summand != 0.0))
 
 
 @singledispatch
@@ -239,6 +157,9 @@ def count_work(node: g.Node, operands: Operands) -> Work:
 @count_work.register(g.Output)
 @count_work.register(g.Repeat)
 @count_work.register(g.Concat)
+@count_work.register(g.Flatten)
+@count_work.register(g.Delay)
+@count_work.register(g.Membrane)
 def _(node: g.Node, operands: Operands) -> Work:
     return {}
 
@@ -248,7 +169,8 @@ def _(node: g.Conv, operands: Operands) -> Work:
     taps = dense_taps(node, operands.input_shapes[0])
     work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
     if operands.input_kinds[0] is not ValueKind.SPIKE:
-        return {**work, "macs": taps}
+        seen = _looked_at(operands, lambda values: synaptic_operations(node, values))
+        return {**work, **seen, "macs": taps}
     spikes = _spikes_in(node, operands)
     return {**work, "acs": synaptic_operations(node, spikes), "events_in": spikes.sum((1, 2))}
 
@@ -260,13 +182,21 @@ def _(node: g.Linear, operands: Operands) -> Work:
     taps = runs * node.weight.size // operands.steps
     work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
     if operands.input_kinds[0] is not ValueKind.SPIKE:
-        return {**work, "macs": taps}
+        rows = len(node.weight)
+        seen = _looked_at(operands, lambda values: values.sum((1, 2)) * rows if node.axis == "C" else values.sum())
+        return {**work, **seen, "macs": taps}
     spikes = _spikes_in(node, operands).sum((1, 2))
     if node.axis == "C":
         return {**work, "acs": spikes * node.weight.shape[0], "events_in": spikes}
     events = np.zeros(operands.steps, np.int64)
     events[-1] = spikes.sum()  # the last step's: before it not all of them are there
     return {**work, "acs": spikes.sum(), "events_in": events}
+
+
+def _looked_at(operands: Operands, taps_of: Callable[[NDArray[np.int64]], Counts | int]) -> Work:
+    """Multiplications by what is not 0, and events of graded values, as far as somebody looked at the values."""
+    maps = {"nonzero_macs": operands.value_map, "events": operands.sum_map}
+    return {name: taps_of(values) for name, values in maps.items() if values is not None}
 
 
 def _spikes_in(node: g.Node, operands: Operands) -> NDArray[np.int64]:
@@ -281,13 +211,59 @@ def _(node: g.Neuron, operands: Operands) -> Work:
     muls, adds = 1, 2
     if node.current_decay:
         muls, adds = muls + 1, adds + 1
-    muls += _scales(node.gain)
-    adds += _shifts(node.bias)
+    muls += scales(node.gain)
+    adds += shifts(node.bias)
     work: Work = {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
+    return {**work, "spikes": _spikes_out(node, operands)}
+
+
+def _spikes_out(node: g.Node, operands: Operands) -> Counts:
     if operands.spikes_out is None:
-        raise NetworkError(f"{node.name} (neuron): the run did not report its spikes")
-    work["spikes"] = operands.spikes_out
-    return work
+        raise NetworkError(f"{node.name} ({node.kind}): the run did not report its spikes")
+    return operands.spikes_out
+
+
+@count_work.register
+def _(node: g.Euler, operands: Operands) -> Work:
+    """The equations as they are written there: a factor and two or three sums for the membrane, as many for a current;
+    factors of 1 and summands of 0 are none."""
+    muls, adds = int(scales(node.r)), 1
+    if node.tau is not None:
+        muls, adds = muls + 1, adds + 1 + shifts(node.v_leak)
+    if node.tau_syn is not None:
+        muls, adds = muls + 1 + scales(node.w_in), adds + 2
+    return {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
+
+
+@count_work.register
+def _(node: g.EulerNeuron, operands: Operands) -> Work:
+    """And one comparison."""
+    work = count_work.dispatch(g.Euler)(node, operands)
+    return {**work, "adds": work["adds"] + operands.outputs, "spikes": _spikes_out(node, operands)}
+
+
+@count_work.register
+def _(node: g.Leaky, operands: Operands) -> Work:
+    """Per neuron and step: leak (1 mul), integrate (1 add), compare (1 add); more for a current, a gain, a second
+    input. A reset is part of the comparison, as in Neuron."""
+    current = node.current_decay is not None
+    muls, adds = 1 + current + scales(node.gain), 2 + current + len(operands.input_shapes) - 1
+    work: Work = {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
+    return {**work, "spikes": _spikes_out(node, operands)}
+
+
+@count_work.register
+def _(node: g.Threshold, operands: Operands) -> Work:
+    return {"adds": operands.outputs, "spikes": _spikes_out(node, operands)}
+
+
+@count_work.register
+def _(node: g.Pool, operands: Operands) -> Work:
+    """Sums and comparisons of the values that lie inside; one multiplication by 1/n for a mean."""
+    _, channels, height, width = operands.input_shapes[0]
+    along = zip((height, width), node.kernel, node.stride, node.padding, strict=True)
+    inside = channels * prod(sum(_taps_along(size, kernel, stride, pad, 1)) for size, kernel, stride, pad in along)
+    return {"adds": max(0, inside - operands.outputs), "muls": operands.outputs if node.function == "mean" else 0}
 
 
 @count_work.register
@@ -303,8 +279,8 @@ def _(node: g.Mul, operands: Operands) -> Work:
 @count_work.register
 def _(node: g.Affine, operands: Operands) -> Work:
     return {
-        "muls": operands.outputs * _scales(node.scale),
-        "adds": operands.outputs * _shifts(node.offset),
+        "muls": operands.outputs * scales(node.scale),
+        "adds": operands.outputs * shifts(node.offset),
     }
 
 

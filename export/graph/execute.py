@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export.graph import nodes as g
-from export.graph.neuron import NeuronState
 from export.graph.nodes import AXES, NetworkError
+from export.graph.states import State, open_state, run_state
 
 _CONSTANTS: WeakKeyDictionary[g.Node, dict[tuple[str, torch.dtype, torch.device], Tensor]] = WeakKeyDictionary()
 
@@ -72,13 +72,43 @@ def _(node: g.Linear, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) 
     return F.linear(x, _constant(node, "weight", x, dtype), _bias(node, x, dtype)).transpose(axis, 3)
 
 
+@execute_node.register(g.Spiking)
+@execute_node.register(g.Euler)
+@execute_node.register(g.EulerNeuron)
+@execute_node.register(g.Delay)
+def _(node: g.Node, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    """From the first step on; whoever keeps states between calls opens them (states.py)."""
+    return advance(node, open_state(node, inputs[0][0].to(dtype)), inputs, dtype)
+
+
+def advance(
+    node: g.Node, state: State, inputs: Sequence[Tensor], dtype: torch.dtype, membranes: Tensor | None = None
+) -> Tensor:
+    """The values of a node that remembers, for the next steps (T, C, H, W): boolean for spikes, else of `dtype`.
+    `membranes` is filled with those that each step leaves."""
+    spikes = isinstance(node, g.Spiking) or (isinstance(node, g.Delay) and inputs[0].dtype is torch.bool)
+    return run_state(state, [numbers(value, dtype) for value in inputs], spikes, membranes)
+
+
 @execute_node.register
-def _(node: g.Neuron, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+def _(node: g.Threshold, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     x = numbers(inputs[0], dtype)
-    state, spikes = NeuronState(node, x[0]), torch.empty_like(x, dtype=torch.bool)
-    for step in range(len(x)):
-        spikes[step].copy_(state.step(x[step]))
-    return spikes
+    return x > _constant(node, "threshold", x, dtype)
+
+
+@execute_node.register
+def _(node: g.Pool, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    x = numbers(inputs[0], dtype)
+    if node.function == "max":
+        best = F.max_pool2d(x, node.kernel, node.stride, node.padding)
+        return best > 0 if inputs[0].dtype is torch.bool else best
+    divisor = 1 if node.function == "sum" else None
+    return F.avg_pool2d(x, node.kernel, node.stride, node.padding, divisor_override=divisor)
+
+
+@execute_node.register
+def _(node: g.Flatten, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    return inputs[0].reshape(len(inputs[0]), -1, 1, 1)
 
 
 @execute_node.register

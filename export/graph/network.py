@@ -2,16 +2,21 @@
 
 A Network holds primitives in topological order, the number of time steps T, and checks itself when it is built. A value
 has the shape (T, C, H, W), or (1, C, H, W) where it does not change over time; reductions keep their axes at size 1.
+A cycle is an input that is read one step late.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from export.graph import nodes as g
 from export.graph.nodes import FAN_IN, NetworkError, Shape, ValueKind
 from export.graph.values import output_shape, value_kind
+
+Kind = TypeVar("Kind", bound=g.Node)
+JOINS = ("add", "mul", "leaky")  # of two inputs either decides the shape
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,8 +39,7 @@ class Network:
         counted = sum(node.source_parameters for node in self.nodes)
         if counted != self.model_parameters:
             raise NetworkError(f"{self.name}: nodes hold {counted} parameters, the model {self.model_parameters}")
-        side = 8 * self.size_multiple
-        infer_shapes(self, side, side)
+        infer_shapes(self, *self.probe_size)
 
     def __getitem__(self, name: str) -> g.Node:
         """The node of that name (KeyError where there is none)."""
@@ -49,9 +53,14 @@ class Network:
     @cached_property
     def kinds(self) -> dict[str, ValueKind]:
         """What each node's value is: spike, graded or analog."""
-        kinds: dict[str, ValueKind] = {}
-        for node in self.nodes:
-            kinds[node.name] = value_kind(node, [kinds[name] for name in node.inputs])
+        kinds = dict.fromkeys(self.by_name, ValueKind.SPIKE)  # on a cycle: spikes, unless something makes more of them
+        changed = True
+        while changed:
+            changed = False
+            for node in self.nodes:
+                found = value_kind(node, [kinds[name] for name in node.inputs])
+                changed = changed or found is not kinds[node.name]
+                kinds[node.name] = found
         return kinds
 
     @cached_property
@@ -68,55 +77,105 @@ class Network:
 
     @property
     def output(self) -> g.Output:
-        """The one Output."""
-        return next(node for node in self.nodes if isinstance(node, g.Output))
+        """The one Output; NetworkError where there are several (`outputs` has them all)."""
+        if len(self.outputs) != 1:
+            raise NetworkError(f"{self.name}: {len(self.outputs)} outputs, expected one")
+        return self.outputs[0]
 
     @property
-    def neurons(self) -> tuple[g.Neuron, ...]:
+    def outputs(self) -> tuple[g.Output, ...]:
+        """All Outputs, in order."""
+        return self.of(g.Output)
+
+    @property
+    def neurons(self) -> tuple[g.Spiking, ...]:
         """All spiking nodes, in order."""
-        return tuple(node for node in self.nodes if isinstance(node, g.Neuron))
+        return self.of(g.Spiking)
+
+    def of(self, kind: type[Kind]) -> tuple[Kind, ...]:
+        """All nodes of a kind, in order."""
+        return tuple(node for node in self.nodes if isinstance(node, kind))
+
+    @property
+    def probe_size(self) -> tuple[int, int]:
+        """(height, width) that its input takes: its own, or where that is free one that fits."""
+        return self.input.size or (8 * self.size_multiple, 8 * self.size_multiple)
+
+    def with_steps(self, steps: int) -> Network:
+        """The same network for so many time steps; what is given a frame for every step has no number of its own."""
+        return self if steps == self.steps else replace(self, steps=steps)
 
 
 def _check_structure(network: Network) -> None:
-    """Names unique, inputs defined before they are read, the right number of them, one Input and one Output."""
+    """Names unique, inputs defined before they are read or read late, the right number of them, one Input, Outputs."""
     if network.steps < 1:
         raise NetworkError(f"{network.name}: steps must be at least 1, found {network.steps}")
     seen: set[str] = set()
     for node in network.nodes:
         if node.name in seen:
             raise NetworkError(f"{node.name}: the name is used twice; names must be unique")
-        late = [name for name in node.inputs if name not in seen]
-        if late:
-            raise NetworkError(f"{node.name} ({node.kind}): reads {late[0]}, which is not defined before it (a cycle?)")
+        early = [name for name in node.inputs if name not in seen and name not in node.late]
+        if early:
+            raise NetworkError(
+                f"{node.name} ({node.kind}): reads {early[0]}, which is not defined before it (a cycle?); mark it late"
+            )
+        if not set(node.late) <= set(node.inputs):
+            raise NetworkError(f"{node.name} ({node.kind}): reads {node.late} late, which are not all among its inputs")
         _check_fan_in(node)
         seen.add(node.name)
-    for required in (g.Input, g.Output):
-        found = sum(isinstance(node, required) for node in network.nodes)
-        if found != 1:
-            raise NetworkError(f"{network.name}: {found} {required.__name__} nodes, expected 1")
+    for node in network.nodes:
+        missing = [name for name in node.late if name not in seen]
+        if missing:
+            raise NetworkError(f"{node.name} ({node.kind}): reads {missing[0]}, which is not there")
+    inputs = sum(isinstance(node, g.Input) for node in network.nodes)
+    if inputs != 1:
+        raise NetworkError(f"{network.name}: {inputs} Input nodes, expected 1")
+    if not network.outputs:
+        raise NetworkError(f"{network.name}: 0 Output nodes, expected 1 or more")
 
 
 def _check_fan_in(node: g.Node) -> None:
     known = [kind for kind in type(node).__mro__ if kind in FAN_IN]
     if not known:
         raise NetworkError(f"{node.name}: no rule for the inputs of kind {node.kind}; add one to FAN_IN")
-    expected, found = FAN_IN[known[0]], len(node.inputs)
-    if found < expected or (found > expected and not isinstance(node, g.Concat)):
-        more = " or more" if isinstance(node, g.Concat) else ""
-        raise NetworkError(f"{node.name} ({node.kind}): {found} inputs, expected {expected}{more}")
+    (least, most), found = FAN_IN[known[0]], len(node.inputs)
+    if not least <= found <= most:
+        expected = f"{least}" if most == least else f"{least} or more" if most > 2 else f"{least} or {most}"
+        raise NetworkError(f"{node.name} ({node.kind}): {found} inputs, expected {expected}")
 
 
 def infer_shapes(network: Network, height: int, width: int) -> dict[str, Shape]:
-    """The shape of every node's value for an image of that size; NetworkError names the first that does not fit."""
-    multiple = network.size_multiple
+    """The shape of every node's value for an input of that size; NetworkError names the first that does not fit."""
+    multiple, size = network.size_multiple, network.input.size
+    if size is not None and (height, width) != size:
+        raise NetworkError(f"{network.name}: input of {height}x{width}, expected {size[0]}x{size[1]}")
     if height < 1 or width < 1 or height % multiple or width % multiple:
         raise NetworkError(
             f"{network.name}: image of {height}x{width}; both sides must be positive multiples of {multiple}"
         )
-    shapes: dict[str, Shape] = {}
+    time = network.steps if network.input.every_step else 1
+    shapes: dict[str, Shape] = {network.input.name: (time, network.input.channels, height, width)}
+    _infer_cycles(network, shapes)
     for node in network.nodes:
-        if isinstance(node, g.Input):
-            shapes[node.name] = (1, node.channels, height, width)
-        else:
-            shapes[node.name] = output_shape(node, [shapes[name] for name in node.inputs], network.steps)
+        if not isinstance(node, g.Input):
+            found = output_shape(node, [shapes[name] for name in node.inputs], network.steps)
+            if shapes.setdefault(node.name, found) != found:
+                raise NetworkError(f"{node.name} ({node.kind}): its cycle makes {found} of {shapes[node.name]}")
     return shapes
+
+
+def _infer_cycles(network: Network, shapes: dict[str, Shape]) -> None:
+    """Fill in what late inputs leave open: a sum, or a neuron of two inputs, has the shape of what is known."""
+    if not any(node.late for node in network.nodes):
+        return
+    before = -1
+    while len(shapes) != before:
+        before = len(shapes)
+        for node in network.nodes:
+            known = [shapes[name] for name in node.inputs if name in shapes]
+            if node.name in shapes or not known or (len(known) < len(node.inputs) and node.kind not in JOINS):
+                continue
+            shapes[node.name] = output_shape(node, (known * 2)[: len(node.inputs)], network.steps)
+    missing = [node.name for node in network.nodes if node.name not in shapes]
+    if missing:
+        raise NetworkError(f"{missing[0]} ({network[missing[0]].kind}): on a cycle that nothing else leads into")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.graph.nodes import Array, Neuron
+from export.graph.nodes import Array, Neuron, Spiking
 
 
 class NeuronState:
@@ -24,11 +24,8 @@ class NeuronState:
         self.node = node
         self.membrane, self.current = torch.zeros_like(like), torch.zeros_like(like)
         self._fired = torch.empty_like(like)
-        threshold = torch.tensor(node.threshold, dtype=like.dtype, device=like.device)
-        if node.fires == ">=":  # H >= threshold is H > the next number below it, in the dtype that computes
-            threshold = torch.nextafter(threshold, torch.full_like(threshold, -math.inf))
-        self.threshold = threshold
-        self.gain, self.bias = _unless(node.gain, 1.0, like), _unless(node.bias, 0.0, like)
+        self.threshold = lowest_that_fires(node, like)
+        self.gain, self.bias = constant_unless(node.gain, 1.0, like), constant_unless(node.bias, 0.0, like)
 
     def rest(self) -> None:
         """The next step is the first of an image."""
@@ -68,6 +65,14 @@ class NeuronState:
         return fired
 
 
-def _unless(array: Array, neutral: float, like: Tensor) -> Tensor | None:
+def lowest_that_fires(node: Spiking, like: Tensor) -> Tensor:
+    """What a membrane must be above to fire: H >= threshold is H > the next number below it, in the dtype of `like`."""
+    threshold = torch.tensor(node.threshold, dtype=like.dtype, device=like.device)
+    if node.fires == ">=":
+        threshold = torch.nextafter(threshold, torch.full_like(threshold, -math.inf))
+    return threshold
+
+
+def constant_unless(array: Array, neutral: float, like: Tensor) -> Tensor | None:
     """The constant, or None where it changes nothing."""
     return None if np.all(array == neutral) else torch.tensor(array, dtype=like.dtype, device=like.device)

@@ -34,10 +34,12 @@ class ValueKind(str, Enum):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Node:
     """One primitive. `modules`: those of the model that it holds, in the order they run, a folded batch norm last.
-    `source_parameters`: the trainable numbers in them."""
+    `source_parameters`: the trainable numbers in them. `late`: those of the inputs that are read one step late, zeros
+    before the first step; only these may be defined after the node, which is how a cycle is written."""
 
     name: str
     inputs: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
     block: str = ""
     source_parameters: int = 0
     modules: tuple[str, ...] = ()
@@ -55,9 +57,16 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Input(Node):
-    """The image: (1, channels, H, W), analog, in [0, 1]."""
+    """What a network is given: an image (1, channels, H, W) of analog values in [0, 1], or a frame for every step.
+
+    `size`: (H, W), None where it is free. `carries`: 'analog' or 'spike', declared here and checked at run time. A
+    vector of N is (T, N, 1, 1), a sequence of length L (T, C, 1, L).
+    """
 
     channels: int = 3
+    size: tuple[int, int] | None = None
+    carries: Literal["analog", "spike"] = "analog"
+    every_step: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +96,15 @@ class Linear(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Neuron(Node):
+class Spiking(Node):
+    """What all neurons share: their values are spikes. `threshold` broadcasts over (C, H, W)."""
+
+    threshold: Array
+    fires: Literal[">=", ">"] = ">="
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Neuron(Spiking):
     """Leaky integrate-and-fire, one per element, state zero before the first step. At each step:
 
     I = current_decay I + x;  H = membrane_decay U + gain I + bias;  S = [H fires threshold];  U = reset(H, S).
@@ -96,14 +113,94 @@ class Neuron(Node):
     fired; 'by' subtracts `reset_value`.
     """
 
-    threshold: Array
     membrane_decay: float
     current_decay: float = 0.0
     gain: Array = field(default_factory=lambda: np.ones(()))
     bias: Array = field(default_factory=lambda: np.zeros(()))
-    fires: Literal[">=", ">"] = ">="
     reset: Literal["to", "by"] = "to"
     reset_value: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Euler(Node):
+    """NIR's differential equations by forward Euler steps of `dt` seconds. The states begin at I = 0 and U = v_leak:
+
+    I = I + (dt / tau_syn) ((w_in x) - I)         if it has a tau_syn (CubaLIF, CubaLI), else I = x
+    U = U + (dt / tau) (((r I) + v_leak) - U)     if it has a tau (LIF, LI, CubaLIF, CubaLI), else U = U + r I (IF, I)
+
+    in this order of operations, dt / tau being dt (1 / tau): norse 1.1's, to the last bit. Arrays broadcast over
+    (C, H, W). This kind gives U.
+    """
+
+    dt: float
+    tau: Array | None = None
+    r: Array = field(default_factory=lambda: np.ones(()))
+    v_leak: Array = field(default_factory=lambda: np.zeros(()))
+    tau_syn: Array | None = None
+    w_in: Array = field(default_factory=lambda: np.ones(()))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EulerNeuron(Euler, Spiking):
+    """The same with spikes, S = [U fires threshold]. Where it fired, U is `v_reset` ('to') or loses it ('by')."""
+
+    fires: Literal[">=", ">"] = ">"
+    reset: Literal["to", "by"] = "to"
+    v_reset: Array = field(default_factory=lambda: np.zeros(()))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Leaky(Spiking):
+    """snnTorch's neurons (Leaky, Synaptic, Lapicque, and with a second input RLeaky and RSynaptic), at each step:
+
+    I = current_decay I + x (+ the second input), if it has a current_decay, else I = x;  U = beta U + gain I
+    (+ the second input, if there is no current) - what the reset takes off;  S = [U > threshold]
+
+    in this order of operations. A reset looks at U of the step before, R = [U > threshold]: 'subtract' takes R
+    threshold off, 'zero' makes U zero before the update, 'erase' what the update gave. Not `delayed`: U is reset by S
+    at once, and less what R took off already. docs/semantics.md says which neuron of snnTorch is which.
+    """
+
+    beta: Array
+    current_decay: Array | None = None
+    gain: Array = field(default_factory=lambda: np.ones(()))
+    fires: Literal[">=", ">"] = ">"
+    reset: Literal["subtract", "zero", "erase", "none"] = "subtract"
+    delayed: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Membrane(Node):
+    """U of the neuron that it reads, a Leaky, as that step leaves it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Threshold(Node):
+    """A spike where a value is above the threshold, which broadcasts over (C, H, W)."""
+
+    threshold: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Delay(Node):
+    """Every element as it was `steps` steps before, zero before the first; whole numbers, broadcast over (C, H, W)."""
+
+    steps: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pool(Node):
+    """Sum, mean or maximum over windows (height, width); padding is zeros that a mean counts and a maximum does not."""
+
+    function: Literal["sum", "mean", "max"]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Flatten(Node):
+    """(T, C, H, W) -> (T, C H W, 1, 1), channel by channel, row by row."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,7 +254,8 @@ class Output(Node):
     """The result of the network, unchanged."""
 
 
-FAN_IN: dict[type[Node], int] = {  # how many values a node of each kind reads; Concat: at least
-    Input: 0, Repeat: 1, Conv: 1, Linear: 1, Neuron: 1, Add: 2, Mul: 2, Affine: 1, Concat: 2, Reduce: 1, Activation: 1,
-    Resize: 1, Output: 1,
+FAN_IN: dict[type[Node], tuple[int, int]] = {  # how many values a node of each kind reads, at least and at most
+    Input: (0, 0), Repeat: (1, 1), Conv: (1, 1), Linear: (1, 1), Neuron: (1, 1), Euler: (1, 1), Leaky: (1, 2),
+    Membrane: (1, 1), Threshold: (1, 1), Delay: (1, 1), Pool: (1, 1), Flatten: (1, 1), Add: (2, 2), Mul: (2, 2),
+    Affine: (1, 1), Concat: (2, 10**6), Reduce: (1, 1), Activation: (1, 1), Resize: (1, 1), Output: (1, 1),
 }  # fmt: skip

@@ -17,8 +17,11 @@ from export.graph.nodes import NetworkError
 ON_VALUES_AS_THEY_COME = (g.Activation, g.Add, g.Affine, g.Concat)  # work that is not worth a way to the cores and back
 
 
-ALWAYS = (g.Input, g.Repeat, g.Conv, g.Neuron, g.Add, g.Affine, g.Concat)
-NEVER = (g.Linear, g.Mul, g.Reduce, g.Output)
+ALWAYS = (
+    g.Input, g.Repeat, g.Conv, g.Spiking, g.Euler, g.Membrane, g.Threshold, g.Delay, g.Flatten, g.Add, g.Affine,
+    g.Concat,
+)  # fmt: skip
+NEVER = (g.Mul, g.Reduce, g.Output)
 
 
 def cores_express(node: g.Node) -> bool:
@@ -27,6 +30,10 @@ def cores_express(node: g.Node) -> bool:
         return node.function == "relu"
     if isinstance(node, g.Resize):
         return node.mode == "nearest"
+    if isinstance(node, g.Linear):  # synapses; along the steps it waits for all of them
+        return node.axis == "C" and node.weight.ndim == 2
+    if isinstance(node, g.Pool):  # a sum or mean is synapses of one weight; a maximum is none
+        return node.function != "max"
     if not isinstance(node, ALWAYS + NEVER):
         raise NetworkError(
             f"{node.name}: no rule for where kind {node.kind} runs; add one to export/graph/placement.py"
@@ -45,7 +52,8 @@ def on_host(network: Network) -> frozenset[str]:
     once: set[str] = set()  # values that are there when all steps have been
     host: set[str] = set()
     for node in network.nodes:
-        if isinstance(node, (g.Repeat, g.Neuron)) or (not streams.isdisjoint(node.inputs) and not _merges_steps(node)):
+        starts = isinstance(node, (g.Repeat, g.Spiking)) or (isinstance(node, g.Input) and node.every_step)
+        if starts or (not streams.isdisjoint(node.inputs) and not _merges_steps(node)):
             streams.add(node.name)
         elif not (streams | once).isdisjoint(node.inputs):
             once.add(node.name)

@@ -105,6 +105,8 @@ def reach(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset
 @reach.register(g.Repeat)
 @reach.register(g.Output)
 @reach.register(g.Concat)
+@reach.register(g.Flatten)
+@reach.register(g.Delay)
 def _(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     return Reach(max(x.peak for x in inputs), max(x.error for x in inputs))
 
@@ -115,10 +117,20 @@ def _(node: g.Input, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: f
     return Reach(0.0)
 
 
-@reach.register
-def _(node: g.Neuron, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+@reach.register(g.Spiking)
+@reach.register(g.EulerNeuron)
+@reach.register(g.Threshold)
+def _(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     """Spikes that both evaluations fire."""
     return Reach(1.0)
+
+
+@reach.register
+def _(node: g.Pool, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+    if node.function == "max":
+        return inputs[0]
+    window = prod(node.kernel)
+    return inputs[0].summed(window if node.function == "sum" else 1.0, 0.0, window)
 
 
 @reach.register(g.Conv)

@@ -38,7 +38,7 @@ def encode_node(node: Node) -> tuple[Record, dict[str, Array]]:
 
 def decode_node(record: Record, load: Callable[[str], Array]) -> Node:
     """The inverse of encode_node; `load` gives the array of a field."""
-    kinds = {kind.__name__: kind for kind in Node.__subclasses__()}
+    kinds = _kinds(Node)
     if record["kind"] not in kinds:
         raise UserError(f"{record['name']}: unknown kind of node {record['kind']!r}: a newer program wrote this export")
     values: dict[str, Any] = {}
@@ -53,6 +53,14 @@ def decode_node(record: Record, load: Callable[[str], Array]) -> Node:
         elif key != "kind":
             values[key] = tuple(value) if isinstance(value, list) else value
     return kinds[record["kind"]](**values)
+
+
+def _kinds(kind: type[Node]) -> dict[str, type[Node]]:
+    """All kinds of nodes below one, by name."""
+    found: dict[str, type[Node]] = {}
+    for below in kind.__subclasses__():
+        found |= {below.__name__: below} | _kinds(below)
+    return found
 
 
 def network_digest(network: Network) -> str:

@@ -17,7 +17,12 @@ def output_shape(node: g.Node, inputs: Sequence[Shape], steps: int) -> Shape:
     raise NetworkError(f"{node.name}: no shape rule for kind {node.kind}")
 
 
-@output_shape.register(g.Neuron)
+@output_shape.register(g.Spiking)
+@output_shape.register(g.Euler)
+@output_shape.register(g.EulerNeuron)
+@output_shape.register(g.Threshold)
+@output_shape.register(g.Delay)
+@output_shape.register(g.Membrane)
 @output_shape.register(g.Affine)
 @output_shape.register(g.Activation)
 @output_shape.register(g.Output)
@@ -31,6 +36,8 @@ def _(node: g.Node, inputs: Sequence[Shape], steps: int) -> Shape:
         ) from error
     if shape != inputs[0]:
         raise NetworkError(f"{node.name} ({node.kind}): constants {constants} are larger than the value {inputs[0]}")
+    if any(other != inputs[0] for other in inputs[1:]):
+        raise NetworkError(f"{node.name} ({node.kind}): shapes {list(inputs)}, expected the same of both")
     return inputs[0]
 
 
@@ -51,15 +58,33 @@ def _(node: g.Conv, inputs: Sequence[Shape], steps: int) -> Shape:
         raise NetworkError(f"{node.name} (conv): {node.weight.shape[0]} outputs do not split into {node.groups} groups")
     if node.bias is not None and node.bias.shape != node.weight.shape[:1]:
         raise NetworkError(f"{node.name} (conv): bias {node.bias.shape}, expected {node.weight.shape[:1]}")
+    height, width = _windows(node, sizes, node.weight.shape[2:], node.dilation)
+    return (time, node.weight.shape[0], height, width)
+
+
+def _windows(
+    node: g.Conv | g.Pool, sizes: Sequence[int], kernel: Sequence[int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    """How many windows fit along both axes."""
     height, width = (
-        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-        for size, kernel, stride, pad, dilation in zip(
-            sizes, node.weight.shape[2:], node.stride, node.padding, node.dilation, strict=True
-        )
+        (size + 2 * pad - reach * (length - 1) - 1) // stride + 1
+        for size, length, stride, pad, reach in zip(sizes, kernel, node.stride, node.padding, dilation, strict=True)
     )
     if height < 1 or width < 1:
-        raise NetworkError(f"{node.name} (conv): input {sizes} is smaller than the kernel {node.weight.shape[2:]}")
-    return (time, node.weight.shape[0], height, width)
+        raise NetworkError(f"{node.name} ({node.kind}): input {sizes} is smaller than the kernel {tuple(kernel)}")
+    return height, width
+
+
+@output_shape.register
+def _(node: g.Pool, inputs: Sequence[Shape], steps: int) -> Shape:
+    time, channels, *sizes = inputs[0]
+    return (time, channels, *_windows(node, sizes, node.kernel, (1, 1)))
+
+
+@output_shape.register
+def _(node: g.Flatten, inputs: Sequence[Shape], steps: int) -> Shape:
+    time, channels, height, width = inputs[0]
+    return (time, channels * height * width, 1, 1)
 
 
 @output_shape.register
@@ -113,9 +138,10 @@ def value_kind(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
     raise NetworkError(f"{node.name}: no rule for what the value of kind {node.kind} is")
 
 
-@value_kind.register(g.Input)
 @value_kind.register(g.Conv)
 @value_kind.register(g.Linear)
+@value_kind.register(g.Euler)
+@value_kind.register(g.Membrane)
 @value_kind.register(g.Mul)
 @value_kind.register(g.Affine)
 @value_kind.register(g.Activation)
@@ -125,12 +151,29 @@ def _(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
 
 
 @value_kind.register
-def _(node: g.Neuron, inputs: Sequence[ValueKind]) -> ValueKind:
+def _(node: g.Input, inputs: Sequence[ValueKind]) -> ValueKind:
+    return ValueKind(node.carries)
+
+
+@value_kind.register(g.Spiking)
+@value_kind.register(g.EulerNeuron)
+@value_kind.register(g.Threshold)
+def _(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
     return ValueKind.SPIKE
+
+
+@value_kind.register
+def _(node: g.Pool, inputs: Sequence[ValueKind]) -> ValueKind:
+    """A maximum of spikes is a spike; their sum is a number of spikes; means are neither."""
+    if node.function == "max":
+        return inputs[0]
+    return ValueKind.ANALOG if node.function == "mean" or inputs[0] is ValueKind.ANALOG else ValueKind.GRADED
 
 
 @value_kind.register(g.Repeat)
 @value_kind.register(g.Output)
+@value_kind.register(g.Flatten)
+@value_kind.register(g.Delay)
 def _(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
     return inputs[0]
 

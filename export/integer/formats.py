@@ -92,7 +92,7 @@ class Formats:
     def _thresholds(self, group: tuple[str, ...]) -> list[float]:
         """Thresholds that the values are compared with: they must fit into the scale too."""
         found = []
-        for neuron in self.network.neurons:
+        for neuron in self.network.of(g.Neuron):
             if _root(self.network, neuron.inputs[0]) in group:
                 found.append(float(np.max(np.abs(neuron.threshold / neuron.gain))) / HEADROOM)
         return found

@@ -29,7 +29,7 @@ from export.graph.agreement import (
 from export.graph.execute import execute_node
 from export.graph.near_ties import astray
 from export.graph.network import Network
-from export.graph.nodes import Array, NetworkError
+from export.graph.nodes import Array, NetworkError, Neuron
 from export.graph.witness import Values, Witness, witness
 from hw_sim.backends import simulator, torch_model
 from hw_sim.backends.result import Comparison, Result, compare
@@ -251,7 +251,7 @@ def unexplained(subject: Subject, result: Result) -> tuple[float, str]:
     spikes = {name: value.astype(np.float64) for name, value in result.spikes.items()}
     exact = simulate_layers(network, {network.input.name: subject.image[None], **spikes}, "float64")
     largest, failure = 0.0, ""
-    for neuron in network.neurons:
+    for neuron in network.of(Neuron):
         _, distance = astray(neuron, exact[neuron.inputs[0]], spikes[neuron.name])
         largest = max(largest, float(distance.max()))
         if not distance.max() <= FLOAT32_MEMBRANE and not failure:

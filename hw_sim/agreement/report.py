@@ -21,21 +21,24 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Heading:
-    """What was verified: image, network, (height, width) of what was executed, steps, torch's device."""
+    """What was verified: image or array, network, (height, width) of what was executed, steps, torch's device, and what
+    all are held against."""
 
     image: str
     network: str
     size: tuple[int, int]
     steps: int
     device: str
+    reference: str = "torch"
 
 
 def print_rows(heading: Heading, rows: list[Row], near_ties: Sequence[NearTies]) -> None:
     """The table, what is to be said of each row, the reference's near-ties, and the sum of it."""
     console = open_console()
+    pixels = f", {heading.size[0]} x {heading.size[1]} pixels of it," if heading.reference == "torch" else ""
     console.print(
-        f"[bold]{heading.image}[/bold], {heading.size[0]} x {heading.size[1]} pixels of it, through {heading.network},"
-        f" T = {heading.steps}; the reference is torch on {heading.device}, float64",
+        f"[bold]{heading.image}[/bold]{pixels} through {heading.network}, T = {heading.steps};"
+        f" the reference is {heading.reference} on {heading.device}, float64",
         highlight=False,
     )
     table = Table(box=SIMPLE_HEAD)
@@ -50,7 +53,7 @@ def print_rows(heading: Heading, rows: list[Row], near_ties: Sequence[NearTies])
     for row in rows:
         if row.note:
             console.print(f"- {row.backend}, {row.precision}: {row.status}: {row.note}", highlight=False, markup=False)
-    for line in describe_near_ties(near_ties) or ["none"]:
+    for line in describe_near_ties(near_ties) or ["none"] * (heading.reference == "torch"):
         console.print(f"- near-ties of torch's float64 membranes: {line}", highlight=False, markup=False)
     console.print(summary(rows), highlight=False, style="bold")
 

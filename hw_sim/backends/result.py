@@ -18,13 +18,14 @@ class Result:
 
     output: (C, H, W) in the executor's dtype; (T, C, H, W) where the network's Output has several frames. spikes: for
     every Neuron node, bool (T, C, H, W); empty if they were not kept. counts: for every node. executed_size: (height,
-    width) that was really run, padding included.
+    width) that was really run, padding included. outputs: by name, where the network has several.
     """
 
     output: NDArray[np.floating[Any]]
     spikes: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     counts: dict[str, NodeCounts] = field(default_factory=dict)
     executed_size: tuple[int, int] = (0, 0)
+    outputs: dict[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def compare(reference: Result, other: Result) -> Comparison:
     counts = tuple(
         name
         for name, expected in reference.counts.items()
-        if name in other.counts and expected.totals() != other.counts[name].totals()
+        if name in other.counts and not expected.agrees(other.counts[name])
     )
     difference = np.asarray(reference.output, np.float64) - np.asarray(other.output, np.float64)
     return Comparison(

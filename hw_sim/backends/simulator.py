@@ -5,9 +5,9 @@ It reads only the layer graph, never the torch model. torch serves as its array 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.graph import nodes as g
-from export.graph.counting import NodeCounts, Operands, count_node, operands_of, reads_spikes
-from export.graph.execute import execute_in, execute_node, numbers
-from export.graph.frames import check_image, output_of
+from export.graph.counting import NodeCounts, count_node, multiplies, operands_of, reads_spikes
+from export.graph.execute import numbers
+from export.graph.frames import check_image, check_sequence, output_of
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, ValueKind
+from export.graph.stream import Stream, needs_all_steps
+from export.graph.words import Counts, Operands
 from hw_sim.backends.result import Result
 
 Precision = Literal["float32", "float64"]
+AT_ONCE = 2**24  # numbers of all values together that a chunk of steps may make
 
 
 def run(
@@ -40,65 +43,83 @@ def run(
 
     `keep_spikes=False` drops the spike tensors as soon as nothing reads them; `count=False` skips the counting.
     """
+    frames = np.ascontiguousarray(image)[None]
     with torch.inference_mode():
-        return _Run(network, image, getattr(torch, precision), torch.device(device), keep_spikes, count).execute()
+        run = _Run(network, check_image(network, image), precision, device, keep_spikes, count)
+        run.feed(torch.from_numpy(frames).to(run.device, run.dtype))
+        return run.result(output_of)
 
 
-class _Run:
-    """One image on its way through the graph: values that are still needed, and what has been counted."""
+def run_sequence(
+    network: Network,
+    frames: NDArray[Any],
+    *,
+    precision: Precision = "float64",
+    device: str = "cpu",
+    keep_spikes: bool = True,
+    count: bool = True,
+) -> Result:
+    """Execute the network on a frame for every step, (T, *shape of its input); T is what the frames say.
+
+    Frames of spikes hold 0 and 1, of whatever dtype. Memory does not grow with T but for what is returned: the outputs,
+    the counts of each step, and the spikes unless `keep_spikes` is false.
+    """
+    frames = check_sequence(network, frames)
+    network = network.with_steps(len(frames)) if network.input.every_step else network
+    size = (frames.shape[2], frames.shape[3])
+    with torch.inference_mode():
+        run = _Run(network, size, precision, device, keep_spikes, count)
+        for chunk in _chunks(network, frames, run):
+            dtype = torch.bool if network.kinds[network.input.name] is ValueKind.SPIKE else run.dtype
+            run.feed(torch.from_numpy(np.ascontiguousarray(chunk)).to(run.device, dtype))
+        return run.result(lambda value: value)
+
+
+def _chunks(network: Network, frames: NDArray[Any], run: Stream) -> Iterator[NDArray[Any]]:
+    """The frames in chunks whose values fit in memory, or all of them where a node needs all steps."""
+    of_step = sum(prod(shape[1:]) for shape in run.shapes.values())
+    steps = len(frames) if any(map(needs_all_steps, network.nodes)) else max(1, AT_ONCE // of_step)
+    return (frames[start : start + steps] for start in range(0, len(frames), steps))
+
+
+class _Run(Stream):
+    """One input on its way through the graph, and what has been counted and kept of it."""
 
     def __init__(
-        self,
-        network: Network,
-        image: NDArray[np.floating[Any]],
-        dtype: torch.dtype,
-        device: torch.device,
-        keep: bool,
-        count: bool,
+        self, network: Network, size: tuple[int, int], precision: str, device: str, keep: bool, count: bool
     ) -> None:
-        self.network, self.dtype, self.device, self.keep, self.count = network, dtype, device, keep, count
-        self.size = check_image(network, image)
-        self.plan = _make_plan(network, self.size)
-        self.image = torch.from_numpy(np.ascontiguousarray(image)).to(device, dtype).unsqueeze(0)
-        self.values: dict[str, Tensor] = {}
-        self.spike_maps: dict[str, Tensor] = {}
-        self.spikes: dict[str, NDArray[np.bool_]] = {}
+        super().__init__(network, size, getattr(torch, precision), torch.device(device))
+        self.size, self.keep, self.count = size, keep, count
+        self.maps: dict[tuple[str, str], Counts] = {}
+        self.spikes: dict[str, list[NDArray[np.bool_]]] = {}
         self.counts: dict[str, NodeCounts] = {}
+        self.outputs: dict[str, list[Tensor]] = {node.name: [] for node in network.outputs}
 
-    def execute(self) -> Result:
-        readers = Counter(name for node in self.network.nodes for name in node.inputs)
-        for node in self.network.nodes:
-            value = self._execute(node, readers)
-            self._check(node, value)
-            self.values[node.name] = value
-            if self.count:
-                self.counts[node.name] = self._count(node)
-            if self.keep and isinstance(node, g.Neuron):
-                self.spikes[node.name] = value.cpu().numpy()
-            for name in node.inputs:
-                readers[name] -= 1
-                if not readers[name]:
-                    del self.values[name]
-                    self.spike_maps.pop(name, None)
-        output = output_of(numbers(self.values[self.network.output.name], self.dtype)).cpu().numpy()
-        return Result(output, self.spikes, self.counts, self.size)
+    def result(self, form: Any) -> Result:
+        """What was found; `form` makes of an output's frames what is returned."""
+        outputs = {name: form(torch.cat(parts)).cpu().numpy() for name, parts in self.outputs.items()}
+        spikes = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in self.spikes.items()}
+        first = next(iter(outputs.values()))
+        return Result(first, spikes, self.counts, self.size, outputs if len(outputs) > 1 else {})
 
-    def _execute(self, node: g.Node, readers: Mapping[str, int]) -> Tensor:
-        inputs = [self.image] if isinstance(node, g.Input) else [self.values[name] for name in node.inputs]
-        if isinstance(node, (g.Add, g.Mul, g.Activation)):
-            spare = self._spare(node, readers)
-            if spare is not None:
-                return execute_in(spare, node, inputs)
-        return execute_node(node, inputs, self.network.steps, self.dtype)
+    def see(self, node: g.Node, value: Tensor) -> None:
+        self._check(node, value)
+        if self.count:
+            found = self._count(node)
+            self.counts[node.name] = self.counts[node.name].then(found) if node.name in self.counts else found
+        if self.keep and isinstance(node, g.Spiking):
+            self.spikes.setdefault(node.name, []).append(value.cpu().numpy())
+        if node.name in self.outputs:
+            self.outputs[node.name].append(numbers(value, self.dtype))
 
-    def _spare(self, node: g.Node, readers: Mapping[str, int]) -> Tensor | None:
-        """An input that this node is the last to read, and that its result fits into: memory need not be had anew."""
-        for name in node.inputs:
-            value = self.values[name]
-            own = not isinstance(self.network[name], (g.Input, g.Repeat)) and value.dtype is self.dtype
-            if own and readers[name] == 1 and value.shape == self.plan.operands[node.name].output_shape:
-                return value
-        return None
+    def feed(self, frames: Tensor) -> dict[str, Tensor]:
+        self.plan = _make_plan(self.network, self.size, self.steps_of(frames))
+        self.maps.clear()
+        return super().feed(frames)
+
+    def forget(self, name: str) -> None:
+        for of in ("spikes", "others", "sum"):
+            self.maps.pop((name, of), None)
 
     def _check(self, node: g.Node, value: Tensor) -> None:
         """A value that is declared as spikes holds only 0 and 1: its tensor is boolean, or the run ends here."""
@@ -110,21 +131,33 @@ class _Run:
                 f"{node.name}: declared {self.network.kinds[node.name].value}, found {value.dtype} values"
             )
 
-    def _spike_map(self, name: str) -> Tensor:
-        """Spikes per step and pixel of a spike value, (steps, H, W); kept while the value is."""
-        if name not in self.spike_maps:
-            steps = self.values[name].view(torch.uint8)  # one by one: torch widens all that it sums
-            self.spike_maps[name] = torch.stack([step.sum(0, dtype=torch.int32) for step in steps])
-        return self.spike_maps[name]
+    def _map(self, value: Tensor, of: str) -> Counts:
+        """Per step and pixel, (steps, H, W), of a value's elements: 'spikes' or 'others', how many are not 0; 'sum'."""
+        values = value.view(torch.uint8) if of == "spikes" else value != 0 if of == "others" else value.long()
+        return np.stack([step.sum(0, dtype=torch.int32).cpu().numpy() for step in values]).astype(np.int64)
+
+    def _map_of(self, name: str, of: str) -> Counts:
+        """That of a node's value, kept while the value is: torch widens all that it sums, so it is done once."""
+        if (name, of) not in self.maps:
+            self.maps[name, of] = self._map(self.values[name], of)
+        return self.maps[name, of]
+
+    def _map_read(self, node: g.Node, of: str) -> Counts:
+        """That of what a node read: its first input, perhaps a step late."""
+        name = node.inputs[0]
+        now = self._map_of(name, of)
+        return np.concatenate([self._map(self.last[name][None], of), now[:-1]]) if name in node.late else now
 
     def _count(self, node: g.Node) -> NodeCounts:
         operands, counts = self.plan.operands[node.name], self.plan.counts
-        if isinstance(node, g.Neuron):
-            spikes_out = self._spike_map(node.name).sum((1, 2)).cpu().numpy()
-            return count_node(node, replace(operands, spikes_out=spikes_out))
+        if isinstance(node, (g.Spiking, g.Threshold)):
+            return count_node(node, replace(operands, spikes_out=self._map_of(node.name, "spikes").sum((1, 2))))
         if reads_spikes(self.network, node):
-            spike_map = self._spike_map(node.inputs[0]).cpu().numpy().astype(np.int64)
-            return count_node(node, replace(operands, spike_map=spike_map))
+            return count_node(node, replace(operands, spike_map=self._map_read(node, "spikes")))
+        if multiplies(self.network, node):
+            graded = self.network.kinds[node.inputs[0]] is ValueKind.GRADED
+            sums = self._map_read(node, "sum") if graded else None
+            return count_node(node, replace(operands, value_map=self._map_read(node, "others"), sum_map=sums))
         if node.name not in counts:
             counts[node.name] = count_node(node, operands)
         return counts[node.name]
@@ -132,19 +165,21 @@ class _Run:
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What every run on images of one size has in common: shapes and kinds, and the counts that no spike decides."""
+    """What every run on inputs of one size and length has in common: shapes and kinds, and the counts that no spike
+    decides."""
 
     operands: dict[str, Operands]
     counts: dict[str, NodeCounts] = field(default_factory=dict)
 
 
-_PLANS: WeakKeyDictionary[Network, dict[tuple[int, int], _Plan]] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[Network, dict[tuple[int, int, int], _Plan]] = WeakKeyDictionary()
 
 
-def _make_plan(network: Network, size: tuple[int, int]) -> _Plan:
-    """The plan of a network for a size, made once: tiles and folders run the same size again and again."""
+def _make_plan(network: Network, size: tuple[int, int], steps: int) -> _Plan:
+    """The plan of a network for a size and so many steps, made once: tiles, folders and chunks run the same again."""
     plans = _PLANS.setdefault(network, {})
-    if size not in plans:
-        shapes = infer_shapes(network, *size)
-        plans[size] = _Plan({node.name: operands_of(network, shapes, node) for node in network.nodes})
-    return plans[size]
+    key = (*size, steps)
+    if key not in plans:
+        shapes = infer_shapes(network.with_steps(steps), *size)
+        plans[key] = _Plan({node.name: operands_of(network, shapes, node) for node in network.nodes})
+    return plans[key]

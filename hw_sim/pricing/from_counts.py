@@ -6,12 +6,14 @@ In: a Network, its NodeCounts by node, the size of one execution. Out: LayerFact
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 from export.graph.counting import NodeCounts
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import Conv, Linear, Neuron, Node, Shape
+from export.graph.nodes import Conv, Euler, Linear, Node, Shape, Spiking
+from export.graph.words import is_leaky, states_of
 from hw_sim.pricing.layer_facts import LayerFacts
 
 PER_STEP = ("spikes", "events_in", "acs", "macs")
@@ -19,14 +21,19 @@ SAME_NAME = ("acs", "macs", "neuron_updates", "adds", "muls", "activation_words"
 
 
 def layer_facts(
-    network: Network, counts: Mapping[str, NodeCounts], size: tuple[int, int], runs: int = 1
+    network: Network,
+    counts: Mapping[str, NodeCounts],
+    size: tuple[int, int],
+    runs: int = 1,
+    looks_at_values: bool = True,
 ) -> list[LayerFacts]:
     """Facts of all nodes, in order. size: (height, width) of one execution; runs: executions that the counts add up.
 
-    `active_updates` and `nonzero_macs` stay None: no backend looks at the values that they depend on.
+    `active_updates` stays None, and `nonzero_macs` unless the backend `looks_at_values`.
     """
     shapes = infer_shapes(network, *size)
-    return [_facts(network, node, shapes, counts[node.name], runs) for node in network.nodes]
+    facts = [_facts(network, node, shapes, counts[node.name], runs) for node in network.nodes]
+    return facts if looks_at_values else [replace(layer, nonzero_macs=None) for layer in facts]
 
 
 def steps_of(counts: NodeCounts) -> dict[str, list[int]]:
@@ -50,6 +57,7 @@ def _facts(network: Network, node: Node, shapes: Mapping[str, Shape], counts: No
         events_in=totals["events_in"],
         events_out=totals["spikes"],
         taps=totals["dense_taps"] // (steps * runs),
+        nonzero_macs=totals["nonzero_macs"],
         **same,
         **_held(node, words, shapes[node.name]),
     )
@@ -65,8 +73,7 @@ def _held(node: Node, words: int, shape: Shape) -> dict[str, Any]:
         if node.axis == "T":  # a frame reads its own row
             biases //= shape[0]
         return {"kind": "linear", "weight_words": words - biases, "bias_words": biases}
-    if isinstance(node, Neuron):
-        states = (1 + bool(node.current_decay)) * prod(shape[1:])
-        leaky = node.membrane_decay != 1.0 or node.current_decay not in (0.0, 1.0)
-        return {"kind": "neuron", "weight_words": words, "state_words": states, "leaky": leaky}
+    if isinstance(node, (Spiking, Euler)):
+        states = states_of(node) * prod(shape[1:])
+        return {"kind": "neuron", "weight_words": words, "state_words": states, "leaky": is_leaky(node)}
     return {"kind": "other", "weight_words": words}

@@ -47,17 +47,21 @@ def layer_table(report: EnergyReport) -> Table:
     for row in table_rows(report):
         counts = row.counts
         numbers = (counts["spikes"], counts["acs"], counts["macs"], row.elementwise)
-        table.add_row(row.name, row.input, *(f"{n:,}" if n else "" for n in numbers), f"{row.energy_j * 1e6:,.3f}")
+        table.add_row(row.name, row.input, *(f"{n:,}" if n else "" for n in numbers), _uj(row.energy_j))
     totals = report.total()
     numbers = (totals["spikes"], totals["acs"], totals["macs"], totals["adds"] + totals["muls"])
     table.add_section()
-    table.add_row("total", "", *(f"{n:,}" for n in numbers), f"{report.energy_j() * 1e6:,.3f}", style="bold")
+    table.add_row("total", "", *(f"{n:,}" for n in numbers), _uj(report.energy_j()), style="bold")
     return table
 
 
 def table_rows(report: EnergyReport) -> list[LayerRow]:
     """Rows for reading: convolutions, neurons and rows that are a block by themselves as they are; of other blocks the
-    attention, sums and the like in one."""
+    attention, sums and the like in one. Of what is no image's run, every node that does anything."""
+    if report.run.extent:
+        return [
+            row for row in report.rows if row.elementwise or any(row.counts[key] for key in ("macs", "acs", "spikes"))
+        ]
     rows: list[LayerRow] = []
     for block, members in groupby(report.rows, key=lambda row: row.block.removesuffix(".attn")):
         group = list(members)
@@ -152,6 +156,12 @@ def print_summary(console: Console, runs: list[dict[str, Any]]) -> None:
     console.print(table)
     mean = summary_dict(runs)["mean_energy_uj"]
     console.print(f"{len(runs)} images, mean energy {mean:,.1f} uJ", highlight=False)
+
+
+def _uj(joules: float) -> str:
+    """Microjoules with three decimals, or three digits of what is less than a nanojoule."""
+    value = joules * 1e6
+    return f"{value:,.3f}" if value >= 0.001 or not value else f"{value:.3g}"
 
 
 def _share(part: float, whole: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from export.graph.counting import NodeCounts
+from export.graph.counting import OF_VALUES, NodeCounts
 from export.graph.network import Network
 from export.graph.nodes import Conv, Linear, Neuron, Node, Repeat
 from export.graph.placement import place_of
@@ -34,6 +34,7 @@ class Run:
     tiles: int
     executed_size: tuple[int, int]
     seconds: float
+    looks_at_values: bool = True  # whether the backend counted which multiplications were by 0
     facts: dict[str, Any] = field(default_factory=dict)  # what only the backend can know
     extent: str = ""  # what was executed, in words; "": tiles of an image
 
@@ -137,12 +138,12 @@ class EnergyReport:
 
 
 def sum_counts(rows: Iterable[dict[str, int]]) -> dict[str, int]:
-    """Counts added up, field by field."""
-    total = NodeCounts.zeros(1).totals()
-    for counts in rows:
-        for key, value in counts.items():
-            total[key] = total.get(key, 0) + value
-    return total
+    """Counts added up, field by field; those that a row lacks are lacking."""
+    counted = list(rows)
+    if not counted:
+        return NodeCounts.zeros(1).totals()
+    names = [name for name in counted[0] if all(name in counts for counts in counted)]
+    return {name: sum(counts[name] for counts in counted) for name in names}
 
 
 def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, prices: PriceList) -> EnergyReport:
@@ -150,6 +151,8 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
     rows = []
     for node in network.nodes:
         totals = counts[node.name].totals()
+        if not run.looks_at_values:
+            totals = {key: value for key, value in totals.items() if key not in OF_VALUES}
         read = network.kinds[node.inputs[0]].value if node.inputs else "analog"
         energy = prices.energy_j(totals)
         rows.append(LayerRow(node.name, node.block, node.kind, read, place_of(network, node), totals, energy))
@@ -169,7 +172,7 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
             ),
         },
         break_even=(ann_macs - totals["macs"]) / acs if acs else None,
-        facts=tuple(layer_facts(network, counts, run.executed_size, run.tiles)),
+        facts=tuple(layer_facts(network, counts, run.executed_size, run.tiles, run.looks_at_values)),
         per_step={node.name: steps_of(counts[node.name]) for node in network.nodes},
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,10 @@ from hw_sim.report.plots import CHARTS, chart_png
 def write_html(
     path: Path,
     report: EnergyReport,
-    image: NDArray[np.float64],
-    derained: NDArray[np.float64],
+    pictures: Mapping[str, NDArray[np.float64]],
     models: AllModels | None = None,
 ) -> None:
-    """Write the report with the rainy and the derained image, (H, W, 3) in [0, 1], and all models where asked for."""
+    """Write the report with pictures, (H, W, 3) in [0, 1], under their names, and all models where asked for."""
     text = open_templates().get_template("report.html.j2").render(
         report=report,
         run=report.run,
@@ -34,7 +34,7 @@ def write_html(
         rows=table_rows(report),
         price_rows=price_table(report, [load_prices(name) for name in available()]),
         assumptions=assumptions(report),
-        pictures={"rainy input": _picture(image), "derained": _picture(derained)},
+        pictures={name: _picture(picture) for name, picture in pictures.items()},
         charts={name.replace("_", " "): _data_uri(chart_png(chart(report))) for name, chart in CHARTS.items()},
         models=section(models) if models else None,
     )  # fmt: skip

@@ -21,9 +21,10 @@ OF_SAVED_RUNS = {"saved", "prices", "against", "step_time", "json", "html"}  # w
 
 
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
-    """--image and --from: one of them is needed."""
+    """--image, --input and --from: one of them is needed."""
     counted = parser.add_mutually_exclusive_group(required=True)
     counted.add_argument("--image", type=Path, help="an image, or a folder of images")
+    counted.add_argument("--input", type=Path, metavar="X.npy", help="an array (T, *shape), for --network of any kind")
     counted.add_argument(
         "--from", type=Path, dest="saved", metavar="REPORT", help="a --json report, to price again with --prices all"
     )
@@ -60,6 +61,8 @@ def check_model_options(args: argparse.Namespace, is_folder: bool = False) -> No
         return
     if args.step_time is not None and not (math.isfinite(args.step_time) and args.step_time > 0):
         raise UserError(f"--step-time {args.step_time}: expected seconds above 0")
+    if args.against in (None, NAFNET) and args.input:
+        raise UserError("--prices all: needs --against REPORT beside --input; NAFNet, the default, is for images")
     if args.against not in (None, NAFNET):
         read_report("--against", Path(args.against))
 

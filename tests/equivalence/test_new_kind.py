@@ -33,7 +33,7 @@ value_kind.register(Abs)(lambda node, inputs: g.ValueKind.ANALOG)
 
 @pytest.fixture
 def network(monkeypatch) -> Network:
-    monkeypatch.setitem(g.FAN_IN, Abs, 1)
+    monkeypatch.setitem(g.FAN_IN, Abs, (1, 1))
     nodes = (g.Input(name="x"), Abs(name="size", inputs=("x",)), g.Output(name="y", inputs=("size",)))
     return Network(name="n", nodes=nodes, steps=1)
 

@@ -70,7 +70,7 @@ def find_segments(integer: IntegerNetwork) -> list[Segment]:
 def on_off_pairs(network: Network) -> list[tuple[str, str]]:
     """Names of (ON, OFF): two neurons that read one value, the second with the first's gain negated."""
     pairs = []
-    for on in network.neurons:
+    for on in network.of(Neuron):
         for name in network.readers[on.inputs[0]]:
             off = network[name]
             if isinstance(off, Neuron) and np.all(on.gain > 0) and np.array_equal(off.gain, -on.gain):

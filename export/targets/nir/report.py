@@ -120,7 +120,7 @@ def warnings(network: Network, report: CheckReport) -> Iterator[str]:
     if report.near_ties:
         differing = sum(report.at_ties.values())
         yield f"{len(report.near_ties)} near-ties, where {differing:,} spikes differ; the first: {report.near_ties[0]}"
-    decays = sorted({node.membrane_decay for node in network.neurons if frexp(1 - node.membrane_decay)[0] != 0.5})
+    decays = sorted({node.membrane_decay for node in network.of(g.Neuron) if frexp(1 - node.membrane_decay)[0] != 0.5})
     other = sum(report.other_form.values())
     if decays or other:
         which = f"beta {', '.join(f'{decay:g}' for decay in decays)}: 1 - beta is no power of two; " if decays else ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export.graph.nodes import Conv, Output
+from export.graph.nodes import Conv, Neuron, Output
 from export.graph.rules import Design, Rule
 from export.targets.nir.segments import stock_nodes
 
@@ -50,7 +50,7 @@ def _largest(value: Any) -> float:
 
 def neurons_reset_to_zero(design: Design) -> Iterator[str]:
     """Reset to 0 where the neuron fired; soft reset and other values are not what every reader computes."""
-    for node in design.network.neurons:
+    for node in design.network.of(Neuron):
         if node.reset != "to":
             yield f"{node.name} (neuron): reset by subtraction of {node.reset_value:g}; train with a reset to zero"
         elif node.reset_value != 0.0:
@@ -59,21 +59,21 @@ def neurons_reset_to_zero(design: Design) -> Iterator[str]:
 
 def neurons_leak(design: Design) -> Iterator[str]:
     """A membrane decay in [0, 1): tau = dt / (1 - decay) is positive and finite."""
-    for node in design.network.neurons:
+    for node in design.network.of(Neuron):
         if not 0.0 <= node.membrane_decay < 1.0:
             yield f"{node.name} (neuron): beta {node.membrane_decay:g}, expected in [0, 1); lower beta"
 
 
 def neurons_hold_no_current(design: Design) -> Iterator[str]:
     """No synaptic current: importers disagree on the order in which current and membrane are updated."""
-    for node in design.network.neurons:
+    for node in design.network.of(Neuron):
         if node.current_decay != 0.0:
             yield f"{node.name} (neuron): current decay {node.current_decay:g}, expected 0; train without it"
 
 
 def gains_and_biases_are_per_channel(design: Design) -> Iterator[str]:
     """A neuron's gain and bias become a 1x1 convolution, so they may not vary over the pixels."""
-    for node in design.network.neurons:
+    for node in design.network.of(Neuron):
         for field in ("gain", "bias"):
             shape = getattr(node, field).shape
             if any(size != 1 for size in shape[-2:] if len(shape) >= 2) or len(shape) == 1:

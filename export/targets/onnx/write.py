@@ -35,7 +35,7 @@ def to_model(network: Network, precision: Precision = "float32") -> onnx.ModelPr
     float64 is for exact comparison: ONNX Runtime has no Conv kernel for it, so convolutions are written as slices and
     one product of matrices. NetworkError names a node that has no rule.
     """
-    graph = _Graph(network, precision)
+    graph = Graph(network, precision)
     for node in network.nodes:
         graph.values[node.name] = emit(node, graph, [graph.values[name] for name in node.inputs])
     side = 8 * network.size_multiple
@@ -84,7 +84,7 @@ def opened(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     return copy
 
 
-class _Graph:
+class Graph:
     """The ONNX graph as it grows: nodes, constants, and under which ONNX name each network node's value is found."""
 
     def __init__(self, network: Network, precision: Precision) -> None:
@@ -109,6 +109,10 @@ class _Graph:
         """A constant of int64: axes, sizes, positions."""
         return self._constant(name, np.asarray(value, np.int64))
 
+    def whole(self, name: str, value: NDArray[np.int64]) -> str:
+        """A constant array of int64."""
+        return self._constant(name, value)
+
     def slice(self, x: str, output: str, axes: Sequence[int], spans: Sequence[tuple[int, int, int]]) -> str:
         """x[start:stop:step] along each of the axes."""
         starts, stops, steps = zip(*spans, strict=True)
@@ -128,7 +132,7 @@ class _Graph:
 
 
 @singledispatch
-def emit(node: g.Node, graph: _Graph, inputs: Sequence[str]) -> str:
+def emit(node: g.Node, graph: Graph, inputs: Sequence[str]) -> str:
     """Add the operators of one node; returns the name of its value. A kind without a rule is refused."""
     raise NetworkError(
         f"ONNX: {node.name} ({node.kind}): no rule for this kind; add one to export/targets/onnx/write.py"
@@ -136,7 +140,7 @@ def emit(node: g.Node, graph: _Graph, inputs: Sequence[str]) -> str:
 
 
 @emit.register
-def _(node: g.Input, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Input, graph: Graph, inputs: Sequence[str]) -> str:
     """The image, its last row and column repeated until `size_multiple` divides its sides."""
     if graph.network.size_multiple == 1:
         return node.name
@@ -149,7 +153,7 @@ def _(node: g.Input, graph: _Graph, inputs: Sequence[str]) -> str:
 
 
 @emit.register
-def _(node: g.Output, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Output, graph: Graph, inputs: Sequence[str]) -> str:
     """The result, cut back to the size of the image."""
     image = graph.network.input.name
     size = graph.op("Shape", [image], f"{node.name}/size", start=2, end=4)
@@ -158,13 +162,13 @@ def _(node: g.Output, graph: _Graph, inputs: Sequence[str]) -> str:
 
 
 @emit.register
-def _(node: g.Repeat, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Repeat, graph: Graph, inputs: Sequence[str]) -> str:
     shape = graph.integers(f"{node.name}/shape", [graph.network.steps, 1, 1, 1])
     return graph.op("Expand", [inputs[0], shape], node.name)
 
 
 @emit.register
-def _(node: g.Conv, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Conv, graph: Graph, inputs: Sequence[str]) -> str:
     if graph.dtype == np.float64:
         return _conv_as_product(node, graph, inputs[0])
     constants = [graph.number(f"{node.name}/weight", node.weight)]
@@ -176,7 +180,7 @@ def _(node: g.Conv, graph: _Graph, inputs: Sequence[str]) -> str:
     )  # fmt: skip
 
 
-def _conv_as_product(node: g.Conv, graph: _Graph, x: str) -> str:
+def _conv_as_product(node: g.Conv, graph: Graph, x: str) -> str:
     """The convolution as one product of matrices: its taps, shifted copies of the input, joined along the channels."""
     padded = graph.pad(x, f"{node.name}/padded", node.padding, node.padding, "constant")
     kernel = node.weight.shape[2:]
@@ -208,7 +212,7 @@ def _without_groups(node: g.Conv) -> Array:
 
 
 @emit.register
-def _(node: g.Linear, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Linear, graph: Graph, inputs: Sequence[str]) -> str:
     equation = "oc,tchw->tohw" if node.axis == "C" else "ot,tchw->ochw"
     name = node.name if node.bias is None else f"{node.name}/product"
     result = graph.op("Einsum", [graph.number(f"{node.name}/weight", node.weight), inputs[0]], name, equation=equation)
@@ -219,7 +223,7 @@ def _(node: g.Linear, graph: _Graph, inputs: Sequence[str]) -> str:
 
 
 @emit.register
-def _(node: g.Neuron, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Neuron, graph: Graph, inputs: Sequence[str]) -> str:
     """T steps written out. Exact at the threshold: GreaterOrEqual, with the threshold in the graph's own precision."""
     compare = "GreaterOrEqual" if node.fires == ">=" else "Greater"
     threshold = graph.number(f"{node.name}/threshold", node.threshold)
@@ -240,7 +244,7 @@ def _(node: g.Neuron, graph: _Graph, inputs: Sequence[str]) -> str:
     return graph.op("Concat", spikes, node.name, axis=0)
 
 
-def _plus_kept(node: g.Neuron, graph: _Graph, what: Literal["current", "membrane"], x: str, kept: str, at: str) -> str:
+def _plus_kept(node: g.Neuron, graph: Graph, what: Literal["current", "membrane"], x: str, kept: str, at: str) -> str:
     """x + decay * kept for the neuron's current or membrane; x itself where nothing is kept."""
     decay = node.current_decay if what == "current" else node.membrane_decay
     if not kept or not decay:
@@ -249,7 +253,7 @@ def _plus_kept(node: g.Neuron, graph: _Graph, what: Literal["current", "membrane
     return graph.op("Add", [x, share], f"{at}/{what}")
 
 
-def _drive(node: g.Neuron, graph: _Graph, current: str, at: str) -> str:
+def _drive(node: g.Neuron, graph: Graph, current: str, at: str) -> str:
     """gain * current + bias, leaving out what changes nothing."""
     if np.any(node.gain != 1.0):
         current = graph.op("Mul", [current, graph.number(f"{node.name}/gain", node.gain)], f"{at}/gained")
@@ -260,34 +264,34 @@ def _drive(node: g.Neuron, graph: _Graph, current: str, at: str) -> str:
 
 @emit.register(g.Add)
 @emit.register(g.Mul)
-def _(node: g.Node, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Node, graph: Graph, inputs: Sequence[str]) -> str:
     return graph.op(type(node).__name__, inputs, node.name)
 
 
 @emit.register
-def _(node: g.Affine, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Affine, graph: Graph, inputs: Sequence[str]) -> str:
     scaled = graph.op("Mul", [inputs[0], graph.number(f"{node.name}/scale", node.scale)], f"{node.name}/scaled")
     return graph.op("Add", [scaled, graph.number(f"{node.name}/offset", node.offset)], node.name)
 
 
 @emit.register
-def _(node: g.Concat, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Concat, graph: Graph, inputs: Sequence[str]) -> str:
     return graph.op("Concat", inputs, node.name, axis=1)
 
 
 @emit.register
-def _(node: g.Reduce, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Reduce, graph: Graph, inputs: Sequence[str]) -> str:
     axes = graph.integers(f"{node.name}/axes", [AXES.index(axis) for axis in node.axes])
     return graph.op("ReduceMean" if node.function == "mean" else "ReduceMax", [inputs[0], axes], node.name)
 
 
 @emit.register
-def _(node: g.Activation, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Activation, graph: Graph, inputs: Sequence[str]) -> str:
     return graph.op("Relu" if node.function == "relu" else "Sigmoid", inputs, node.name)
 
 
 @emit.register
-def _(node: g.Resize, graph: _Graph, inputs: Sequence[str]) -> str:
+def _(node: g.Resize, graph: Graph, inputs: Sequence[str]) -> str:
     """All output pixels of one phase, (row, column) modulo the factor, are one map; DepthToSpace interleaves them."""
     phases = range(node.factor)
     if node.mode == "nearest":
@@ -303,7 +307,7 @@ def _(node: g.Resize, graph: _Graph, inputs: Sequence[str]) -> str:
     return graph.op("DepthToSpace", [joined], node.name, blocksize=node.factor, mode="DCR")
 
 
-def _phase(node: g.Resize, graph: _Graph, padded: str, name: str, axis: int, phase: int) -> str:
+def _phase(node: g.Resize, graph: Graph, padded: str, name: str, axis: int, phase: int) -> str:
     """Between two neighbours along one axis, half-pixel centres: output pixel factor * i + phase lies at i + place."""
     place = (phase + 0.5) / node.factor - 0.5
     first = floor(place) + 1  # in the padded input

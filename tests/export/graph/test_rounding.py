@@ -86,7 +86,7 @@ def test_a_kind_without_a_rule_is_refused_by_name(monkeypatch):
     class Odd(g.Node):
         pass
 
-    monkeypatch.setitem(FAN_IN, Odd, 1)
+    monkeypatch.setitem(FAN_IN, Odd, (1, 1))
     output_shape.register(Odd)(lambda node, inputs, steps: inputs[0])
     nodes = (g.Input(name="image"), Odd(name="odd", inputs=("image",)), g.Output(name="out", inputs=("odd",)))
     rounding = Rounding(Network(name="n", nodes=nodes, steps=1), (8, 8), {})

@@ -10,6 +10,7 @@ import torch
 
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
+from export.graph import stream
 from export.graph.execute import execute_node
 from export.graph.nodes import Affine, Conv, Neuron
 from export.readers.esdnet import lower
@@ -19,7 +20,6 @@ from export.targets.onnx import write as onnx_format
 from hw_sim.agreement import judge as verification
 from hw_sim.agreement.candidates import float_candidates
 from hw_sim.agreement.judge import Subject, judge, make_reference
-from hw_sim.backends import simulator
 from tests.conftest import run_in
 
 CANDIDATES = {
@@ -127,7 +127,8 @@ def test_a_rule_of_the_simulator(reference, monkeypatch, name, node, damage, mes
         value = rule(one, inputs, steps, dtype)
         return damage(value) if one.name == node else value
 
-    monkeypatch.setattr(simulator, "execute_node", broken)
+    monkeypatch.setattr(stream, "execute_node", broken)
+    monkeypatch.setattr(stream, "advance", lambda node, state, inputs, dtype, *rest: broken(node, inputs, 1, dtype))
     monkeypatch.setattr(verification, "execute_node", broken)
     note = failed(reference, name)
     assert node in note

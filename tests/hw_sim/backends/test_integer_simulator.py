@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.graph.counting import OF_VALUES
 from export.graph.nodes import NetworkError, Neuron
 from export.integer.calibrate import measure, quantize_on_images
 from export.integer.network import SPIKE, IntegerNeuron, Rescale
@@ -108,7 +109,7 @@ def test_counts_follow_the_float_simulators_rules(either_model, either_network, 
     assert list(counted.counts) == list(reference.counts)
     for name, counts in reference.counts.items():
         found, expected = counted.counts[name].totals(), counts.totals()
-        varying = ("spikes", "acs", "events_in")
+        varying = ("spikes", "acs", "events_in", *OF_VALUES)
         assert {k: v for k, v in found.items() if k not in varying} == {
             k: v for k, v in expected.items() if k not in varying
         }

@@ -60,7 +60,7 @@ def test_facts_of_a_small_network_by_hand():
     taps = (8 + 4 - 1) ** 2 * 3 * 4  # of four rows of three one is on padding
     assert conv == LayerFacts(
         "c", "conv", input_shape=(3, 8, 8), output_shape=(4, 4, 4), kernel=(3, 3), stride=(2, 2), weight_words=108,
-        bias_words=4, macs=taps, taps=taps, adds=64, activation_words=192 + 64,
+        bias_words=4, macs=taps, nonzero_macs=taps, taps=taps, adds=64, activation_words=192 + 64,
     )  # fmt: skip
     assert (neuron.events_out, neuron.state_words, neuron.leaky, neuron.neuron_updates) == (64, 64, True, 64)
     assert (matrix.reads, matrix.events_in, matrix.acs, matrix.taps) == ("spike", 64, 128, 128)

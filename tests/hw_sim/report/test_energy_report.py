@@ -5,9 +5,10 @@ import pytest
 
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.counting import Operands, count_node
+from export.graph.counting import count_node
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import Conv, Input, Neuron, Output, ValueKind
+from export.graph.words import Operands
 from export.readers.esdnet import lower
 from hw_sim.backends import simulator
 from hw_sim.pricing.prices import load_prices

@@ -164,7 +164,7 @@ class Twist(g.Node):
 
 def test_an_unknown_kind_is_refused_by_name():
     output_shape.register(Twist, lambda node, inputs, steps: inputs[0])
-    FAN_IN[Twist] = 1
+    FAN_IN[Twist] = (1, 1)
     network = chain(Twist(name="strange", inputs=("code",)))
     with pytest.raises(NetworkError, match=r"^ONNX: strange \(twist\): no rule for this kind"):
         to_model(network)

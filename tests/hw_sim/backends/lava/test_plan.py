@@ -124,7 +124,7 @@ def _(node: Delay, inputs):
 
 
 def test_a_kind_without_a_rule_is_refused_by_name(monkeypatch):
-    monkeypatch.setitem(FAN_IN, Delay, 1)
+    monkeypatch.setitem(FAN_IN, Delay, (1, 1))
     with pytest.raises(NetworkError, match="wait: the Lava backend has no rule for kind delay"):
         make_plan(relay(Delay(name="wait", inputs=("image",))), (8, 8))
 

@@ -1,0 +1,116 @@
+"""Any network of a user's as a layer graph: a .nir file, an export of this project, a snnTorch module in a Python file.
+
+In: what --network names, and the input that it will be given. Out: a Network. Heavy imports wait until one is opened.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from esdnet.command.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from export.graph.network import Network
+
+KINDS = "a .nir file, a folder that to_nir.py wrote, or FILE.py:FUNCTION"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a file leaves open. `dt`: seconds per step, `reset`, `semantics`: of .nir files (docs/semantics.md)."""
+
+    dt: float = 1e-4
+    reset: Literal["v_reset", "subtract"] = "v_reset"
+    semantics: str = "nir"
+
+
+def open_network(source: str, frames: NDArray[Any], input_kind: str, reading: Reading) -> Network:
+    """The network that `source` names, for an input (T, *shape) of `input_kind`, 'analog' or 'spike'.
+
+    UserError for what is not there or cannot be expressed.
+    """
+    file, colon, function = source.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _from_python(Path(file), function, frames, input_kind)
+    path = Path(source)
+    if not path.exists():
+        raise UserError(f"--network {source}: not found; expected {KINDS}")
+    from export.targets.nir.read import FORMAT, read_network
+
+    if FORMAT.is_export(path):
+        return read_network(path)
+    if path.suffix != ".nir":
+        raise UserError(f"--network {source}: not a network that can be read; expected {KINDS}")
+    from export.readers.nir import read_nir
+
+    return read_nir(path, reading.dt, reading.reset, reading.semantics, input_kind)  # type: ignore[arg-type]
+
+
+def load_frames(path: Path) -> NDArray[Any]:
+    """The array of a .npy file; UserError in one line for anything else."""
+    import numpy as np
+
+    if not path.is_file():
+        raise UserError(f"--input {path}: not found")
+    try:
+        frames = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"--input {path}: not an array that numpy.save wrote ({str(error).splitlines()[0]})") from error
+    if not isinstance(frames, np.ndarray):
+        raise UserError(f"--input {path}: several arrays, expected one, as numpy.save writes it")
+    return frames
+
+
+def _from_python(path: Path, function: str, frames: NDArray[Any], input_kind: str) -> Network:
+    """The snnTorch module that a function of a file makes: a module, or a module and a function that runs it."""
+    from torch import nn
+
+    from export.readers.snntorch import read_snntorch
+
+    with _users_code(f"--network {path}"):
+        made = getattr(_import(path), function, None)
+        if not callable(made):
+            raise UserError(f"--network {path}:{function}: the file has no function {function!r}")
+        found = made()
+    module, run = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    if not isinstance(module, nn.Module) or not (run is None or callable(run)):
+        raise UserError(
+            f"--network {path}:{function}: returned {type(found).__name__}, expected a torch module, or a pair of a"
+            " module and a function run(module, frames)"
+        )
+    return read_snntorch(module, frames, run, input_kind, f"{path.stem}.{function}")  # type: ignore[arg-type]
+
+
+def _import(path: Path) -> Any:
+    """The file as a module; what it imports beside it is found."""
+    if not path.is_file():
+        raise UserError(f"--network {path}: not found")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--network {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+@contextmanager
+def _users_code(what: str) -> Iterator[None]:
+    """An error in a file of the user's, in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever their code raises
+        raise UserError(f"{what}: {type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}") from error

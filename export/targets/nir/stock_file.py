@@ -1,0 +1,242 @@
+"""A whole network as one stock .nir file: for networks of any reader, all of whose nodes NIR has a form for.
+
+In: a Network. Out: the file, every node under its name, edges for sums, cycles as they are. What NIR cannot say exactly
+is refused: node, what was found, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from export.graph import nodes as g
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import Array, NetworkError, Shape
+from export.targets.nir.graph import DT_S, NIRSpec, SpecNode, conv2d, encode_lif
+from export.targets.nir.write import write_graph
+
+IMAGES = (g.Conv, g.Pool)  # what reads (C, H, W)
+
+
+def write_file(network: Network, path: Path) -> int:
+    """Write the file; returns its number of nodes. NetworkError names the first node that NIR has no exact form for."""
+    spec = stock_spec(network)
+    write_graph(path, spec, {"dt": DT_S})
+    return len(spec.nodes)
+
+
+def stock_spec(network: Network) -> NIRSpec:
+    """All nodes as stock primitives."""
+    writer = _Writer(network)
+    for node in network.nodes:
+        writer.sources[node.name] = add(node, writer)
+    for node in network.nodes:
+        if node.name in writer.spec.nodes:
+            writer.connect(node)
+    return writer.spec
+
+
+class _Writer:
+    """Grows the file. `sources`: the NIR nodes whose sum is the value of a node: one, or several behind an Add."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.spec = network, NIRSpec()
+        self.shapes = infer_shapes(network, *network.probe_size)
+        self.vectors = _vectors(network, self.shapes)
+        self.sources: dict[str, list[str]] = {}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a value as NIR has it: (N,), (C, L) or (C, H, W)."""
+        channels, height, width = self.shapes[name][1:]
+        return (channels,) if name in self.vectors else (channels, height, width)
+
+    def add(self, node: g.Node, kind: str, **fields: Any) -> list[str]:
+        """A node of the file under the node's own name; its edges come when all nodes are there."""
+        self.spec.add(node.name, SpecNode(kind, fields))
+        return [node.name]
+
+    def whole(self, node: g.Node, array: Array) -> Array:
+        """A parameter for every element, in the shape of the node's value."""
+        return np.broadcast_to(array, self.shapes[node.name][1:]).reshape(self.shape(node.name)).copy()
+
+    def connect(self, node: g.Node) -> None:
+        """The edges into a node, from everything whose sum it reads."""
+        if node.late and isinstance(node, (g.Conv, g.Linear)) and node.bias is not None and np.any(node.bias != 0):
+            refuse(
+                node, f"a bias on what it reads of {node.late[0]} a step before",
+                "none: NIR does not say whether it is there at the first step",
+                "set it to 0, and add it before the neuron",
+            )  # fmt: skip
+        for value in node.inputs:
+            for source in self._terms(value):
+                if (source, node.name) in self.spec.edges:
+                    refuse(node, f"reads {source} twice", "one edge", "add it up before, by a factor of 2")
+                self.spec.edges.append((source, node.name))
+
+    def _terms(self, value: str) -> list[str]:
+        node = self.network[value]
+        if not isinstance(node, g.Add):
+            return self.sources[value]
+        if node.late:
+            readers = ", ".join(self.network.readers[value])
+            if any(isinstance(self.network[reader], g.Add) for reader in self.network.readers[value]):
+                refuse(node, f"{node.late[0]} read late into a sum that {readers} adds to", "one sum", "join the sums")
+        return [term for one in node.inputs for term in self._terms(one)]
+
+
+def _vectors(network: Network, shapes: dict[str, Shape]) -> set[str]:
+    """Values that are vectors: what matrices and Flatten make, what they read, and what is made of these one by one."""
+    found = {node.name for node in network.nodes if isinstance(node, (g.Linear, g.Flatten))}
+    images = {name for node in network.nodes if isinstance(node, IMAGES) for name in (node.name, *node.inputs)}
+    changed = True
+    while changed:
+        changed = False
+        for node in network.nodes:
+            alike = {node.name, *node.inputs} if not isinstance(node, (g.Linear, g.Flatten)) else {node.name}
+            alike |= set(node.inputs) if isinstance(node, g.Linear) else set()
+            if alike & found and not isinstance(node, IMAGES) and not alike <= found:
+                found |= alike
+                changed = True
+    flat = {name for name, (_, _, height, width) in shapes.items() if height == width == 1}
+    alone = flat - images if network.input.size == (1, 1) else set()
+    return (found | alone) - images
+
+
+def refuse(node: g.Node, found: str, expected: str, remedy: str) -> NoReturn:
+    """One line: node, found, expected, remedy."""
+    raise NetworkError(f"NIR: {node.name} ({node.kind}): {found}, expected {expected}; {remedy}")
+
+
+@singledispatch
+def add(node: g.Node, writer: _Writer) -> list[str]:
+    """Add a node of the graph; returns the nodes of the file whose sum is its value. Unknown kinds are refused."""
+    raise NetworkError(f"NIR: {node.name} ({node.kind}): NIR has no such node; leave it out, or export to ONNX")
+
+
+@add.register
+def _(node: g.Input, writer: _Writer) -> list[str]:
+    return writer.add(node, "Input", shape=np.array(writer.shape(node.name), np.int64))
+
+
+@add.register
+def _(node: g.Output, writer: _Writer) -> list[str]:
+    return writer.add(node, "Output", shape=np.array(writer.shape(node.name), np.int64))
+
+
+@add.register(g.Add)
+@add.register(g.Repeat)
+def _(node: g.Node, writer: _Writer) -> list[str]:
+    """A sum is edges; the same frame at every step is what the file is given."""
+    return [] if isinstance(node, g.Add) else writer.sources[node.inputs[0]]
+
+
+@add.register
+def _(node: g.Conv, writer: _Writer) -> list[str]:
+    if node.groups != 1:
+        refuse(node, f"{node.groups} groups", "one: nir 1.0 cannot read grouped convolutions back", "make it dense")
+    fields = conv2d(node.weight, writer.shapes[node.inputs[0]][2:], node.bias, node).fields
+    return writer.add(node, "Conv2d", **fields)
+
+
+@add.register
+def _(node: g.Linear, writer: _Writer) -> list[str]:
+    if node.axis != "C" or node.inputs[0] not in writer.vectors:
+        refuse(node, f"a matrix along {node.axis} of {writer.shape(node.inputs[0])}", "a vector", "flatten before it")
+    if node.bias is None:
+        return writer.add(node, "Linear", weight=node.weight)
+    return writer.add(node, "Affine", weight=node.weight, bias=node.bias)
+
+
+@add.register
+def _(node: g.Affine, writer: _Writer) -> list[str]:
+    if np.any(node.offset != 0):
+        refuse(node, "an offset", "a factor alone", "fold it into the layer before, as a bias")
+    return writer.add(node, "Scale", scale=writer.whole(node, node.scale))
+
+
+@add.register
+def _(node: g.Flatten, writer: _Writer) -> list[str]:
+    shape = np.array(writer.shape(node.inputs[0]), np.int64)
+    return writer.add(node, "Flatten", start_dim=0, end_dim=-1, input_type=shape)
+
+
+@add.register
+def _(node: g.Pool, writer: _Writer) -> list[str]:
+    if node.function == "max":
+        refuse(node, "a maximum", "a sum or a mean", "pool by nn.AvgPool2d, or by the stride of a convolution")
+    geometry = {"kernel_size": node.kernel, "stride": node.stride, "padding": node.padding}
+    kind = "SumPool2d" if node.function == "sum" else "AvgPool2d"
+    return writer.add(node, kind, **{key: np.array(value, np.int64) for key, value in geometry.items()})
+
+
+@add.register
+def _(node: g.Threshold, writer: _Writer) -> list[str]:
+    return writer.add(node, "Threshold", threshold=writer.whole(node, node.threshold))
+
+
+@add.register
+def _(node: g.Delay, writer: _Writer) -> list[str]:
+    return writer.add(node, "Delay", delay=writer.whole(node, node.steps) * DT_S)
+
+
+@add.register
+def _(node: g.Neuron, writer: _Writer) -> list[str]:
+    plain = node.reset == "to" and not node.reset_value and not node.current_decay and node.membrane_decay < 1
+    if not plain or np.any(node.gain != 1) or np.any(node.bias != 0):
+        refuse(node, "a gain, bias, current, or other reset", "a LIF that resets to 0", "export the checkpoint itself")
+    return writer.add(node, "LIF", **{key: writer.whole(node, value) for key, value in encode_lif(node).items()})
+
+
+@add.register
+def _(node: g.Euler, writer: _Writer) -> list[str]:
+    return writer.add(node, _type(node, "LI", "I", "CubaLI"), **_equations(node, writer))
+
+
+@add.register
+def _(node: g.EulerNeuron, writer: _Writer) -> list[str]:
+    if node.reset != "to" or node.fires != ">":
+        refuse(node, "a reset by subtraction", "a reset to v_reset", "read the file with --reset v_reset")
+    fields = _equations(node, writer) | {"v_threshold": writer.whole(node, node.threshold)}
+    return writer.add(node, _type(node, "LIF", "IF", "CubaLIF"), **fields, v_reset=writer.whole(node, node.v_reset))
+
+
+def _type(node: g.Euler, leaky: str, plain: str, current: str) -> str:
+    """Its type: of a membrane that leaks, of one that does not, of one behind a current."""
+    if node.dt != DT_S:
+        refuse(node, f"steps of {node.dt:g} s", f"{DT_S:g} s, which importers assume", f"read it with --dt {DT_S:g}")
+    if node.tau_syn is not None and node.tau is None:
+        refuse(node, "a current and no leak", "both or neither", "give it a tau_mem")
+    return current if node.tau_syn is not None else leaky if node.tau is not None else plain
+
+
+def _equations(node: g.Euler, writer: _Writer) -> dict[str, Array]:
+    fields = {"r": writer.whole(node, node.r)}
+    if node.tau_syn is not None and node.tau is not None:
+        fields |= {"tau_syn": writer.whole(node, node.tau_syn), "tau_mem": writer.whole(node, node.tau)}
+        fields |= {"w_in": writer.whole(node, node.w_in)}
+    elif node.tau is not None:
+        fields["tau"] = writer.whole(node, node.tau)
+    return fields | ({} if node.tau is None else {"v_leak": writer.whole(node, node.v_leak)})
+
+
+@add.register
+def _(node: g.Leaky, writer: _Writer) -> list[str]:
+    """tau = dt / (1 - beta), r = tau / dt: NIR's step is U + (dt / tau) (r x - U), as snnTorch writes and reads it."""
+    at_once = node.reset in ("zero", "erase") and not node.delayed and np.all(node.threshold >= 0)
+    if not at_once or np.any(node.gain != 1):
+        refuse(
+            node, f"reset {node.reset!r}{', a step later' if node.delayed else ''}", "to zero at once, as NIR has it",
+            "train with reset_mechanism='zero', reset_delay=False, or export to ONNX",
+        )  # fmt: skip
+    if np.any(node.beta >= 1):
+        refuse(node, "beta of 1", "below 1: importers read IF in different ways", "lower beta")
+    tau = writer.whole(node, DT_S / (1 - node.beta))
+    zero = np.zeros_like(tau)
+    fields = {"v_leak": zero, "v_reset": zero, "v_threshold": writer.whole(node, node.threshold)}
+    if node.current_decay is None:
+        return writer.add(node, "LIF", tau=tau, r=tau / DT_S, **fields)
+    tau_syn = writer.whole(node, DT_S / (1 - node.current_decay))
+    return writer.add(node, "CubaLIF", tau_mem=tau, tau_syn=tau_syn, r=tau / DT_S, w_in=tau_syn / DT_S, **fields)
