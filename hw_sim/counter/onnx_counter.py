@@ -32,22 +32,21 @@ DOMAINS = ("", "ai.onnx")
 def count_onnx(
     path: Path,
     inputs: Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]],
-    input_kinds: Mapping[str, str] | None = None,
+    input_kinds: Mapping[str, str] | Sequence[str] | None = None,
     strict: bool = False,
 ) -> Report:
     """Run an ONNX model once on these inputs (by name, or in the model's order) and count what ran.
 
-    input_kinds: "spike" (0 and 1), "graded" (numbers of events) or "analog" by input; without, bool arrays are spikes,
-    others analog. strict: UserError for operators that there is no rule for; else they are listed. `Report.output` has
-    the model's outputs by name: those of ONNX Runtime with its optimisations off. UserError names what does not fit.
+    input_kinds: "spike" (0 and 1), "graded" (numbers of events) or "analog", in the model's order or by name; without,
+    bool arrays are spikes, others analog. strict: UserError for operators that there is no rule for; else they are
+    listed. `Report.output` has the model's outputs by name: those of ONNX Runtime with its optimisations off. UserError
+    names what does not fit.
     """
     model = _load(path)
     _check_opset(path, model)
-    feeds = _check_inputs(path, model, inputs)
-    kinds = {name: _check_kind(path, name, array, (input_kinds or {}).get(name)) for name, array in feeds.items()}
-    odd = sorted(set(input_kinds or {}) - set(feeds))
-    if odd:
-        raise UserError(f"{path}: input_kinds names {odd[0]!r}, expected one of {', '.join(feeds)}")
+    given = _match(path, model, inputs)
+    kinds = _check_kinds(path, given, input_kinds or {})
+    feeds = {value.name: _fit(path, value, given[value.name]) for value in model.graph.input if value.name in given}
     run = Context()
     started = time.perf_counter()
     values = {name: Item(array, _known(kinds[name])) for name, array in feeds.items()}
@@ -95,27 +94,27 @@ def _is_float(tensor: onnx.TensorProto) -> bool:
     return helper.tensor_dtype_to_np_dtype(tensor.data_type).kind == "f"
 
 
-def _check_inputs(
+def _match(
     path: Path, model: onnx.ModelProto, given: Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Arrays by input, of the types that the model asks for."""
+    """Arrays by input, as they were given."""
     constants = {tensor.name for tensor in model.graph.initializer}
     wanted = [value for value in model.graph.input if value.name not in constants]
     names = [value.name for value in wanted]
+    for value in wanted:
+        if not value.type.HasField("tensor_type"):
+            raise UserError(f"{path}: input {value.name} is no tensor; only tensors can be given")
     if not isinstance(given, Mapping):
         if len(given) != len(names):
             raise UserError(f"{path}: {len(given)} inputs given, expected {len(names)}: {', '.join(names)}")
         given = dict(zip(names, given, strict=True))
     if set(given) != set(names):
         raise UserError(f"{path}: inputs {', '.join(given)} given, expected {', '.join(names)}")
-    return {value.name: _fit(path, value, given[value.name]) for value in wanted}
+    return {name: np.asarray(given[name]) for name in names}
 
 
-def _fit(path: Path, value: onnx.ValueInfoProto, given: NDArray[Any]) -> NDArray[Any]:
+def _fit(path: Path, value: onnx.ValueInfoProto, array: NDArray[Any]) -> NDArray[Any]:
     """An array of the type and shape that an input states; dynamic sizes take the array's."""
-    if not value.type.HasField("tensor_type"):
-        raise UserError(f"{path}: input {value.name} is no tensor; only tensors can be given")
-    array = np.asarray(given)
     tensor = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
     fits = len(dims) == array.ndim and all(d is None or d == n for d, n in zip(dims, array.shape, strict=True))
@@ -123,9 +122,27 @@ def _fit(path: Path, value: onnx.ValueInfoProto, given: NDArray[Any]) -> NDArray
         shape = "x".join("?" if dim is None else str(dim) for dim in dims)
         raise UserError(f"{path}: input {value.name} has shape {array.shape}, expected {shape}")
     dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    if array.dtype != dtype and not (array.dtype.kind in "fiub" and dtype.kind in "fiub"):
+    numbers = array.dtype.kind in "fiub" and dtype.kind in "fiub"
+    if array.dtype != dtype and not numbers:
         raise UserError(f"{path}: input {value.name} is of {array.dtype}, expected {dtype}")
-    return np.ascontiguousarray(array, dtype) if array.ndim else array.astype(dtype)
+    fitted = np.ascontiguousarray(array, dtype) if array.ndim else array.astype(dtype)
+    if dtype.kind != "f" and numbers and not np.array_equal(fitted, array):
+        raise UserError(f"{path}: input {value.name} holds values that {dtype} cannot, found {array.dtype}")
+    return fitted
+
+
+def _check_kinds(
+    path: Path, feeds: Mapping[str, NDArray[Any]], given: Mapping[str, str] | Sequence[str]
+) -> dict[str, str]:
+    """The kind of each input."""
+    if not isinstance(given, Mapping):
+        if len(given) != len(feeds):
+            raise UserError(f"{path}: {len(given)} input_kinds, expected one for each of {', '.join(feeds)}")
+        given = dict(zip(feeds, given, strict=True))
+    odd = sorted(set(given) - set(feeds))
+    if odd:
+        raise UserError(f"{path}: input_kinds names {odd[0]!r}, expected one of {', '.join(feeds)}")
+    return {name: _check_kind(path, name, array, given.get(name)) for name, array in feeds.items()}
 
 
 def _check_kind(path: Path, name: str, array: NDArray[Any], kind: str | None) -> str:

@@ -44,6 +44,12 @@ class Report:
         """Every count summed over the layers, by name: acs, macs, nonzero_macs, events, spikes, adds, muls, ..."""
         return {count: sum(layer.counts[count] for layer in self.layers) for count in COUNTS}
 
+    @property
+    def executed_size(self) -> tuple[int, int]:
+        """(height, width) of the first input where that is images, else (1, 1): what another run is compared on."""
+        sides = self.inputs.split(", ")[0].split("x")
+        return (int(sides[2]), int(sides[3])) if len(sides) == 4 else (1, 1)
+
     def priced(self, prices: PriceList) -> EnergyReport:
         """The report of energy.py, at these prices."""
         rows = tuple(
@@ -56,9 +62,8 @@ class Report:
         kinds = ", ".join(dict.fromkeys(self.input_kinds)) or "no"
         run = Run(
             image=f"{kinds} input {self.inputs}", network=self.network, backend=self.engine, precision=self.dtype,
-            steps=1, tile=0, overlap=0, tiles=1, executed_size=(0, 0), seconds=self.seconds,
+            steps=1, tile=0, overlap=0, tiles=1, executed_size=self.executed_size, seconds=self.seconds,
             extent=f"one run on {self.inputs}, every element of a batch",
-            facts={"unknown": self.unknown, "by_shape": list(self.by_shape)},
         )  # fmt: skip
         return EnergyReport(
             run=run, prices=prices, rows=rows, model_parameters=self.parameters,

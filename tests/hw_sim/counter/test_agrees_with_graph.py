@@ -11,13 +11,17 @@ import torch
 
 import hw_sim
 from esdnet.images.files import load_image
+from esdnet.networks.nafnet.config import NAFNetConfig
+from esdnet.networks.nafnet.model import NAFNet
 from export.graph.nodes import Conv, Linear, Neuron
 from hw_sim.backends import simulator
 from hw_sim.backends.executors import load_source
+from hw_sim.pricing.layer_facts import total
+from hw_sim.pricing.nafnet import nafnet_layers
 
 SINABS = Path(__file__).resolve().parents[4] / "shared" / "external" / "sinabs"
 SAMPLE = Path(hw_sim.__file__).parents[1] / "esdnet" / "sample" / "rainy_64.png"
-SAME = ("acs", "macs", "spikes", "dense_taps", "events_in", "neuron_updates")
+SAME = ("acs", "macs", "nonzero_macs", "events", "spikes", "dense_taps", "events_in", "neuron_updates")
 
 
 def by_module(network, counts) -> dict[str, Counter]:
@@ -50,6 +54,27 @@ def test_every_layer_of_the_shipped_networks_to_the_last_operation(checkpoint):
     assert report.parameters == report.counted_parameters == source.network.model_parameters
     with torch.no_grad():
         assert torch.equal(model(x), report.output)
+
+
+def test_nafnet_runs_what_its_published_description_says():
+    """The torch module, counted as it runs, and its layers written down by hand: 16.04 G at 256 x 256, to the last."""
+    config = NAFNetConfig(32, (2, 2, 4, 8), 12, (2, 2, 2, 2))
+    model = NAFNet(config).eval()
+    report = hw_sim.count(model, torch.rand(1, 3, 64, 32), strict=True)
+    layers = nafnet_layers(64, 32)
+    for count in ("macs", "adds", "muls"):
+        assert report.totals[count] == total(layers, count)
+    assert sorted(layer.facts.macs for layer in report.layers if layer.facts.macs) == sorted(
+        layer.macs for layer in layers if layer.macs
+    )
+    assert report.parameters == report.counted_parameters == 29_159_715
+
+
+@pytest.mark.slow
+def test_nafnet_is_the_rival_of_the_papers_table():
+    """16.064 G in the table; 16.045 G with the padding taps that no one multiplies; these are the others."""
+    report = hw_sim.count(NAFNet(NAFNetConfig(32, (2, 2, 4, 8), 12, (2, 2, 2, 2))).eval(), torch.rand(1, 3, 256, 256))
+    assert report.totals["macs"] == total(nafnet_layers(256, 256), "macs") == 16_037_447_424
 
 
 def test_sinabs_counts_of_a_convolution():

@@ -30,7 +30,7 @@ from hw_sim.counter.onnx_counter import count_onnx
 from hw_sim.counter.onnx_nodes import open_session
 
 DATA = Path(onnx.backend.test.__file__).parent / "data"
-SAME = ("acs", "macs", "spikes", "dense_taps")
+SAME = ("acs", "macs", "nonzero_macs", "spikes", "dense_taps")
 
 
 def save(path: Path, nodes, inputs, outputs, constants=(), opset=18) -> Path:
@@ -217,7 +217,7 @@ def recorded_models() -> list[Path]:
 
 
 @pytest.mark.parametrize("folder", recorded_models(), ids=lambda folder: folder.name)
-def test_one_operator_models_of_the_onnx_package(folder):
+def test_one_operator_models_of_the_onnx_package(folder, tmp_path):
     path = folder / "model.onnx"
     model = onnx.load(path)
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -226,8 +226,12 @@ def test_one_operator_models_of_the_onnx_package(folder):
     feeds = [numpy_helper.to_array(onnx.load_tensor(str(data / f"input_{i}.pb"))) for i in range(len(inputs))]
     try:
         expected = plain(path, feeds)
-    except Exception as error:
-        pytest.skip(f"ONNX Runtime does not run it: {error}".splitlines()[0])
+    except Exception:  # operators of 2017, for which ONNX Runtime has no kernels: as onnx itself brings them up to date
+        path = tmp_path / "model.onnx"
+        onnx.save(onnx.version_converter.convert_version(model, 13), path)
+        if "PReLU" in folder.name and "multiparam" in folder.name:
+            pytest.skip("slopes of opset 6 stand along the channels, those of today along the last axis")
+        expected = plain(path, feeds)
     report = count_onnx(path, feeds, strict=True)
     assert equal(list(report.output.values()), expected)
     for index, found in enumerate(report.output.values()):
