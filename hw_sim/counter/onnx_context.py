@@ -19,11 +19,13 @@ AGAIN = re.compile(r"(/step\d+|_\d+)$")  # the same module called again: how exp
 
 @dataclass
 class Item:
-    """A value of the graph. known: of what kind. static: made of constants alone, before any input is there."""
+    """A value of the graph. known: of what kind. static: made of constants alone, before any input is there; stored:
+    it stands in the file."""
 
     array: Any
     known: Value = NUMBERS
     static: bool = False
+    stored: bool = False
 
     @property
     def size(self) -> int:

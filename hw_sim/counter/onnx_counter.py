@@ -116,7 +116,7 @@ def _match(
 def _fit(path: Path, value: onnx.ValueInfoProto, array: NDArray[Any]) -> NDArray[Any]:
     """An array of the type and shape that an input states; dynamic sizes take the array's."""
     tensor = value.type.tensor_type
-    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    dims = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
     fits = len(dims) == array.ndim and all(d is None or d == n for d, n in zip(dims, array.shape, strict=True))
     if tensor.HasField("shape") and not fits:
         shape = "x".join("?" if dim is None else str(dim) for dim in dims)
@@ -192,7 +192,7 @@ class _GraphRun:
         """Its nodes, the same objects each time, and its constants."""
         if id(graph) not in self._graphs:
             arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-            constants = {name: Item(array, known_constant(array), static=True) for name, array in arrays.items()}
+            constants = {name: Item(array, known_constant(array), True, True) for name, array in arrays.items()}
             self._graphs[id(graph)] = (graph, list(graph.node), constants)
         _, nodes, constants = self._graphs[id(graph)]
         return nodes, constants
@@ -208,7 +208,7 @@ class _GraphRun:
         fixed = {name: item.array for name, item in given.items() if _constant_here(node, item)}
         arrays = self._runner.run(node, moving, fixed)
         static = all(item.static for item in given.values()) and node.op_type not in RANDOM
-        outputs = _by_place(node, [Item(array, static=static) for array in arrays])
+        outputs = _by_place(node, [Item(array, static=static, stored=node.op_type == "Constant") for array in arrays])
         if static:  # made of constants: once, before any input is there
             for item in outputs:
                 item.known = known_constant(item.array)
@@ -278,8 +278,9 @@ class _GraphRun:
 
 
 def _constant_here(node: onnx.NodeProto, item: Item) -> bool:
-    """Constants stay constants of the node. A sequence cannot be one, and of Range vectors of one number cannot."""
-    return item.static and not isinstance(item.array, list) and node.op_type != "Range"
+    """What the file stores stays a constant of the node, so that kernels prepare it as they do in the whole model. A
+    sequence cannot be one, and of Range vectors of one number cannot."""
+    return item.stored and not isinstance(item.array, list) and node.op_type != "Range"
 
 
 def _by_place(node: onnx.NodeProto, made: list[Item]) -> list[Item]:

@@ -97,7 +97,12 @@ def _gated(run: Context, call: Call, value: Value) -> Value:
 
 
 def _compare(run: Context, call: Call) -> None:
+    """A threshold was crossed or not: spikes, if somebody reads them. Equality is no threshold."""
     call.made.known = run.fire(call)
+    _equal(run, call)
+
+
+def _equal(run: Context, call: Call) -> None:
     if call.read.array.dtype.kind == "f":
         run.rest(call.node).add(adds=call.made.size)
 
@@ -238,7 +243,8 @@ RULES: dict[str, Rule] = {
     "Sub": _sub,
     "Mul": _mul,
     "Div": _div,
-    **_rules(_compare, "Greater GreaterOrEqual Less LessOrEqual Equal"),
+    **_rules(_compare, "Greater GreaterOrEqual Less LessOrEqual"),
+    "Equal": _equal,
     **_rules(_logic, "And Or Not Xor"),
     "Where": _where,
     **{

@@ -190,14 +190,24 @@ def _fused_add(run: Context, call: Call) -> None:
 
 
 def _compare(run: Context, call: Call) -> None:
-    """Spikes, if somebody reads them: 0 or 1 for every element."""
+    """A threshold was crossed or not: spikes, if somebody reads them. Equality is no threshold."""
+    _set(run, call, run.fire(call))
+    _comparison(run, call)  # counted last: whose spikes they are is told by what ran before
+
+
+def _equal(run: Context, call: Call) -> None:
+    _comparison(run, call)
+    _set(run, call, NUMBERS)
+
+
+def _comparison(run: Context, call: Call) -> None:
+    """One addition per element, but for whole numbers, which are indices."""
     numbers = False
     for operand in call.args:
         if isinstance(operand, Tensor):
             run.values.of(operand)
             numbers = numbers or operand.is_floating_point()
-    _set(run, call, run.fire(call))
-    if numbers:  # counted last: whose spikes they are is told by what ran before
+    if numbers:
         run.names.frames[-1].rest.counts["adds"] += call.result.numel()
 
 
@@ -393,7 +403,8 @@ def _table() -> dict[str, Rule]:
     give(_mul, "mul multiply")
     give(_div, "div divide true_divide")
     give(_fused_add, "addcmul addcdiv")
-    give(_compare, "gt ge lt le eq ne greater greater_equal less less_equal not_equal")
+    give(_compare, "gt ge lt le greater greater_equal less less_equal")
+    give(_equal, "eq ne not_equal isclose")
     give(_heaviside, "heaviside")
     give(
         _logic,

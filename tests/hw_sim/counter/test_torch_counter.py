@@ -137,6 +137,7 @@ LOST = {
     "softmax": lambda s: s.softmax(1),
     "bilinear enlargement": lambda s: F.interpolate(s, scale_factor=2.0, mode="bilinear"),
     "relu": lambda s: s.relu(),
+    "equality": lambda s: (s == 1).float(),
 }
 
 
