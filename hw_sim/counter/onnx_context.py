@@ -14,6 +14,7 @@ from export.graph.nodes import ValueKind
 from hw_sim.counter.ledger import Ledger, Row
 from hw_sim.counter.values import GATED, NUMBERS, Firing, Value, constant
 
+SCOPES = "pkg.torch.onnx.name_scopes"  # "['', 'MODULE', 'NODE']"
 AGAIN = re.compile(r"(/step\d+|_\d+)$")  # the same module called again: how exporters name it
 
 
@@ -66,11 +67,16 @@ class Context:
         self._names: dict[str, str] = {}
 
     def rest(self, node: onnx.NodeProto) -> Row:
-        """The row of a module's element-wise work: the part of the node's name before the last slash."""
-        name = node.name or node.output[0]
-        scope = name.strip("/").rpartition("/")[0]
-        while AGAIN.search(scope):
-            scope = AGAIN.sub("", scope)
+        """The row of a module's element-wise work: torch's newer exporter writes the module beside a node, others into
+        its name, before the last slash."""
+        scope = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "")
+        if scope:
+            modules = re.findall(r"'([^']*)'", scope)
+            scope = modules[-2] if len(modules) > 1 else ""
+        else:
+            scope = (node.name or node.output[0]).strip("/").rpartition("/")[0]
+            while AGAIN.search(scope):
+                scope = AGAIN.sub("", scope)
         return self.ledger.rest(scope or "(graph)")
 
     def layer_name(self, node: onnx.NodeProto, weight: str) -> str:

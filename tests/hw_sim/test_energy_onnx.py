@@ -41,6 +41,8 @@ def test_an_image(model, tmp_path, capsys):
 
 
 def test_an_array_its_output_and_all_models(model, tmp_path):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
     x = np.random.default_rng(0).random((1, 3, 5, 7)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     given = ["--network", str(model), "--input", str(tmp_path / "x.npy")]

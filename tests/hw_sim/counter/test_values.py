@@ -33,7 +33,7 @@ def may_hold(value, numbers) -> bool:
     return value.kind is ValueKind.ANALOG or all(number >= 0 and number == int(number) for number in numbers)
 
 
-@pytest.mark.parametrize(("left", "right"), itertools.product(ALL, ALL))
+@pytest.mark.parametrize(("left", "right"), list(itertools.product(ALL, ALL)))
 def test_no_rule_promises_what_numbers_could_break(left, right):
     pairs = list(itertools.product(HOLDS[id(left)], HOLDS[id(right)]))
     assert may_hold(added([left, right]), [a + b for a, b in pairs])
