@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any
 
+from esdnet.command.errors import UserError
 from export.graph.counting import NodeCounts
 from hw_sim.counter.values import Value
 from hw_sim.pricing.layer_facts import LayerFacts
@@ -106,6 +107,12 @@ class Ledger:
     def list_unknown(self, name: str, elements: int) -> None:
         """An operation without a rule made so many values."""
         self.unknown[name] = self.unknown.get(name, 0) + elements
+
+    def refuse_unknown(self, where: str) -> None:
+        """UserError, if there are such."""
+        if self.unknown:
+            listed = ", ".join(f"{name} ({elements:,} values)" for name, elements in self.unknown.items())
+            raise UserError(f"{where}: no rule for {listed}; without strict they are listed, and not counted")
 
     def layers(self) -> list[CountedLayer]:
         """What did something, each name once."""

@@ -56,9 +56,8 @@ def count_onnx(
         if item.known.is_spikes:
             run.emit(item.known)
     seconds = time.perf_counter() - started
-    if strict and run.ledger.unknown:
-        listed = ", ".join(f"{op} ({elements:,} values)" for op, elements in run.ledger.unknown.items())
-        raise UserError(f"{path}: no rule for {listed}; without strict they are listed, and not counted")
+    if strict:
+        run.ledger.refuse_unknown(str(path))
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer if _is_float(tensor)}
     return Report(
         network=path.stem,

@@ -75,7 +75,7 @@ def convolution(run: Context, call: Call) -> None:
         return
     transposed, shape = kind == "ConvTranspose", weight.array.shape
     groups = call.attributes.get("group", 1)
-    axes = _axes(call, shape[2:], transposed)
+    axes = axes_of(call, shape[2:], transposed)
     channels = shape[1] if transposed else shape[0] // groups
     dense = dense_operations(axes, channels, prod(read.array.shape[:2]))
     counts = _synaptic(run, read, dense, lambda marks: operations(axes, channels, marks.sum((0, 1), dtype=np.int64)))
@@ -88,7 +88,8 @@ def convolution(run: Context, call: Call) -> None:
     _book(run, layer, read, call.made, dense, counts, bias is not None)
 
 
-def _axes(call: Call, kernel: Sequence[int], transposed: bool) -> list[Axis]:
+def axes_of(call: Call, kernel: Sequence[int], transposed: bool) -> list[Axis]:
+    """The axes of a convolution or a pool, by its attributes and what it made."""
     sizes, made = call.read.array.shape[2:], call.made.array.shape[2:]
     count = len(sizes)
     strides = call.attributes.get("strides", [1] * count)

@@ -14,6 +14,7 @@ import numpy as np
 from hw_sim.counter import elementwise as cost
 from hw_sim.counter import onnx_products
 from hw_sim.counter.onnx_context import Call, Context
+from hw_sim.counter.synapses import taps_along
 from hw_sim.counter.values import GATED, Value, added, chosen, complement, constant, joined, multiplied, summed
 
 Rule = Callable[[Context, Call], None]
@@ -133,12 +134,13 @@ def _log_sum(run: Context, call: Call) -> None:
 
 
 def _pool(average: bool, run: Context, call: Call) -> None:
-    """n - 1 operations for each result, of the n values in its window; an average multiplies once more."""
+    """n - 1 operations for the n values of a window, padding apart; an average multiplies once more."""
     if call.node.op_type.startswith("Global"):
-        window = prod(call.read.array.shape[2:])
+        values = call.read.size
     else:
-        window = prod(call.attributes["kernel_shape"])
-    run.work(call, max(0, window - 1) * call.made.size, call.made.size if average else 0)
+        axes = onnx_products.axes_of(call, call.attributes["kernel_shape"], False)
+        values = prod(int(taps_along(axis).sum()) for axis in axes) * prod(call.read.array.shape[:2])
+    run.work(call, max(0, values - call.made.size), call.made.size if average else 0)
     if not average:
         call.made.known = call.read.known
 

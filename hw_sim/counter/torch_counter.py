@@ -1,6 +1,6 @@
 """`hw_sim.count`: runs a torch module and counts every operation that torch executes, spikes told by their producer.
 
-In: a module, its inputs, and which of them are spikes. Out: a Report. Rules for operations are in torch_rules.py.
+In: a module, its inputs, and which of them are spikes. Out: a Report. torch_table.py says which rule counts what.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from esdnet.command.errors import UserError
 from export.graph.nodes import ValueKind
 from hw_sim.counter.report import Report
 from hw_sim.counter.torch_context import Call, Context
-from hw_sim.counter.torch_rules import Rule, find_rule, is_composite, nothing
+from hw_sim.counter.torch_rules import Rule, nothing
+from hw_sim.counter.torch_table import find_rule, is_composite
 from hw_sim.counter.values import NUMBERS, Value
 
 KINDS: dict[
@@ -58,18 +59,23 @@ def count(
     with running(run):
         output = module(*inputs)
     seconds = time.perf_counter() - started
-    if strict and run.ledger.unknown:
-        listed = ", ".join(f"{op} ({elements:,} values)" for op, elements in run.ledger.unknown.items())
-        raise UserError(f"count: no rule for {listed}; without strict they are listed, and not counted")
-    words, held = _parameters(module)
+    if strict:
+        run.ledger.refuse_unknown("count")
+    return _report(module, run, tensors, kinds, name, seconds, output)
+
+
+def _report(
+    module: Any, run: Context, tensors: list[Tensor], kinds: list[str], name: str, seconds: float, output: Any
+) -> Report:
+    parameters = list(module.parameters()) if isinstance(module, torch.nn.Module) else []
     return Report(
         network=name or run.names.root,
         engine="torch",
         inputs=", ".join("x".join(map(str, tensor.shape)) for tensor in tensors),
         input_kinds=tuple(kinds),
         dtype=str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
-        parameters=words,
-        counted_parameters=sum(held[key] for key in run.values.read if key in held),
+        parameters=sum(p.numel() for p in parameters),
+        counted_parameters=sum(p.numel() for p in parameters if p.untyped_storage()._cdata in run.values.read),
         layers=tuple(run.ledger.layers()),
         unknown=dict(run.ledger.unknown),
         by_shape=tuple(sorted(run.ledger.by_shape)),
@@ -94,14 +100,6 @@ def _check_kinds(tensors: list[Tensor], given: Sequence[str | None] | None) -> l
             raise UserError(f"count: input {index} is declared {kind}, but holds values other than {held}")
         kinds.append(kind)
     return kinds
-
-
-def _parameters(module: Any) -> tuple[int, dict[int, int]]:
-    """How many there are, and of each storage."""
-    if not isinstance(module, torch.nn.Module):
-        return 0, {}
-    sizes = {p.untyped_storage()._cdata: p.numel() for p in module.parameters()}
-    return sum(p.numel() for p in module.parameters()), sizes
 
 
 class Counter(TorchDispatchMode):

@@ -124,6 +124,7 @@ KEPT = {
     "logic": lambda s: (s.bool() & ~s.flip(0).bool()).float(),
     "in place": lambda s: torch.zeros_like(s).add_(s),
     "unfold": lambda s: F.unfold(s, 2),
+    "dropout at inference": lambda s: F.dropout(s, 0.5, training=False),
 }
 LOST = {
     "times 2": lambda s: s * 2,
@@ -138,6 +139,9 @@ LOST = {
     "bilinear enlargement": lambda s: F.interpolate(s, scale_factor=2.0, mode="bilinear"),
     "relu": lambda s: s.relu(),
     "equality": lambda s: (s == 1).float(),
+    "dropout in training": lambda s: F.dropout(s, 0.5, training=True),
+    "spikes added at places": lambda s: s.flatten().index_put((torch.tensor([0, 0]),), torch.ones(2), accumulate=True),
+    "scattered and added": lambda s: s.flatten().scatter_add(0, torch.tensor([0, 0]), torch.ones(2)),
 }
 
 
@@ -341,3 +345,26 @@ def test_states_of_a_network_are_as_after_a_plain_run():
     hw_sim.count(node, torch.rand(2, 3))
     assert not node.v.is_inference()
     node(torch.rand(2, 3, requires_grad=True)).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("layer", "adds", "muls"),
+    [
+        (nn.MaxPool2d(2), 3 * 9, 0),  # 6 x 6 in windows of 4
+        (nn.MaxPool2d(3, 1, 1), 16 * 16 - 36, 0),  # windows reach over the border: 16 taps along each axis
+        (nn.AvgPool2d(2), 3 * 9, 9),
+        (nn.AdaptiveAvgPool2d(4), 8 * 8 - 16, 16),  # windows of 2, 2, 2, 2 that overlap
+        (nn.AdaptiveAvgPool2d(1), 35, 1),
+        (nn.ReLU(), 36, 0),
+        (nn.Sigmoid(), 36, 36),
+        (nn.Softmax(-1), 6 * (4 * 6 - 2), 6 * 12),
+        (nn.LayerNorm(6), 6 * (4 * 6 - 2), 6 * (3 * 6 + 2)),
+        (nn.BatchNorm2d(1).eval(), 36, 36),
+        (nn.Upsample(scale_factor=2, mode="bilinear"), 3 * 144, 4 * 144),
+        (nn.Identity(), 0, 0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_element_wise_work_by_hand(layer, adds, muls):
+    totals = hw_sim.count(layer, torch.rand(1, 1, 6, 6), strict=True).totals
+    assert (totals["adds"], totals["muls"]) == (adds, muls)
