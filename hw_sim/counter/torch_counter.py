@@ -20,7 +20,8 @@ from export.graph.nodes import ValueKind
 from hw_sim.counter.report import Report
 from hw_sim.counter.torch_context import Call, Context
 from hw_sim.counter.torch_rules import Rule, nothing
-from hw_sim.counter.torch_table import find_rule, is_composite
+from hw_sim.counter.torch_table import find_rule, is_composite, list_unknown
+from hw_sim.counter.torch_values import storage_of
 from hw_sim.counter.values import NUMBERS, Value
 
 KINDS: dict[
@@ -75,7 +76,7 @@ def _report(
         input_kinds=tuple(kinds),
         dtype=str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
         parameters=sum(p.numel() for p in parameters),
-        counted_parameters=sum(p.numel() for p in parameters if p.untyped_storage()._cdata in run.values.read),
+        counted_parameters=sum(p.numel() for p in parameters if storage_of(p) in run.values.read),
         layers=tuple(run.ledger.layers()),
         unknown=dict(run.ledger.unknown),
         by_shape=tuple(sorted(run.ledger.by_shape)),
@@ -137,7 +138,11 @@ class Counter(TorchDispatchMode):
         else:
             out = func(*args, **kwargs)
         if rule is not nothing:
-            result = out[0] if isinstance(out, (tuple, list)) else out
+            result = out[0] if isinstance(out, (tuple, list)) and out else out
+            if any(
+                getattr(value, "is_nested", False) or getattr(value, "is_sparse", False) for value in (result, *args)
+            ):
+                rule = list_unknown
             rule(self._run, Call(func, args, kwargs, out, result, fresh))
         return out
 

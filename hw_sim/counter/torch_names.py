@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from hw_sim.counter.ledger import Ledger, Row
+from hw_sim.counter.torch_values import storage_of
 
 
 @dataclass
@@ -37,13 +38,13 @@ class Names:
     def __init__(self, module: Any, ledger: Ledger) -> None:
         self._ledger = ledger
         self._names: dict[int, str] = {}
-        self._owners: dict[int, list[tuple[str, str]]] = {}  # storage -> (module, parameter)
+        self._owners: dict[int | None, list[tuple[str, str]]] = {}  # storage -> (module, parameter)
         if isinstance(module, nn.Module):
             self._names = {id(child): name for name, child in module.named_modules()}
             for name, child in module.named_modules():
                 for parameter, tensor in (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)):
                     if not isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
-                        key = tensor.untyped_storage()._cdata
+                        key = storage_of(tensor)
                         self._owners.setdefault(key, []).append((name, parameter))
         self.root = type(module).__name__ if isinstance(module, nn.Module) else getattr(module, "__name__", "function")
         self.frames = [self._frame("", True)]
@@ -75,11 +76,11 @@ class Names:
 
     def is_weight(self, tensor: Tensor) -> bool:
         """Whether it is a parameter or buffer of the module, or a view of one."""
-        return tensor.untyped_storage()._cdata in self._owners
+        return storage_of(tensor) in self._owners
 
     def of_weight(self, weight: Tensor) -> str:
         """The name of a layer by its weight: of the module that runs, if that has it, else of the first that has."""
-        owners = self._owners.get(weight.untyped_storage()._cdata)
+        owners = self._owners.get(storage_of(weight))
         running = self.frames[-1].name
         if not owners:
             return running or self.root

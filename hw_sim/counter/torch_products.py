@@ -18,6 +18,7 @@ from hw_sim.counter.ledger import Layer, Row, frame_shape
 from hw_sim.counter.synapses import Axis, dense_operations, operations
 from hw_sim.counter.torch_context import Call, Context
 from hw_sim.counter.torch_sums import events_at, events_in, nonzero_along, nonzero_at, nonzero_in, ones_at, ones_in
+from hw_sim.counter.torch_values import storage_of
 from hw_sim.counter.values import NUMBERS, Value
 
 
@@ -72,7 +73,7 @@ def _weighted_row(
 ) -> Row:
     """The row of a layer with weights; conv: channels are axis 1, else the last."""
     reads = _reads(value)
-    key = (weight.untyped_storage()._cdata, weight.shape, read.shape, made, reads, run.names.frames[-1].name, geometry)
+    key = (storage_of(weight), weight.shape, read.shape, made, reads, run.names.frames[-1].name, geometry)
     if key not in run.rows:
         kernel, stride, groups = geometry
         taken, given = (_execution_shape(shape, kind) for shape in (tuple(read.shape), made))

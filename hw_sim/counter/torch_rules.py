@@ -14,6 +14,7 @@ from torch import Tensor
 from hw_sim.counter import elementwise as cost
 from hw_sim.counter.synapses import Axis, taps_along
 from hw_sim.counter.torch_context import Call, Context
+from hw_sim.counter.torch_values import storage_of
 from hw_sim.counter.values import GATED, NUMBERS, Value, added, chosen, complement, constant, joined, multiplied, summed
 
 Rule = Callable[[Context, Call], None]
@@ -85,7 +86,7 @@ def keep(run: Context, call: Call) -> None:
     """Views, copies, joins, places: what it returns holds what it read."""
     first = call.args[0]
     if isinstance(first, Tensor):
-        if call.result.untyped_storage()._cdata != first.untyped_storage()._cdata:
+        if storage_of(call.result) != storage_of(first):
             _set(run, call, run.values.of(first))
         return
     _set(run, call, joined([run.values.of(tensor) for tensor in tensors(first)]))
@@ -111,7 +112,7 @@ def add_in(source: int, run: Context, call: Call) -> None:
 
 def dropout(run: Context, call: Call) -> None:
     """At inference nothing; in training a mask and a factor for each element."""
-    if call.result.untyped_storage()._cdata == call.args[0].untyped_storage()._cdata and call.fresh:
+    if call.fresh and storage_of(call.result) == storage_of(call.args[0]):
         return
     _work(run, call, 0, 2 * call.result.numel())
     _set(run, call, NUMBERS)

@@ -23,7 +23,7 @@ def find_rule(func: Any) -> Rule | None:
     rule = RULES.get(name) or RULES.get(name.removesuffix("_")) if namespace == "aten" else None
     if rule is not None:
         return rule
-    return None if is_composite(func) else partial(_unknown, func._schema.name)
+    return None if is_composite(func) else list_unknown
 
 
 def is_composite(func: Any) -> bool:
@@ -31,7 +31,10 @@ def is_composite(func: Any) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
-def _unknown(name: str, run: Context, call: Call) -> None:
+def list_unknown(run: Context, call: Call) -> None:
+    """What has no rule; and whatever is done to sparse or nested tensors, whose elements are not all there."""
+    odd = any(value.is_sparse or value.is_nested for value in tensors((*call.args, call.result)))
+    name = f"{call.func._schema.name}{' (sparse or nested)' if odd else ''}"
     run.ledger.list_unknown(name, sum(out.numel() for out in tensors(call.out)))
     for out in tensors(call.out):
         run.values.write(out, NUMBERS)

@@ -13,6 +13,9 @@ from torch import nn
 
 import hw_sim
 from esdnet.command.errors import UserError
+from export.graph.nodes import ValueKind
+from hw_sim.counter.torch_values import TensorValues
+from hw_sim.counter.values import Firing, Value
 from tests.hw_sim.counter.brute_force import count_by_hand, same
 
 
@@ -368,3 +371,42 @@ def test_states_of_a_network_are_as_after_a_plain_run():
 def test_element_wise_work_by_hand(layer, adds, muls):
     totals = hw_sim.count(layer, torch.rand(1, 1, 6, 6), strict=True).totals
     assert (totals["adds"], totals["muls"]) == (adds, muls)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sparse_and_nested_tensors_are_listed():
+    def sparse(x):
+        return torch.sparse.mm(x.to_sparse(), torch.eye(4)) + 1
+
+    report = hw_sim.count(sparse, torch.rand(2, 4))
+    assert any("sparse or nested" in name for name in report.unknown)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
+    x, mask = torch.rand(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+
+    def padded(x):
+        return encoder(x, src_key_padding_mask=mask)
+
+    with torch.no_grad():
+        expected = padded(x)
+    report = hw_sim.count(padded, x)
+    assert torch.equal(report.output, expected)
+    assert report.unknown
+
+
+def test_comparisons_that_nobody_reads_are_let_go():
+    """Each reset compares: kept until somebody reads it as spikes, not longer than its tensor lives."""
+    values = TensorValues()
+    for _ in range(200):
+        values.write(torch.zeros(1 << 20), Value(ValueKind.SPIKE, firing=Firing(fired=1)), fresh=True)
+    assert len(values._known) <= 33
+
+
+def test_spikes_written_beside_numbers_are_numbers():
+    """Writes into a part of what held numbers leave numbers."""
+    state = torch.rand(4, 6)
+
+    def write(x):
+        state[:2] = (x > 0.5).float()
+        return F.linear(state, torch.ones(3, 6))
+
+    assert only(hw_sim.count(write, torch.rand(2, 6))).facts.reads == "analog"
