@@ -1,4 +1,4 @@
-"""Any network of a user's as a layer graph: a .nir file, an export of this project, a snnTorch module in a Python file.
+"""Any network of a user's as a layer graph: a .nir or .net file, an export of this project, a snnTorch module in a .py.
 
 In: what --network names, and the input that it will be given. Out: a Network. Heavy imports wait until one is opened.
 """
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 
     from export.graph.network import Network
 
-KINDS = "a .nir file, a folder that to_nir.py wrote, or FILE.py:FUNCTION"
+KINDS = "a .nir or .net file, a folder that to_nir.py wrote, or FILE.py:FUNCTION"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file leaves open. `dt`: seconds per step, `reset`, `semantics`: of .nir files (docs/semantics.md)."""
+    """What a file leaves open. `dt`: seconds per step, `reset`, `semantics`: of .nir files (docs/semantics.md).
+    `reset_interval`, `reset_offset`: of .net files, as netx.Network takes them."""
 
     dt: float = 1e-4
     reset: Literal["v_reset", "subtract"] = "v_reset"
     semantics: str = "nir"
+    reset_interval: int | None = None
+    reset_offset: int = 0
 
 
 def open_network(source: str, frames: NDArray[Any], input_kind: str, reading: Reading) -> Network:
@@ -47,11 +50,35 @@ def open_network(source: str, frames: NDArray[Any], input_kind: str, reading: Re
 
     if FORMAT.is_export(path):
         return read_network(path)
+    if path.suffix == ".net":
+        from export.readers.netx import read_netx
+
+        if input_kind != "spike":
+            raise UserError(f"--network {source}: takes spikes, what its input layer sends; add --input-kind spike")
+        return read_netx(path, reading.reset_interval, reading.reset_offset)
     if path.suffix != ".nir":
         raise UserError(f"--network {source}: not a network that can be read; expected {KINDS}")
     from export.readers.nir import read_nir
 
     return read_nir(path, reading.dt, reading.reset, reading.semantics, input_kind)  # type: ignore[arg-type]
+
+
+def open_with_input(
+    source: str, path: Path, input_kind: str | None, reading: Reading | None = None
+) -> tuple[Network, NDArray[Any]]:
+    """The network, and the array of a .npy file that it takes; `input_kind` None: spikes if the array is boolean."""
+    frames = load_frames(path)
+    from export.graph.frames import check_sequence
+
+    kind = input_kind or ("spike" if frames.dtype == bool else "analog")
+    network = open_network(source, frames, kind, reading or Reading())
+    check_sequence(network, frames)
+    return network, frames
+
+
+def own_name(source: str) -> str:
+    """What an export of it is called: that of the function, or of the file."""
+    return Path(source.rpartition(":")[2] if ".py:" in source else source).stem
 
 
 def load_frames(path: Path) -> NDArray[Any]:

@@ -45,8 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--image", type=Path, help="image whose centre the check runs (default: the one that ships)")
     parser.add_argument("--no-check", action="store_true", help="write the files without running them on Lava")
     parser.add_argument("--target", metavar="NAME", help="also estimate whether it fits on a chip: loihi2")
+    parser.add_argument(
+        "--input", type=Path, metavar="X.npy",
+        help="of a network of yours, FILE.py:FUNCTION or a .nir, whose layers are a chain: spikes that the check runs",
+    )  # fmt: skip
     args = parser.parse_args(argv)
-    return report_user_errors(lambda: _export(args))
+    return report_user_errors(lambda: _export_network(args) if args.input else _export(args))
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -79,6 +83,40 @@ def _export(args: argparse.Namespace) -> int:
     if limits is not None:
         print(fit_table(network, height, width, limits, recording.rates))
     print(f"wrote {target}/ for images of {height}x{width}")
+    return 0
+
+
+def _export_network(args: argparse.Namespace) -> int:
+    """Any chain of layers in integers as one .net file, which Lava-DL's own loader runs before it appears."""
+    from esdnet.command.writing import check_outputs, written_beside
+    from export.graph.frames import check_sequence
+    from export.graph.stream import run_once
+    from export.integer.to_loihi import loihi_network
+    from export.open_network import open_with_input, own_name
+    from export.targets.loihi.chain import write_net
+    from export.targets.loihi.check import check_available, check_segments
+
+    source = str(args.checkpoint)
+    target = args.out or Path(f"{own_name(source)}.net")
+    check_outputs({"--out": target}, [args.input, Path(source)])
+    if not args.no_check:
+        check_available()
+    network, frames = open_with_input(source, args.input, "spike")
+    integer = loihi_network(network)
+    _, floats = run_once(network, frames)
+    _, spikes = run_once(integer, frames)
+    with written_beside(target) as beside:
+        layers = write_net(integer, beside)
+        if not args.no_check:
+            last = integer.outputs[0].inputs[0]
+            given = check_sequence(network, frames).astype(bool)
+            (found,) = check_segments({beside: (given[None], spikes[last][None])}).values()
+            if found.mismatches:
+                raise CheckFailed(f"{last}: {found.mismatches} of its spikes differ on Lava, first at {found.first}")
+            print(f"Lava-DL's loader ran it: 0 of {found.spikes:,} spikes of {last} differ in {len(frames)} steps")
+    for name, fired in floats.items():
+        print(f"{name}: {int(fired.sum()):,} spikes in float64, {int(spikes[name].sum()):,} in integers")
+    print(f"wrote {target}: {layers} layers of neurons")
     return 0
 
 

@@ -71,16 +71,14 @@ def _export_network(args: argparse.Namespace) -> int:
     from esdnet.command.writing import check_outputs, written_beside
     from export.graph.agreement import differing_spikes
     from export.graph.stream import run_once
-    from export.open_network import Reading, load_frames, open_network
+    from export.open_network import open_with_input, own_name
     from export.readers.nir import read_nir
     from export.targets.nir.stock_file import write_file
 
     source = str(args.checkpoint)
-    target = args.out or Path(f"{Path(source.rpartition(':')[2] or source).stem}.nir")
+    target = args.out or Path(f"{own_name(source)}.nir")
     check_outputs({"--out": target}, [args.input, Path(source)])
-    frames = load_frames(args.input)
-    kind = args.input_kind or ("spike" if frames.dtype == bool else "analog")
-    network = open_network(source, frames, kind, Reading())
+    network, frames = open_with_input(source, args.input, args.input_kind)
     if not network.input.every_step:  # it shows itself one frame: the file is given it at every step
         frames = frames[None].repeat(network.steps, axis=0)
     with written_beside(target) as beside:

@@ -39,8 +39,51 @@ def main(argv: list[str] | None = None) -> int:
         "--precision", choices=("float32", "float64"), default="float32",
         help="float64 is for exact comparison: slower, no spike differs from torch (default: float32)",
     )  # fmt: skip
+    parser.add_argument(
+        "--input", type=Path, metavar="X.npy",
+        help="of a network of yours, FILE.py:FUNCTION, a .nir or a .net: the file of one step is checked with it",
+    )  # fmt: skip
+    parser.add_argument("--input-kind", choices=("spike", "analog"), help="of --input (default: spikes if boolean)")
     args = parser.parse_args(argv)
-    return report_user_errors(lambda: _export(args))
+    return report_user_errors(lambda: _export_network(args) if args.input else _export(args))
+
+
+def _export_network(args: argparse.Namespace) -> int:
+    """One time step of any network, states in and out; ONNX Runtime runs the file before it appears."""
+    require_extra("onnx", "the ONNX export")
+    from export.open_network import open_with_input, own_name
+
+    source = str(args.checkpoint)
+    target = args.out or Path(f"{own_name(source)}.onnx")
+    check_outputs({"-o": target}, [args.input, Path(source)])
+    network, frames = open_with_input(source, args.input, args.input_kind)
+    with written_beside(target) as beside:
+        line = write_step(network, args.precision, frames, beside)
+    print(line)
+    print(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB): one time step; the states are inputs and outputs")
+    return 0
+
+
+def write_step(network: Network, precision: FloatPrecision, frames: Any, path: Path) -> str:
+    """Write the file of one step, and run it: in float64 no spike may differ; in float32 the number is reported."""
+    import onnx
+
+    from export.graph.agreement import differing_spikes
+    from export.graph.stream import run_once
+    from export.targets.onnx.run import run_steps
+    from export.targets.onnx.step import to_step_model
+
+    path.write_bytes(to_step_model(network, precision).SerializeToString())
+    written = onnx.load(path)
+    _check_file(written)
+    _, expected = run_once(network, frames)
+    _, found = run_steps(written, network, frames)
+    differing, first = differing_spikes(expected, found)
+    total = sum(int(spikes.sum()) for spikes in expected.values())
+    line = f"{sum(differing.values()):,} of {total:,} spikes differ from the graph's in float64"
+    if differing and precision == "float64":
+        raise CheckFailed(f"{line}; {first}")
+    return f"ONNX Runtime ran it, {precision}: {line}"
 
 
 def _export(args: argparse.Namespace) -> int:

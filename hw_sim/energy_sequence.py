@@ -69,14 +69,19 @@ def count_sequence(
     from hw_sim.backends.simulator import run_sequence
     from hw_sim.report.energy_report import Run, build_report
 
-    precision: Precision = args.precision or "float64"
+    precision: Precision = "float64" if args.precision in (None, "int8") else args.precision
+    if args.precision == "int8":
+        from export.integer.to_loihi import loihi_network
+
+        network = loihi_network(network)  # whole numbers, which float64 holds
     started = time.perf_counter()
     device = choose_exact_device(args.device)
     result = run_sequence(network, frames, precision=precision, device=device, keep_spikes=False)
     steps = len(frames) if network.input.every_step else network.steps
     shape = "x".join(map(str, _own_shape((network.input.channels, *result.executed_size))))
     run = Run(
-        image=str(args.input), network=str(args.network), backend="simulator", precision=precision, steps=steps, tile=0,
+        image=str(args.input), network=str(args.network), backend="simulator", tile=0,
+        precision=args.precision or precision, steps=steps,
         overlap=0, tiles=1, executed_size=result.executed_size, seconds=time.perf_counter() - started,
         extent=f"{steps} steps of {shape} {network.kinds[network.input.name].value} values",
     )  # fmt: skip
@@ -101,9 +106,8 @@ def _check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     for name in OF_IMAGES:
         if getattr(args, name) != parser.get_default(name):
             raise UserError(f"--{name.replace('_', '-')}: is for --image, found --input")
-    if args.backend != "simulator" or args.precision == "int8":
-        found = f"--backend {args.backend}" if args.backend != "simulator" else "--precision int8"
-        raise UserError(f"{found}: not for --input yet; --backend simulator runs it in float32 or float64")
+    if args.backend != "simulator":
+        raise UserError(f"--backend {args.backend}: not for --input yet; --backend simulator runs it")
     if args.plots:
         raise UserError("--plots: is for --image; --html has the charts")
     price_models.check_model_options(args)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from export.graph.network import Network
 
-READING = ("input_kind", "dt", "reset", "semantics")
+READING = ("input_kind", "dt", "reset", "semantics", "reset_interval", "reset_offset")
 
 
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,8 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dt", type=float, metavar="SECONDS", help="of a .nir: length of a step (default: 1e-4)")
     group.add_argument("--reset", choices=("v_reset", "subtract"), help="of a .nir (default: v_reset)")
     group.add_argument("--semantics", help="of a .nir: whose arithmetic (default: nir; docs/semantics.md)")
+    group.add_argument("--reset-interval", type=int, metavar="N", help="of a .net: steps between resets")
+    group.add_argument("--reset-offset", type=int, metavar="N", help="of a .net with --reset-interval (default: 0)")
 
 
 def check_no_reading_flags(args: argparse.Namespace) -> None:
@@ -48,12 +50,13 @@ def open_given(args: argparse.Namespace) -> tuple[Network, NDArray[Any]]:
     network_file(args)
     if args.dt is not None and not 0 < args.dt < 1:
         raise UserError(f"--dt {args.dt}: expected seconds above 0, such as 1e-4")
-    from export.graph.frames import check_sequence
-    from export.open_network import Reading, load_frames, open_network
+    from export.open_network import Reading
 
-    frames = load_frames(args.input)
-    kind = args.input_kind or ("spike" if frames.dtype == bool else "analog")
+    if args.reset_interval is not None and args.reset_interval < 1:
+        raise UserError(f"--reset-interval {args.reset_interval}: expected at least 1 step")
+    if args.reset_offset is not None and args.reset_interval is None:
+        raise UserError("--reset-offset: needs --reset-interval")
+    from export.open_network import open_with_input
+
     given = {name: value for name in READING[1:] if (value := getattr(args, name)) is not None}
-    network = open_network(args.network, frames, kind, Reading(**given))
-    check_sequence(network, frames)
-    return network, frames
+    return open_with_input(args.network, args.input, args.input_kind, Reading(**given))

@@ -253,6 +253,16 @@ def _(node: g.Leaky, operands: Operands) -> Work:
 
 
 @count_work.register
+def _(node: g.LoihiNeuron, operands: Operands) -> Work:
+    """As Neuron: a decay of 4096 keeps nothing and one of 0 everything, so that there is no multiplication."""
+    keeps = node.current_decay < 4096
+    muls = (keeps and node.current_decay > 0) + (0 < node.membrane_decay < 4096)
+    adds = 1 + keeps + (node.membrane_decay < 4096) + shifts(node.bias)
+    work: Work = {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
+    return {**work, "spikes": _spikes_out(node, operands)}
+
+
+@count_work.register
 def _(node: g.Threshold, operands: Operands) -> Work:
     return {"adds": operands.outputs, "spikes": _spikes_out(node, operands)}
 

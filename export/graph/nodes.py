@@ -170,6 +170,24 @@ class Leaky(Spiking):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class LoihiNeuron(Spiking):
+    """Loihi's fixed-point LIF, in whole numbers, states zero before the first step. At each step:
+
+    u = wrap(rz(u (4096 - current_decay) / 4096) + 64 x);  v = clip(rz(v (4096 - membrane_decay) / 4096) + u + 64 bias);
+    S = v > 64 threshold;  v = 0 where it fired.
+
+    rz rounds toward zero; wrap takes 2^24 off above 2^23 and adds it at or below -2^23; clip is to +-(2^23 - 1). With a
+    `reset_interval`, u and v are zero before every step t (from 0) with t modulo reset_interval = reset_offset.
+    """
+
+    current_decay: int
+    membrane_decay: int
+    bias: Array = field(default_factory=lambda: np.zeros(()))
+    reset_interval: int = 0
+    reset_offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Membrane(Node):
     """U of the neuron that it reads, a Leaky, as that step leaves it."""
 
@@ -256,6 +274,7 @@ class Output(Node):
 
 FAN_IN: dict[type[Node], tuple[int, int]] = {  # how many values a node of each kind reads, at least and at most
     Input: (0, 0), Repeat: (1, 1), Conv: (1, 1), Linear: (1, 1), Neuron: (1, 1), Euler: (1, 1), Leaky: (1, 2),
-    Membrane: (1, 1), Threshold: (1, 1), Delay: (1, 1), Pool: (1, 1), Flatten: (1, 1), Add: (2, 2), Mul: (2, 2),
-    Affine: (1, 1), Concat: (2, 10**6), Reduce: (1, 1), Activation: (1, 1), Resize: (1, 1), Output: (1, 1),
+    LoihiNeuron: (1, 1), Membrane: (1, 1), Threshold: (1, 1), Delay: (1, 1), Pool: (1, 1), Flatten: (1, 1),
+    Add: (2, 2), Mul: (2, 2), Affine: (1, 1), Concat: (2, 10**6), Reduce: (1, 1), Activation: (1, 1), Resize: (1, 1),
+    Output: (1, 1),
 }  # fmt: skip

@@ -59,6 +59,11 @@ def _(node: g.Leaky, like: Tensor) -> State:
 
 
 @open_state.register
+def _(node: g.LoihiNeuron, like: Tensor) -> State:
+    return LoihiState(node, like)
+
+
+@open_state.register
 def _(node: g.Delay, like: Tensor) -> State:
     return DelayState(node, like)
 
@@ -154,6 +159,34 @@ class LeakyState:
         for other in others:
             updated = updated + other
         return updated
+
+
+class LoihiState:
+    """Current and membrane of a LoihiNeuron: whole numbers below 2^36 on the way, which float64 holds exactly."""
+
+    LIMIT = 2.0**23
+
+    def __init__(self, node: g.LoihiNeuron, like: Tensor) -> None:
+        if like.dtype is not torch.float64:
+            raise NetworkError(f"{node.name}: integers of 36 bits, which {like.dtype} does not hold; use float64")
+        self.node, self.now = node, 0
+        self.current, self.membrane = torch.zeros_like(like), torch.zeros_like(like)
+        self.threshold, self.bias = 64 * _tensor(node.threshold, like), 64 * _tensor(node.bias, like)
+
+    def step(self, *inputs: Tensor) -> Tensor:
+        """0 and 1: where it fires."""
+        node, (x,) = self.node, inputs
+        if node.reset_interval and self.now % node.reset_interval == node.reset_offset:
+            self.current, self.membrane = torch.zeros_like(x), torch.zeros_like(x)
+        self.now += 1
+        current = torch.trunc(self.current * ((4096 - node.current_decay) / 4096)) + 64 * x
+        wrapped = 2 * self.LIMIT * ((current <= -self.LIMIT).to(x.dtype) - (current > self.LIMIT).to(x.dtype))
+        self.current = current + wrapped
+        membrane = torch.trunc(self.membrane * ((4096 - node.membrane_decay) / 4096)) + self.current + self.bias
+        membrane = membrane.clamp(1 - self.LIMIT, self.LIMIT - 1)
+        fired = membrane > self.threshold
+        self.membrane = membrane.masked_fill(fired, 0.0)
+        return fired
 
 
 class DelayState:

@@ -78,6 +78,8 @@ def count_memory(node: g.Node, operands: Operands) -> Work:
 
 def states_of(node: g.Node) -> int:
     """Numbers that an element keeps between steps; each is read and written in every step."""
+    if isinstance(node, g.LoihiNeuron):
+        return 1 + (node.current_decay < 4096)
     if isinstance(node, (g.Neuron, g.Leaky)):
         return 1 + bool(node.current_decay is not None and np.any(node.current_decay))
     if isinstance(node, g.Euler):
@@ -132,13 +134,14 @@ def _(node: g.Neuron, steps: int) -> int:
 @parameter_words.register(g.Euler)
 @parameter_words.register(g.EulerNeuron)
 @parameter_words.register(g.Leaky)
+@parameter_words.register(g.LoihiNeuron)
 @parameter_words.register(g.Threshold)
 @parameter_words.register(g.Delay)
 def _(node: g.Node, steps: int) -> int:
     """Its arrays, but for factors of 1 and summands of 0."""
     arrays = {key: value for key, value in vars(node).items() if isinstance(value, np.ndarray)}
     factors = [arrays.pop(key) for key in ("r", "w_in", "gain") if key in arrays]
-    summands = [arrays.pop(key) for key in ("v_leak", "v_reset") if key in arrays]
+    summands = [arrays.pop(key) for key in ("v_leak", "v_reset", "bias") if key in arrays]
     used = [*arrays.values(), *filter(scales, factors), *filter(shifts, summands)]
     return sum(array.size for array in used)
 
@@ -159,4 +162,6 @@ def is_leaky(node: g.Node) -> bool:
         return node.membrane_decay != 1.0 or node.current_decay not in (0.0, 1.0)
     if isinstance(node, g.Leaky):
         return any(bool(np.any(decay != 1.0)) for decay in (node.beta, node.current_decay) if decay is not None)
+    if isinstance(node, g.LoihiNeuron):
+        return node.membrane_decay > 0
     return isinstance(node, g.Euler) and (node.tau is not None or node.tau_syn is not None)

@@ -99,7 +99,9 @@ def run_netx(path: Path, spikes: Spikes) -> Spikes:
     network = hdf5.Network(
         net_config=str(path), input_shape=(width, height, channels), reset_interval=steps, reset_offset=1
     )
-    source = Source(data=frames.transpose(3, 2, 1, 0).astype(np.int32))
+    # a dense layer takes vectors; netx leaves out a flatten that nothing comes before
+    data = frames.transpose(3, 2, 1, 0) if len(network.inp.shape) == 3 else frames.reshape(len(frames), -1).T
+    source = Source(data=data.astype(np.int32))
     total = len(frames) + len(network)  # a layer adds one step
     sink = Extractor(shape=network.out.shape, buffer_size=total)  # a Var would be read one number at a time
     source.s_out.connect(network.inp)
@@ -110,7 +112,8 @@ def run_netx(path: Path, spikes: Spikes) -> Spikes:
         received = [sink.receive() for _ in range(total)]
     finally:
         network.stop()
-    found = np.stack(received[len(network) :]).transpose(0, 3, 2, 1) > 0
+    sent = np.stack(received[len(network) :])
+    found = (sent.transpose(0, 3, 2, 1) if sent.ndim == 4 else sent[..., None, None]) > 0  # a dense layer's are vectors
     return found.reshape(images, steps, *found.shape[1:])
 
 

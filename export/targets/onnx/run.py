@@ -48,9 +48,15 @@ def run_sequence(
 
     frames: as the network's Input states them.
     """
+    return run_steps(to_step_model(network, precision), network, frames)
+
+
+def run_steps(
+    model: onnx.ModelProto, network: Network, frames: NDArray[Any]
+) -> tuple[dict[str, Floats], dict[str, NDArray[np.bool_]]]:
+    """The same with a model of one step that is there."""
     frames = check_sequence(network, frames)
     steps = len(frames) if network.input.every_step else network.steps
-    model = to_step_model(network, precision)
     names = [node.name for node in (*network.outputs, *network.neurons)]
     session, dtype = _open(exposed(model, names))
     results = [output.name for output in session.get_outputs()]

@@ -176,6 +176,41 @@ def _(node: g.Neuron, graph: StepGraph, inputs: Sequence[str]) -> str:
 
 
 @step.register
+def _(node: g.LoihiNeuron, graph: StepGraph, inputs: Sequence[str]) -> str:
+    if node.reset_interval:
+        raise NetworkError(f"ONNX: {node.name} (loihineuron): a reset every {node.reset_interval} steps, expected none")
+    if graph.dtype != np.float64:
+        raise NetworkError(f"ONNX: {node.name} (loihineuron): integers of 36 bits, expected float64, which holds them")
+    name, shape, limit = node.name, graph.shapes[node.name][1:], 2.0**23
+    before = graph.state(f"{name}/current", np.zeros(shape))
+    kept = _toward_zero(graph, before, (4096 - node.current_decay) / 4096, f"{name}/I")
+    current = _plus(graph, kept, _times(graph, inputs[0], 64.0, f"{name}/shifted"), f"{name}/wide")
+    one, double = graph.number(f"{name}/limit", limit), graph.number(f"{name}/double", 2 * limit)
+    for sign, compare, change in (("over", "Greater", "Sub"), ("under", "LessOrEqual", "Add")):
+        bound = one if sign == "over" else graph.number(f"{name}/low", -limit)
+        beyond = graph.op(compare, [current, bound], f"{name}/{sign}")
+        moved = graph.op(change, [current, double], f"{name}/{sign}/moved")
+        current = graph.op("Where", [beyond, moved, current], f"{name}/{sign}/wrapped")
+    graph.keep(f"{name}/current", current)
+    kept = _toward_zero(graph, graph.state(f"{name}/membrane", np.zeros(shape)), (4096 - node.membrane_decay) / 4096,
+                        f"{name}/U")  # fmt: skip
+    membrane = _shifted(graph, _plus(graph, kept, current, f"{name}/sum"), 64 * node.bias, f"{name}/biased")
+    ends = [graph.number(f"{name}/{end}", value) for end, value in (("least", 1 - limit), ("most", limit - 1))]
+    membrane = graph.op("Clip", [membrane, *ends], f"{name}/clipped")
+    fired = _fire(node, graph, membrane, 64 * node.threshold, ">", name)
+    zero = graph.number(f"{name}/zero", 0.0)
+    graph.keep(f"{name}/membrane", graph.op("Where", [f"{name}/fired", zero, membrane], f"{name}/left"))
+    return fired
+
+
+def _toward_zero(graph: StepGraph, x: str, share: float, name: str) -> str:
+    """A share of x, rounded toward zero."""
+    scaled = graph.op("Mul", [x, graph.number(f"{name}/share", share)], f"{name}/scaled")
+    size = graph.op("Floor", [graph.op("Abs", [scaled], f"{name}/size")], f"{name}/floor")
+    return graph.op("Mul", [graph.op("Sign", [scaled], f"{name}/sign"), size], f"{name}/decayed")
+
+
+@step.register
 def _(node: g.Euler, graph: StepGraph, inputs: Sequence[str]) -> str:
     membrane = _euler(node, graph, inputs[0])
     graph.keep(f"{node.name}/membrane", membrane)
