@@ -139,12 +139,15 @@ class Counter(TorchDispatchMode):
             out = func(*args, **kwargs)
         if rule is not nothing:
             result = out[0] if isinstance(out, (tuple, list)) and out else out
-            if any(
-                getattr(value, "is_nested", False) or getattr(value, "is_sparse", False) for value in (result, *args)
-            ):
+            if _is_odd(result) or (args and _is_odd(args[0])):
                 rule = list_unknown
             rule(self._run, Call(func, args, kwargs, out, result, fresh))
         return out
+
+
+def _is_odd(value: Any) -> bool:
+    """Sparse or nested: not all of its elements are there."""
+    return isinstance(value, Tensor) and (value.is_nested or value.is_sparse)
 
 
 def _makes_views_inside(func: Any) -> bool:

@@ -167,6 +167,8 @@ def product_and_sum(run: Context, call: Call) -> None:
 
 
 def _product(run: Context, left: Tensor, right: Tensor, bias: Any, out: Tensor) -> None:
+    if right.is_sparse:
+        return run.ledger.list_unknown("a product by a sparse matrix", out.numel())
     a = left if left.dim() > 1 else left.unsqueeze(0)
     b = right if right.dim() > 1 else right.unsqueeze(1)
     of_weights = [run.names.is_weight(tensor) and tensor.dim() <= 2 for tensor in (left, right)]
