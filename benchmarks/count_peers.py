@@ -140,7 +140,11 @@ def with_fvcore(name: str, model: nn.Module, x: Tensor) -> Counts:
     """Its flops, which are MACs."""
     from fvcore.nn import FlopCountAnalysis
 
-    return {"macs": int(FlopCountAnalysis(model, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())}
+    return {
+        "macs": int(
+            FlopCountAnalysis(model, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+        )
+    }
 
 
 def with_thop(name: str, model: nn.Module, x: Tensor) -> Counts:
@@ -174,7 +178,10 @@ def _write_onnx(name: str, model: Any, x: Tensor, path: str) -> None:
     from export.readers.esdnet import lower
     from export.targets.onnx.write import to_model
 
-    onnx.save(to_model(lower(model)), path)
+    file = to_model(lower(model))
+    for dim, size in zip(file.graph.input[0].type.tensor_type.shape.dim, x.shape, strict=True):
+        dim.dim_value = size
+    onnx.save(file, path)
 
 
 TOOLS: dict[str, Callable[[str, nn.Module, Tensor], Counts]] = {
@@ -203,7 +210,9 @@ def main(argv: list[str] | None = None) -> int:
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                     found[tool][name] = count(name, model, x)
             except Exception as error:  # whatever a tool says of a network is the result
-                found[tool][name] = {"fails": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+                found[tool][name] = {
+                    "fails": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                }
         print(tool, json.dumps(found[tool]), flush=True)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
