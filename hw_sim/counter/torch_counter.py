@@ -106,22 +106,14 @@ def _check_kinds(tensors: list[Tensor], given: Sequence[str | None] | None) -> l
 class Counter(TorchDispatchMode):
     """While it is open, every operation passes here; it is executed unchanged, then counted.
 
-    Inside a handler torch leaves out the keys that make views of weights require gradients; a composite operation,
-    which asks for that when it chooses its kernels, gets the keys back, so that it computes what it computes alone.
+    Inside a handler torch leaves out keys that composite operations depend on: those that make views of weights require
+    gradients, which chooses kernels, and those of autocast. They get them back, and compute what they compute alone.
     """
 
     def __init__(self, run: Context) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._run = run
         self._rules: dict[int, tuple[Rule | None, bool, bool]] = {}
-        self._alone = _dispatch_keys()
-        self._counted = self._alone
-
-    def __enter__(self) -> Counter:
-        super().__enter__()  # type: ignore[no-untyped-call]
-        if self._counted is self._alone:
-            self._counted = _dispatch_keys()
-        return self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = self._rules.get(id(func))  # operations are hashed in Python, which takes longer
@@ -130,10 +122,10 @@ class Counter(TorchDispatchMode):
         rule, composite, fresh = found
         kwargs = kwargs or {}
         if rule is None:
-            with self, torch._C._ForceDispatchKeyGuard(*self._counted):
+            with self, _as_called():
                 return func._op_dk(_IMPLICIT, *args, **kwargs)
         if composite:
-            with torch._C._ForceDispatchKeyGuard(*self._alone):
+            with torch._C._ForceDispatchKeyGuard(*_keys_without_counter()):
                 out = func(*args, **kwargs)
         else:
             out = func(*args, **kwargs)
@@ -145,6 +137,19 @@ class Counter(TorchDispatchMode):
         return out
 
 
+_as_called: Callable[[], Any] = torch._C._RestorePythonTLSSnapshot  # type: ignore[attr-defined]
+
+
+def _keys_without_counter() -> tuple[Any, Any]:
+    """Dispatch keys, included and excluded, as they were when the operation was called, but for the counter's own."""
+    with _as_called():
+        included = torch._C._dispatch_tls_local_include_set()
+        excluded = torch._C._dispatch_tls_local_exclude_set()
+    for name in ("Python", "PythonTLSSnapshot"):
+        included = included.remove(torch._C._dispatch_key_parse(name))
+    return included, excluded
+
+
 def _is_odd(value: Any) -> bool:
     """Sparse or nested: not all of its elements are there."""
     return isinstance(value, Tensor) and (value.is_nested or value.is_sparse)
@@ -154,10 +159,6 @@ def _makes_views_inside(func: Any) -> bool:
     """A composite operation whose views torch does not mark after the handler (`chunk` it does)."""
     marked = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "ADInplaceOrView")
     return is_composite(func) and not marked
-
-
-def _dispatch_keys() -> tuple[Any, Any]:
-    return torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
 
 
 @contextmanager

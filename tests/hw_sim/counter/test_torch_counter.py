@@ -410,3 +410,20 @@ def test_spikes_written_beside_numbers_are_numbers():
         return F.linear(state, torch.ones(3, 6))
 
     assert only(hw_sim.count(write, torch.rand(2, 6))).facts.reads == "analog"
+
+
+def test_autocast_inside_is_as_it_is():
+    """Composite operations under autocast: taken apart, or run whole."""
+    linear = nn.Linear(8, 8)
+
+    def mixed(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            product = torch.einsum("bij,bkj->bik", x, x)
+            return product, linear(x), torch.tensordot(x, x, dims=([2], [2])), F.scaled_dot_product_attention(x, x, x)
+
+    x = torch.rand(2, 5, 8)
+    with torch.no_grad():
+        expected = mixed(x)
+    report = hw_sim.count(mixed, x, strict=True)
+    assert [value.dtype for value in report.output] == [torch.bfloat16] * 4
+    assert all(map(torch.equal, report.output, expected))
