@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import NetworkError
+from export.readers.netx import read_netx
+from export.readers.nir import read_nir
 from export.readers.snntorch import read_snntorch
 from hw_sim.backends import simulator
 from hw_sim.backends.lava import LavaSession
@@ -23,7 +26,10 @@ from hw_sim.backends.lava.partition import takes_any_length
 from hw_sim.backends.lava.plan import AT_ONCE, StockLeaf, make_plan
 from hw_sim.backends.lava.records import Feed
 from hw_sim.backends.result import Result, compare
+from tests.export.readers.public_nir import EXTERNAL, needs_external
 from tests.export.readers.snntorch_networks import NETWORKS, make, run_plainly
+from tests.export.readers.test_netx import INTERVAL, RECORDED, needs_pilotnet, pilotnet, recorded
+from tests.export.readers.test_netx import SHARED as PILOTNET
 from tests.hw_sim.backends.lava.networks import dyadic, events, recurrent, relay
 from tests.hw_sim.backends.lava.play import play
 from tests.hw_sim.backends.lava.random_sequences import sequence_networks
@@ -177,6 +183,38 @@ def test_snntorch_networks_on_lava(name, model):
         check(expected, found)
     for key, spikes in run_plainly(module, x, name).items():
         assert np.array_equal(found.spikes[key].reshape(spikes.shape), spikes), key
+
+
+def lava_runs(network: Network, frames: np.ndarray) -> Result:
+    """Checked against the simulator."""
+    expected = simulator.run_sequence(network, frames)
+    with LavaSession(network, expected.executed_size, precision="float64", model="fine") as session:
+        found = session.run_sequence(frames)
+    check(expected, found)
+    return found
+
+
+@needs_lava
+@needs_external
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["braille_noDelay_bias_zero", "cnn_sinabs", "scnn_mnist_old_encoding", "lif_norse"])
+def test_public_nir_files_on_lava(name):
+    frames = np.load(EXTERNAL / f"{name}.input.npy")
+    carries: Literal["analog", "spike"] = "spike" if np.isin(frames, (0, 1)).all() else "analog"
+    found = lava_runs(read_nir(EXTERNAL / f"{name}.nir", carries=carries), frames)
+    assert sum(int(spikes.sum()) for spikes in found.spikes.values()) >= 100
+
+
+@needs_lava
+@needs_pilotnet
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_pilotnet_on_lava_fires_what_was_recorded():
+    """A .net file, in integers: every layer reads the one before a step late, over borders of processes."""
+    found = lava_runs(read_netx(PILOTNET / "network.net", INTERVAL), pilotnet())
+    for spikes, name in zip(found.spikes.values(), RECORDED, strict=False):
+        assert np.array_equal(spikes, recorded(name)), name
 
 
 @needs_lava
