@@ -71,11 +71,24 @@ class _Writer:
                 "none: NIR does not say whether it is there at the first step",
                 "set it to 0, and add it before the neuron",
             )  # fmt: skip
+        name = node.name
+        if isinstance(node, g.Output) and len(self._terms(node.inputs[0])) > 1:
+            name = self._whole_sum(node)
         for value in node.inputs:
             for source in self._terms(value):
-                if (source, node.name) in self.spec.edges:
+                if (source, name) in self.spec.edges:
                     refuse(node, f"reads {source} twice", "one edge", "add it up before, by a factor of 2")
-                self.spec.edges.append((source, node.name))
+                self.spec.edges.append((source, name))
+
+    def _whole_sum(self, node: g.Output) -> str:
+        """A node of its own for what an Output reads, which changes nothing: importers add up nothing into an Output."""
+        name, shape = f"{node.name}.sum", self.shape(node.name)
+        if node.name in self.vectors:
+            self.spec.add(name, SpecNode("Flatten", _flat(shape)))
+        else:
+            self.spec.add(name, diagonal(np.ones(()), np.zeros(()), shape))
+        self.spec.edges.append((name, node.name))
+        return name
 
     def lengthen_loops(self) -> None:
         """A Flatten of a vector, which does nothing, between a neuron and the matrix from it to itself: snnTorch's
@@ -266,11 +279,20 @@ def _(node: g.Leaky, writer: _Writer) -> list[str]:
     if np.all(perfect):
         threshold = writer.whole(node, _exceeded(node, node.threshold))
         return writer.add(node, "IF", r=zero + 1 / DT_S, v_threshold=threshold, v_reset=zero)
-    tau = writer.whole(node, DT_S / (1 - node.beta))
+    tau = writer.whole(node, _time_constant(node.beta))
     fields = {"v_leak": zero, "v_reset": zero}
     if node.current_decay is None:
-        threshold = writer.whole(node, node.threshold) * (DT_S * (1 / tau))  # the factor that readers compute
+        threshold = writer.whole(node, node.threshold) * (DT_S / tau)
         return writer.add(node, "LIF", tau=tau, r=zero + 1, v_threshold=_exceeded(node, threshold), **fields)
-    tau_syn = writer.whole(node, DT_S / (1 - node.current_decay))
+    tau_syn = writer.whole(node, _time_constant(node.current_decay))
     fields |= {"v_threshold": writer.whole(node, _exceeded(node, node.threshold))}
     return writer.add(node, "CubaLIF", tau_mem=tau, tau_syn=tau_syn, r=tau / DT_S, w_in=tau_syn / DT_S, **fields)
+
+
+def _time_constant(decay: Array) -> Array:
+    """dt / (1 - decay), or a float64 some ulps above it, at which dt / tau and dt (1 / tau) round alike: importers
+    compute either, and an input at the threshold is to be at the threshold in all of them."""
+    tau = DT_S / (1 - decay)
+    for _ in range(8):  # three suffice for 100,000 decays drawn at random
+        tau = np.where(DT_S / tau == DT_S * (1 / tau), tau, np.nextafter(tau, np.inf))
+    return tau
