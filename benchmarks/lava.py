@@ -1,6 +1,7 @@
 """`python -m benchmarks.lava`: how long the Lava backend takes to start, to compile, and for each image.
 
-Beside it, in the same run: the simulator, and Lava's own Conv against ours, one 16-channel layer of the same size.
+Beside it, in the same run: the simulator; Lava's own Conv against ours, one 16-channel layer of the same size; and a
+recurrent network on 100 steps of events.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from export.graph.network import Network
 
 CHANNELS = 16
+STEPS = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,6 +54,7 @@ def _measure(args: argparse.Namespace) -> int:
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start")
     _measure_network(lower(model.eval(), args.preset), images, args)
     _measure_convolutions(args.size)
+    _measure_sequence()
     return 0
 
 
@@ -127,6 +131,60 @@ def _measure_convolutions(size: int) -> None:
     ratio = seconds["Lava's own"] / seconds["ours"]
     print(f"LIF and Conv, {CHANNELS} channels at {size}x{size}, float64, a step: ", end="")
     print(", ".join(f"{name} {value * 1000:.1f} ms" for name, value in seconds.items()), f"(ratio {ratio:.1f})")
+
+
+def _measure_sequence() -> None:
+    """Steps per second of a sequence, in both models and in the simulator."""
+    import numpy as np
+
+    from hw_sim.backends import simulator
+    from hw_sim.backends.lava import LavaSession
+
+    network = _recurrent_network()
+    frames = np.random.default_rng(0).random((STEPS, 2, 34, 34)) < 0.05
+    seconds = [_seconds(lambda: simulator.run_sequence(network, frames, keep_spikes=False)) for _ in range(3)]
+    print(f"a recurrent network on events, {STEPS} steps, float64:")
+    _print("the simulator, all steps", min(seconds))
+    for model in ("fused", "fine"):
+        with LavaSession(network, (34, 34), precision="float64", model=model) as session:
+            engine = session._engine.process.pid
+            session.run_sequence(frames)
+            began = _cpu_seconds(engine)
+            seconds = [_seconds(lambda: session.run_sequence(frames, keep_spikes=False)) for _ in range(5)]
+            cpu = (_cpu_seconds(engine) - began) / 5
+            best = min(seconds)
+            _print(f"{model}, {session.facts['processes']} processes, all steps ({STEPS / best:.0f} a second)", best)
+            _print(f"{model}, CPU time of all processes", cpu)
+
+
+def _recurrent_network() -> Network:
+    """Events, a convolution, a pool, and a layer of neurons that read each other."""
+    import numpy as np
+
+    from export.graph import nodes as g
+    from export.graph.network import Network
+
+    rng = np.random.default_rng(0)
+    nodes: tuple[g.Node, ...] = (
+        g.Input(name="events", channels=2, size=(34, 34), carries="spike", every_step=True),
+        g.Conv(name="conv", inputs=("events",), weight=rng.normal(0, 0.3, (CHANNELS, 2, 3, 3)), block="first"),
+        g.Neuron(name="lif", inputs=("conv",), threshold=np.array(0.5), membrane_decay=0.5, block="first"),
+        g.Pool(name="pool", inputs=("lif",), function="max", kernel=(4, 4), stride=(4, 4), block="first"),
+        g.Flatten(name="flat", inputs=("pool",), block="second"),
+        g.Linear(name="fc", inputs=("flat",), weight=rng.normal(0, 0.1, (64, 1024)), block="second"),
+        g.Linear(name="back", inputs=("rec",), late=("rec",), weight=rng.normal(0, 0.2, (64, 64)), block="second"),
+        g.Leaky(name="rec", inputs=("fc", "back"), threshold=np.array(1.0), beta=np.array(0.9), block="second"),
+        g.Linear(name="last", inputs=("rec",), weight=rng.normal(0, 0.2, (10, 64)), block="third"),
+        g.Leaky(name="classes", inputs=("last",), threshold=np.array(1.0), beta=np.array(0.9), block="third"),
+        g.Output(name="output", inputs=("classes",), block="third"),
+    )
+    return Network(name="recurrent", nodes=nodes, steps=STEPS)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _print(what: str, seconds: float) -> None:

@@ -27,9 +27,9 @@ from esdnet.images.files import (
     save_image,
 )
 from esdnet.images.tile_choice import check_tile_flags
+from esdnet.networks.architectures import LEAST_MULTIPLE
 from esdnet.networks.bundled import find_checkpoint
 from esdnet.networks.derainer import Derainer, add_network_flags, facts
-from esdnet.networks.esdnet.config import SIZE_MULTIPLE
 
 IMAGE_BYTES = 150  # a pixel of the whole image: read, blended and written in float64, whatever runs at once
 
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def derain_files(arguments: argparse.Namespace) -> int:
     """Derain what the flags name; files written are listed on stdout."""
-    check_tile_flags(arguments, SIZE_MULTIPLE)
+    check_tile_flags(arguments, LEAST_MULTIPLE)
     checkpoint = find_checkpoint(arguments.checkpoint)
     jobs = _plan(arguments.input, arguments.out)
     check_outputs({"--json": arguments.json, "--show-mask": arguments.show_mask}, [checkpoint, *jobs], jobs.values())

@@ -25,9 +25,9 @@ from esdnet.images.files import from_tensor
 from esdnet.images.metrics import psnr_y, ssim_y
 from esdnet.images.piqe import piqe
 from esdnet.images.tile_choice import check_tile_flags
+from esdnet.networks.architectures import LEAST_MULTIPLE
 from esdnet.networks.bundled import checkpoint_label, find_checkpoint
 from esdnet.networks.derainer import Derainer, add_network_flags, facts
-from esdnet.networks.esdnet.config import SIZE_MULTIPLE
 from esdnet.training.data import LAYOUTS, Pair, PairedFolder
 
 IMAGE_BYTES = 300  # a pixel of a whole image: two or three of them in float64, and their local means
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score what the flags name, print the table and write the files asked for."""
-    check_tile_flags(arguments, SIZE_MULTIPLE)
+    check_tile_flags(arguments, LEAST_MULTIPLE)
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}: expected at least 1")
     checkpoint = find_checkpoint(arguments.checkpoint)

@@ -18,8 +18,9 @@ from esdnet.command.command_line import program_name, require_extra
 from esdnet.command.device import DEVICES
 from esdnet.command.errors import UserError, report_user_errors
 from esdnet.images.tile_choice import TileChoice, add_tile_flags, check_tile_flags
+from esdnet.networks.architectures import LEAST_MULTIPLE
 from esdnet.networks.bundled import DEFAULT, find_checkpoint
-from esdnet.networks.esdnet.config import SIZE_MULTIPLE
+from hw_sim.backends.executor import backend_label, check_lava_flags
 from hw_sim.energy_onnx import add_onnx_flags, check_no_onnx_flags, is_onnx, price_onnx
 from hw_sim.energy_sequence import add_sequence_flags, check_no_sequence_flags, price_sequence
 from hw_sim.report import price_models
@@ -171,7 +172,7 @@ class Pricing:
         with out_of_memory(str(path), "give a smaller --tile"):
             done = run_image(executor, image, args.precision, grid)
         run = Run(
-            image=str(path), network=source.label, backend=_backend_label(args), precision=args.precision,
+            image=str(path), network=source.label, backend=backend_label(args), precision=args.precision,
             steps=source.network.steps, tile=tile, overlap=args.overlap, tiles=done.tiles,
             executed_size=done.executed_size, seconds=done.seconds,
             looks_at_values=args.backend == "simulator" and args.precision != "int8", facts=dict(executor.facts),
@@ -225,19 +226,11 @@ def _price_folder(
     return outcome.status
 
 
-def _backend_label(args: argparse.Namespace) -> str:
-    if args.backend != "lava":
-        return str(args.backend)
-    return f"lava ({args.lava_model or 'fused'}{', stock' if args.lava_stock else ''})"
-
-
 def _check_options(args: argparse.Namespace, is_folder: bool) -> None:
     """UserError for options that would be ignored."""
     check_no_sequence_flags(args)
-    check_tile_flags(args, SIZE_MULTIPLE)
-    if args.backend != "lava" and (args.lava_model or args.lava_stock):
-        given = "--lava-stock" if args.lava_stock else "--lava-model"
-        raise UserError(f"{given}: is for --backend lava, found --backend {args.backend}")
+    check_tile_flags(args, LEAST_MULTIPLE)
+    check_lava_flags(args)
     if is_folder and (args.html or args.plots):
         raise UserError("--html and --plots show one image; give --image a file, or use --json for a folder")
     price_models.check_model_options(args, is_folder)

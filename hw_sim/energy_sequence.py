@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esdnet.command.errors import UserError
+from hw_sim.backends.executor import backend_label, check_lava_flags
 from hw_sim.given_network import add_reading_flags, check_no_reading_flags, network_file, open_given
 from hw_sim.report import price_models
 
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from export.graph.network import Network
+    from hw_sim.backends.lava.plan import Model
     from hw_sim.backends.result import Result
     from hw_sim.backends.simulator import Precision
     from hw_sim.pricing.prices import PriceList
     from hw_sim.report.energy_report import EnergyReport
 
-OF_IMAGES = ("checkpoint", "tile", "overlap", "save_image", "skip_existing", "lava_model", "lava_stock")
+OF_IMAGES = ("checkpoint", "tile", "overlap", "save_image", "skip_existing", "lava_stock")
 
 
 def add_sequence_flags(parser: argparse.ArgumentParser) -> None:
@@ -64,9 +66,7 @@ def price_sequence(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
 def count_sequence(
     network: Network, frames: NDArray[Any], args: argparse.Namespace, prices: PriceList
 ) -> tuple[Result, EnergyReport]:
-    """Run and count on the simulator, and price."""
-    from esdnet.command.device import choose_exact_device
-    from hw_sim.backends.simulator import run_sequence
+    """Run and count on the backend, and price."""
     from hw_sim.report.energy_report import Run, build_report
 
     precision: Precision = "float64" if args.precision in (None, "int8") else args.precision
@@ -74,18 +74,36 @@ def count_sequence(
         from export.integer.to_loihi import loihi_network
 
         network = loihi_network(network)  # whole numbers, which float64 holds
-    started = time.perf_counter()
-    device = choose_exact_device(args.device)
-    result = run_sequence(network, frames, precision=precision, device=device, keep_spikes=False)
     steps = len(frames) if network.input.every_step else network.steps
+    started = time.perf_counter()
+    result, facts = _run(network.with_steps(steps), frames, args, precision)
     shape = "x".join(map(str, _own_shape((network.input.channels, *result.executed_size))))
     run = Run(
-        image=str(args.input), network=str(args.network), backend="simulator", tile=0,
-        precision=args.precision or precision, steps=steps,
-        overlap=0, tiles=1, executed_size=result.executed_size, seconds=time.perf_counter() - started,
+        image=str(args.input), network=str(args.network), backend=backend_label(args), steps=steps,
+        precision=args.precision or precision, tile=0, overlap=0, tiles=1, executed_size=result.executed_size,
+        seconds=time.perf_counter() - started, looks_at_values=args.backend == "simulator", facts=facts,
         extent=f"{steps} steps of {shape} {network.kinds[network.input.name].value} values",
     )  # fmt: skip
     return result, build_report(network.with_steps(steps), result.counts, run, prices)
+
+
+def _run(
+    network: Network, frames: NDArray[Any], args: argparse.Namespace, precision: Precision
+) -> tuple[Result, dict[str, Any]]:
+    """Outputs and counts, and what only the backend can know."""
+    if args.backend == "lava":
+        from export.graph.frames import check_sequence
+        from hw_sim.backends.lava import LavaSession
+
+        _, _, height, width = check_sequence(network, frames).shape
+        model: Model = args.lava_model or "fused"
+        with LavaSession(network, (height, width), precision=precision, model=model) as session:
+            return session.run_sequence(frames, keep_spikes=False), session.facts
+    from esdnet.command.device import choose_exact_device
+    from hw_sim.backends.simulator import run_sequence
+
+    device = choose_exact_device(args.device)
+    return run_sequence(network, frames, precision=precision, device=device, keep_spikes=False), {}
 
 
 def _in_own_shape(network: Network, output: NDArray[np.floating[Any]]) -> NDArray[Any]:
@@ -106,8 +124,13 @@ def _check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     for name in OF_IMAGES:
         if getattr(args, name) != parser.get_default(name):
             raise UserError(f"--{name.replace('_', '-')}: is for --image, found --input")
-    if args.backend != "simulator":
-        raise UserError(f"--backend {args.backend}: not for --input yet; --backend simulator runs it")
+    if args.backend == "torch":
+        raise UserError("--backend torch: not for --input; --backend simulator and lava run it")
+    check_lava_flags(args)
+    if args.backend == "lava":
+        from hw_sim.backends.lava.host import check_available
+
+        check_available()
     if args.plots:
         raise UserError("--plots: is for --image; --html has the charts")
     price_models.check_model_options(args)

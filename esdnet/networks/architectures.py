@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Config = ESDNetConfig | DualStageConfig | NAFNetConfig
 CONFIGS: dict[str, type[Config]] = {"esdnet": ESDNetConfig, "dual_stage": DualStageConfig, "nafnet": NAFNetConfig}
+LEAST_MULTIPLE = 4  # divides what the sides of every architecture's images are multiples of; each checks its own
 PRESETS: dict[str, Config] = {**ESDNET_PRESETS, **DUAL_STAGE_PRESETS, **NAFNET_PRESETS}
 
 

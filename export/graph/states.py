@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from export.graph import nodes as g
+from export.graph.loihi import CURRENT_SHIFT, DECAY_BITS, STATE_LIMIT
 from export.graph.neuron import NeuronState, constant_unless, lowest_that_fires
 from export.graph.nodes import Array, NetworkError
 
+SHIFTED = 2.0**CURRENT_SHIFT
 STATEFUL = (g.Spiking, g.Euler, g.Delay)
 
 
@@ -164,14 +166,12 @@ class LeakyState:
 class LoihiState:
     """Current and membrane of a LoihiNeuron: whole numbers below 2^36 on the way, which float64 holds exactly."""
 
-    LIMIT = 2.0**23
-
     def __init__(self, node: g.LoihiNeuron, like: Tensor) -> None:
         if like.dtype is not torch.float64:
             raise NetworkError(f"{node.name}: integers of 36 bits, which {like.dtype} does not hold; use float64")
         self.node, self.now = node, 0
         self.current, self.membrane = torch.zeros_like(like), torch.zeros_like(like)
-        self.threshold, self.bias = 64 * _tensor(node.threshold, like), 64 * _tensor(node.bias, like)
+        self.threshold, self.bias = SHIFTED * _tensor(node.threshold, like), SHIFTED * _tensor(node.bias, like)
 
     def step(self, *inputs: Tensor) -> Tensor:
         """0 and 1: where it fires."""
@@ -179,11 +179,11 @@ class LoihiState:
         if node.reset_interval and self.now % node.reset_interval == node.reset_offset:
             self.current, self.membrane = torch.zeros_like(x), torch.zeros_like(x)
         self.now += 1
-        current = torch.trunc(self.current * ((4096 - node.current_decay) / 4096)) + 64 * x
-        wrapped = 2 * self.LIMIT * ((current <= -self.LIMIT).to(x.dtype) - (current > self.LIMIT).to(x.dtype))
+        current = torch.trunc(self.current * (1 - node.current_decay / 2**DECAY_BITS)) + SHIFTED * x
+        wrapped = 2 * STATE_LIMIT * ((current <= -STATE_LIMIT).to(x.dtype) - (current > STATE_LIMIT).to(x.dtype))
         self.current = current + wrapped
-        membrane = torch.trunc(self.membrane * ((4096 - node.membrane_decay) / 4096)) + self.current + self.bias
-        membrane = membrane.clamp(1 - self.LIMIT, self.LIMIT - 1)
+        membrane = torch.trunc(self.membrane * (1 - node.membrane_decay / 2**DECAY_BITS)) + self.current + self.bias
+        membrane = membrane.clamp(1 - STATE_LIMIT, STATE_LIMIT - 1)
         fired = membrane > self.threshold
         self.membrane = membrane.masked_fill(fired, 0.0)
         return fired

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
-from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from export.graph import nodes as g
@@ -24,38 +20,8 @@ from export.graph.execute import advance, execute_in, execute_node, numbers
 from export.graph.frames import check_sequence
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import ValueKind
+from export.graph.schedule import schedule
 from export.graph.states import STATEFUL, State, open_state
-
-Groups = tuple[tuple[str, ...], ...]
-
-
-@lru_cache(maxsize=8)
-def schedule(network: Network) -> Groups:
-    """The nodes in groups, in an order in which groups can run one after the other over all steps: the nodes of a cycle
-    are one group, in the network's order; every other node is a group of its own."""
-    if not any(node.late for node in network.nodes):
-        return tuple((node.name,) for node in network.nodes)
-    index = {node.name: number for number, node in enumerate(network.nodes)}
-    edges = [(index[name], index[node.name]) for node in network.nodes for name in node.inputs]
-    sources, readers = np.array(edges).T
-    matrix = coo_array((np.ones(len(edges)), (sources, readers)), shape=(len(index), len(index)))
-    _, cycles = connected_components(matrix, connection="strong")
-    before: dict[int, set[int]] = {int(cycle): set() for cycle in cycles}
-    for source, reader in edges:
-        if cycles[source] != cycles[reader]:
-            before[int(cycles[reader])].add(int(cycles[source]))
-    members: dict[int, list[str]] = {}
-    for node in network.nodes:
-        members.setdefault(int(cycles[index[node.name]]), []).append(node.name)
-    return tuple(tuple(members[cycle]) for cycle in TopologicalSorter(before).static_order())
-
-
-def needs_all_steps(node: g.Node) -> bool:
-    """Whether a node looks at all steps at once, or tells them apart: time cannot be cut into chunks then."""
-    per_step = any(isinstance(v, np.ndarray) and v.ndim == 4 and len(v) > 1 for v in vars(node).values())
-    if isinstance(node, (g.Reduce, g.Linear)):
-        return "T" in (node.axes if isinstance(node, g.Reduce) else node.axis)
-    return isinstance(node, g.Repeat) or (per_step and not isinstance(node, g.Conv))
 
 
 class Stream:
@@ -145,7 +111,8 @@ class Stream:
         for name in node.inputs:
             value = self.values[name]
             own = not isinstance(self.network[name], (g.Input, g.Repeat, g.Flatten)) and value.dtype is self.dtype
-            if own and self.readers[name] == 1 and name not in self.last and tuple(value.shape) == shape:
+            viewed = any(isinstance(self.network[other], (g.Flatten, g.Output)) for other in self.network.readers[name])
+            if own and not viewed and self.readers[name] == 1 and name not in self.last and tuple(value.shape) == shape:
                 return value
         return None
 
@@ -183,6 +150,8 @@ class Stream:
             self.see(node, whole[node.name])
 
     def _step(self, node: g.Node, inputs: Sequence[Tensor]) -> Tensor:
+        if isinstance(node, g.Membrane):
+            return self.states[node.inputs[0]].membrane[None]
         if not isinstance(node, STATEFUL):
             return execute_node(node, inputs, self.network.steps, self.dtype)
         value = self._state(node).step(*(numbers(frame[0], self.dtype) for frame in inputs))[None]

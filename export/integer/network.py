@@ -13,18 +13,13 @@ from functools import cached_property, singledispatch
 import numpy as np
 from numpy.typing import NDArray
 
+from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array, NetworkError
 
 IntArray = NDArray[np.int64]
 
-WEIGHT_LIMIT = 127  # 8 bits with sign, symmetric
-CURRENT_SHIFT = 6  # Loihi adds a << 6 to the current, and compares with threshold << 6
-CURRENT_LIMIT = 2**17 - 1  # what arrives at a neuron has 18 bits
-THRESHOLD_BITS = 17  # without sign
-DECAY_BITS = 12
-STATE_LIMIT = 2**23  # 24-bit current and membrane
 MEAN_BITS = 6  # further fractional bits that a mean has over what it is the mean of
 RECIPROCAL_BITS = 16
 MEAN_LIMIT = 2**28  # values that a mean may be of
@@ -308,8 +303,8 @@ def _(operation: IntegerConv | IntegerLinear, sources: Sequence[Format]) -> int:
 def _(operation: IntegerNeuron, sources: Sequence[Format]) -> int:
     """What arrives as it is are sums of a convolution, below 2^53; the products of 24-bit states are far below that."""
     if operation.rescale is None:
-        return EXACT << CURRENT_SHIFT
-    return max(_rescaled(sources[0].high, operation.rescale), CURRENT_LIMIT << CURRENT_SHIFT)
+        return EXACT << loihi.CURRENT_SHIFT
+    return max(_rescaled(sources[0].high, operation.rescale), loihi.CURRENT_LIMIT << loihi.CURRENT_SHIFT)
 
 
 @largest_product.register

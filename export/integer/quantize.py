@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array
@@ -26,7 +27,6 @@ from export.integer.network import Format, IntArray, IntegerNetwork, Operation, 
 MULTIPLIER_BITS = 16
 WHOLE = 1e-9  # how near to a whole number float64 leaves a ratio of scales that is one
 FEW = 16  # a multiplier below this is made exact, by the step of its row
-BIAS_LIMIT = 4095  # 13 bits with sign: of a neuron
 BIAS_BITS = 45  # of a bias in units of its layer's sums: its product with a multiplier stays far below 2^63
 CLIPPING = np.linspace(1.0, 0.5, 26)  # shares of the largest weight that the range may end at
 
@@ -59,7 +59,7 @@ def weight_steps(weight: Array) -> Array:
     It may clip the largest weights, if that serves the others.
     """
     largest = np.abs(weight).max(1)
-    full = np.where(largest > 0, largest, ops.WEIGHT_LIMIT) / ops.WEIGHT_LIMIT
+    full = np.where(largest > 0, largest, loihi.WEIGHT_LIMIT) / loihi.WEIGHT_LIMIT
     binary = 2.0 ** np.ceil(np.log2(full))  # holds weights exactly that are multiples of a power of two
     best, least = full, np.full(len(weight), np.inf)
     for steps in (*(full * clipped for clipped in CLIPPING), binary):
@@ -77,13 +77,13 @@ def align_step(weight: Array, step: float, threshold: float) -> float:
     whole = round(threshold / step)
     if whole < 1 or np.array_equal(round_weight(weight, step) * step, weight):
         return step
-    return threshold / (whole + 0.5 / 2**ops.CURRENT_SHIFT)
+    return threshold / (whole + 0.5 / 2**loihi.CURRENT_SHIFT)
 
 
 def round_weight(weight: Array, step: float | Array) -> Array:
     """Weights in units of `step`, rounded and clipped to 8 bits, still float64."""
     whole = weight / step
-    return np.clip(np.rint(whole, out=whole), -ops.WEIGHT_LIMIT, ops.WEIGHT_LIMIT, out=whole)
+    return np.clip(np.rint(whole, out=whole), -loihi.WEIGHT_LIMIT, loihi.WEIGHT_LIMIT, out=whole)
 
 
 def _quantize_rows(node: g.Conv | g.Linear, source: Format, output: Format) -> tuple[NDArray[np.int8], Array]:
@@ -115,7 +115,7 @@ def _quantize_layer(node: g.Conv, neurons: Sequence[g.Neuron]) -> tuple[NDArray[
     weight = node.weight
     thresholds = {float(value) for neuron in neurons for value in neuron.threshold.reshape(-1)}
     largest_bias = max(float(np.abs(_summed_bias(node, neuron)).max()) for neuron in neurons)
-    finest = max(max(map(abs, thresholds)) / (2**ops.THRESHOLD_BITS - 1), largest_bias / BIAS_LIMIT)
+    finest = max(max(map(abs, thresholds)) / (2**loihi.THRESHOLD_BITS - 1), largest_bias / loihi.BIAS_LIMIT)
     if np.abs(weight).reshape(len(weight), -1).sum(1).max() < finest / 2:
         return np.zeros(weight.shape, np.int8), finest
     step = float(weight_steps(weight.reshape(1, -1))[0])
@@ -226,15 +226,15 @@ def _(node: g.Neuron, formats: Formats) -> Operation:
         output=ops.SPIKE,
         threshold=_threshold(node, scale),
         bias=_whole(bias / scale, node.name),
-        current_decay=round(2**ops.DECAY_BITS * (1.0 - node.current_decay)) - 1,
-        membrane_decay=round(2**ops.DECAY_BITS * (1.0 - node.membrane_decay)),
+        current_decay=round(2**loihi.DECAY_BITS * (1.0 - node.current_decay)) - 1,
+        membrane_decay=round(2**loihi.DECAY_BITS * (1.0 - node.membrane_decay)),
         rescale=None if plain else rescale_by(node.gain / coarser, node.gain.shape),
     )
 
 
 def _coarser(node: g.Neuron, source: Format) -> float:
     """The power of two by which a neuron reads a value more coarsely, so that 18 bits hold it and 13 its bias."""
-    steps = float(np.abs(node.bias).max()) / source.scale / BIAS_LIMIT
+    steps = float(np.abs(node.bias).max()) / source.scale / loihi.BIAS_LIMIT
     fitting = 2.0 ** math.ceil(math.log2(steps)) if steps > 1.0 else 1.0
     return max(fitting, 1.0 if source.bits <= STREAM_BITS else 2.0**ops.MEAN_BITS)
 

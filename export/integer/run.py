@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.graph import loihi
 from export.graph.frames import output_of
 from export.graph.network import infer_shapes
 from export.graph.nodes import AXES, NetworkError
@@ -131,8 +132,8 @@ def _(operation: ops.IntegerLinear, inputs: Sequence[Tensor], steps: int) -> Ten
 
 def _decay_(state: Tensor, keep: int) -> Tensor:
     """In place: state * keep >> 12, rounded toward zero."""
-    toward_zero = (state >> 63) & (2**ops.DECAY_BITS - 1)  # what a negative number needs on top
-    return state.mul_(keep).add_(toward_zero).bitwise_right_shift_(ops.DECAY_BITS)
+    toward_zero = (state >> 63) & (2**loihi.DECAY_BITS - 1)  # what a negative number needs on top
+    return state.mul_(keep).add_(toward_zero).bitwise_right_shift_(loihi.DECAY_BITS)
 
 
 def neuron_steps(operation: ops.IntegerNeuron, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -148,26 +149,26 @@ def neuron_step(operation: ops.IntegerNeuron, x: Tensor, current: Tensor, membra
     """The spikes (C, H, W) of one frame. `current` and `membrane` go one step on, in place, before the reset."""
     arrived = x.to(torch.int64)
     if operation.rescale is not None:
-        arrived = _rescale_(arrived.clone(), operation.rescale).clamp_(-ops.CURRENT_LIMIT, ops.CURRENT_LIMIT)
-    keep_current = 2**ops.DECAY_BITS - (operation.current_decay + 1)
+        arrived = _rescale_(arrived.clone(), operation.rescale).clamp_(-loihi.CURRENT_LIMIT, loihi.CURRENT_LIMIT)
+    keep_current = 2**loihi.DECAY_BITS - (operation.current_decay + 1)
     if keep_current:
-        _decay_(current, keep_current).add_(arrived << ops.CURRENT_SHIFT)
+        _decay_(current, keep_current).add_(arrived << loihi.CURRENT_SHIFT)
     else:
-        torch.bitwise_left_shift(arrived, ops.CURRENT_SHIFT, out=current)
+        torch.bitwise_left_shift(arrived, loihi.CURRENT_SHIFT, out=current)
     _wrap_(current)
-    _decay_(membrane, 2**ops.DECAY_BITS - operation.membrane_decay).add_(current)
+    _decay_(membrane, 2**loihi.DECAY_BITS - operation.membrane_decay).add_(current)
     if np.any(operation.bias):
-        membrane.add_(_constant(operation.bias, x) << ops.CURRENT_SHIFT)
-    membrane.clamp_(1 - ops.STATE_LIMIT, ops.STATE_LIMIT - 1)
-    return membrane > _constant(operation.threshold, x) << ops.CURRENT_SHIFT
+        membrane.add_(_constant(operation.bias, x) << loihi.CURRENT_SHIFT)
+    membrane.clamp_(1 - loihi.STATE_LIMIT, loihi.STATE_LIMIT - 1)
+    return membrane > _constant(operation.threshold, x) << loihi.CURRENT_SHIFT
 
 
 def _wrap_(current: Tensor) -> None:
     """In place: 2^24 off above 2^23, 2^24 on at or below -2^23."""
     lowest, highest = (int(bound) for bound in torch.aminmax(current))
-    if highest > ops.STATE_LIMIT or lowest <= -ops.STATE_LIMIT:
-        above = current > ops.STATE_LIMIT
-        current.add_(2 * ops.STATE_LIMIT * (current <= -ops.STATE_LIMIT)).sub_(2 * ops.STATE_LIMIT * above)
+    if highest > loihi.STATE_LIMIT or lowest <= -loihi.STATE_LIMIT:
+        above = current > loihi.STATE_LIMIT
+        current.add_(2 * loihi.STATE_LIMIT * (current <= -loihi.STATE_LIMIT)).sub_(2 * loihi.STATE_LIMIT * above)
 
 
 @execute.register

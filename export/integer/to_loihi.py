@@ -16,11 +16,12 @@ from typing import NoReturn
 
 import numpy as np
 
+from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array, NetworkError, ValueKind
 
-WEIGHT, THRESHOLD, BIAS, DECAY = 127, 2**17 - 1, 2**12 - 1, 4096
+THRESHOLD, DECAYS = 2**loihi.THRESHOLD_BITS - 1, 2**loihi.DECAY_BITS
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _in_one_step(network: Network, neuron: g.Spiking, known: dict[str, list[g.No
     level = dynamics.threshold / dynamics.gain if dynamics.gain > 0 else -1.0
     if not largest or level < 0:
         refuse(neuron, "no weight, no gain or a negative threshold", "all of them positive", "train on")
-    step = max(largest / WEIGHT, level / THRESHOLD)
+    step = max(largest / loihi.WEIGHT_LIMIT, level / THRESHOLD)
     biases: Array = np.array(dynamics.bias / dynamics.gain)
     made: dict[str, list[g.Node]] = {}
     for term in terms:
@@ -97,8 +98,13 @@ def _in_one_step(network: Network, neuron: g.Spiking, known: dict[str, list[g.No
             biases = biases + (synapse.bias * term.spread)[:, None, None]
         made[synapse.name] = [replace(synapse, weight=np.rint(synapse.weight * term.share / step), bias=None)]
     bias = np.rint(biases / step)
-    if np.abs(bias).max() > BIAS:
-        refuse(neuron, f"biases up to {np.abs(bias).max():.0f} steps", f"at most {BIAS}", "train with smaller biases")
+    if np.abs(bias).max() > loihi.BIAS_LIMIT:
+        refuse(
+            neuron,
+            f"biases up to {np.abs(bias).max():.0f} steps",
+            f"at most {loihi.BIAS_LIMIT}",
+            "train with smaller biases",
+        )
     return made | {neuron.name: _neuron(neuron, dynamics, np.rint(np.array(level / step)), bias)}
 
 
@@ -108,12 +114,12 @@ def _neuron(neuron: g.Spiking, dynamics: Dynamics, threshold: Array, bias: Array
     if len(inputs) == 2:
         before = [g.Add(name=f"{neuron.name}.sum", inputs=inputs, late=late, block=neuron.block)]
         inputs, late = (f"{neuron.name}.sum",), ()
-    loihi = g.LoihiNeuron(
+    made = g.LoihiNeuron(
         name=neuron.name, inputs=inputs, late=late, block=neuron.block, modules=neuron.modules, fires=">",
         source_parameters=neuron.source_parameters, threshold=threshold, bias=bias,
-        current_decay=round((1 - dynamics.alpha) * DECAY), membrane_decay=round((1 - dynamics.beta) * DECAY),
+        current_decay=round((1 - dynamics.alpha) * DECAYS), membrane_decay=round((1 - dynamics.beta) * DECAYS),
     )  # fmt: skip
-    return [*before, loihi]
+    return [*before, made]
 
 
 def _terms(network: Network, name: str, share: float, spread: float, neuron: g.Spiking) -> Iterator[Term]:

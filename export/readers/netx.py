@@ -16,14 +16,14 @@ import numpy as np
 
 from esdnet.command.errors import UserError
 from export.graph import nodes as g
+from export.graph.loihi import BIAS_LIMIT, DECAY_BITS, THRESHOLD_BITS
 from export.graph.network import Network
 from export.graph.nodes import Array, NetworkError
 
 TYPES = ("input", "conv", "flatten", "dense", "dense_rec")
 NEURONS = ("LOIHI", "CUBA")
-DECAYS = 4096  # a decay of 4096 keeps nothing
-MOST = 2**17 - 1  # thresholds have 17 bits
-BIASES = (-(2**12), 2**12 - 1)  # 13 bits
+DECAYS = 2**DECAY_BITS  # a decay of 4096 keeps nothing
+BIASES = (-BIAS_LIMIT - 1, BIAS_LIMIT)
 
 Layer = Mapping[str, Any]
 
@@ -183,7 +183,7 @@ class _Builder:
                 block=name,
                 bias=bias.reshape(-1, 1, 1),
                 fires=">",
-                threshold=np.array(float(_number_in(name, neuron, "vThMant", 0, MOST))),
+                threshold=np.array(float(_number_in(name, neuron, "vThMant", 0, 2**THRESHOLD_BITS - 1))),
                 current_decay=_number_in(name, neuron, "iDecay", 0, DECAYS),
                 membrane_decay=_number_in(name, neuron, "vDecay", 0, DECAYS),
                 reset_interval=self.reset_interval or 0,

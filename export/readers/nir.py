@@ -65,6 +65,7 @@ class _Builder:
         return Network(name=name, nodes=tuple(self.nodes), steps=1, model_parameters=parameters, reader="nir")
 
     def _check_types(self) -> None:
+        """Refuse what the semantics has no reference for."""
         known = SEMANTICS[self.reading.semantics].types
         for node in self.graph.nodes.values():
             if node.type not in known:
@@ -72,7 +73,6 @@ class _Builder:
                     f"semantics {self.reading.semantics!r} has no reference for it, expected {', '.join(known)}; read "
                     "the file by semantics 'nir'"
                 )
-
         for source, reader in self.graph.edges:
             bias = self.graph.nodes[source].fields.get("bias", np.zeros(()))
             if self.reading.semantics == "lava" and self.graph.nodes[reader].type == "CubaLIF" and np.any(bias != 0):

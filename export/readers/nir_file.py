@@ -6,10 +6,10 @@ Nothing here knows what a node means (export/readers/nir.py does).
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,7 +69,7 @@ class FileGraph:
     edges: list[Edge]
 
 
-def read_file(path: str | PathLike[str]) -> FileGraph:
+def read_file(path: str | os.PathLike[str]) -> FileGraph:
     """The graph in a .nir file. UserError, one line, for a file that is none; NetworkError for a node that is wrong."""
     path = Path(path)
     try:
@@ -82,11 +82,19 @@ def read_file(path: str | PathLike[str]) -> FileGraph:
             if _word(root.get("type")) != GRAPH:
                 raise UserError(f"{path}: its root is of type {_word(root.get('type'))}, expected {GRAPH}")
             return _join(_flatten(root, ""))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except OSError as error:  # h5py says in many words what is wrong with a file
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        MemoryError,
+    ) as error:  # whatever HDF5 stumbles over
+        number = getattr(error, "errno", None)
         reason = "it is empty" if path.is_file() and not path.stat().st_size else "not HDF5, or damaged"
-        raise UserError(f"{path}: cannot be read as a NIR file: {reason}") from error
+        raise UserError(
+            f"{path}: cannot be read as a NIR file: {os.strerror(number) if number else reason}; write it again"
+        ) from error
 
 
 def _word(item: Any) -> str | None:

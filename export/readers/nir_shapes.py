@@ -166,18 +166,16 @@ def windows(node: FileNode, shape: Side, kernel: Side, stride: Side, padding: Si
 def _flat(graph: FileGraph, node: FileNode, shape: Side) -> Side:
     """All axes in one. Old exporters counted a batch axis that is not in the file: their first axis is 1. It is read so
     where what reads it takes that many numbers and would not take what start_dim says."""
-    start, end = (integers(node, field, 1, -len(shape))[0] for field in ("start_dim", "end_dim"))
-    last = end % len(shape)
-    first = start % len(shape)
-    found = (*shape[:first], prod(shape[first : last + 1]), *shape[last + 1 :])
+    rank, whole = len(shape), (prod(shape),)
+    start, end = (integers(node, field, 1, -rank)[0] for field in ("start_dim", "end_dim"))
+    first, last = (axis + rank if axis < 0 else axis for axis in (start, end))
+    joined = (*shape[:first], prod(shape[first : last + 1]), *shape[last + 1 :])
     takers = {_takes(graph.nodes[reader]) for source, reader in graph.edges if source == node.name} - {None}
-    if start == 1 and end in (-1, len(shape)) and found not in takers and takers == {(prod(shape),)}:
-        return (prod(shape),)
-    if len(found) != 1:
-        node.refuse(
-            f"joins axes {first} to {last} of {shape} to {found}, expected all of them: start_dim 0, end_dim -1"
-        )
-    return found
+    if joined != whole and start == 1 and last in (rank - 1, rank) and takers == {whole}:
+        return whole
+    if first > last or last >= rank or joined != whole:
+        node.refuse(f"start_dim {start} and end_dim {end} leave axes of {shape}, expected all in one: 0 and -1")
+    return whole
 
 
 def _takes(node: FileNode) -> Side | None:

@@ -103,6 +103,11 @@ class _Folder:
                 raise NetworkError(f"{name}: reads a tensor that no known module made, and that is not zero")
             return Source("zero")
         if isinstance(origin, Applied):
+            if Given(zero=False) in origin.inputs:
+                raise NetworkError(
+                    f"{name}: torch function {origin.function} reads a tensor that no known module made, such as a"
+                    " parameter; use the module that holds it"
+                )
             inputs = tuple(self._at(name, one, step) for one in origin.inputs)
             return Source("applied", origin.function, "out", inputs, origin.options)
         if isinstance(origin, Frame):

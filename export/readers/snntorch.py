@@ -50,14 +50,24 @@ def read_snntorch(
     kind = input_kind or ("spike" if frames.dtype == bool else "analog")
     model = copy.deepcopy(module).double().cpu().eval()
     known = {key: one for key, one in model.named_modules() if isinstance(one, KNOWN)}
-    if not any(isinstance(one, NEURONS) for one in known.values()):
-        raise NetworkError(f"{name}: holds no snnTorch neuron ({', '.join(one.__name__ for one in NEURONS)})")
+    _check_neurons(model, name)
     given = torch.from_numpy(np.ascontiguousarray(frames)).double()
     recording, static = _recorded(model, known, given, run, name)
     loop = fold(recording, static)
     network = Builder(model, known, loop).build(name, tuple(frames.shape[not static :]), kind)
     _check(network, frames, recording)
     return network
+
+
+def _check_neurons(model: nn.Module, name: str) -> None:
+    """NetworkError where there is no neuron, or one that the graph does not have."""
+    known = ", ".join(one.__name__ for one in NEURONS)
+    neurons = {key: one for key, one in model.named_modules() if isinstance(one, snntorch.SpikingNeuron)}
+    for key, one in neurons.items():
+        if type(one) not in NEURONS:
+            raise NetworkError(f"{key} ({type(one).__name__}): no rule for this neuron, expected one of {known}")
+    if not neurons:
+        raise NetworkError(f"{name}: holds no snnTorch neuron, expected some of {known}")
 
 
 def _recorded(
@@ -83,6 +93,8 @@ def _recorded(
             continue
         if _calls_neurons(recording, known, None if static else len(given)):
             return recording, static
+        if not static and _calls_neurons(recording, known, 2 * len(given)):
+            raise NetworkError(f"{name}: its neurons are called twice a step, expected once; give each use its own")
         why.append(f"{way}: neurons are not called once a step")
     raise NetworkError(
         f"{name}: cannot be run on an input of shape {tuple(given.shape)} ({'; '.join(why)}); give a function that"

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esdnet.command.errors import UserError
 from export.graph.agreement import FLOAT64_OUTPUT, differing_spikes, psnr_db
+from export.graph.frames import check_sequence
 from export.graph.network import Network
-from export.graph.nodes import NetworkError
-from hw_sim.agreement.judge import SILENT, Row
+from export.graph.nodes import LoihiNeuron, NetworkError
+from export.integer.to_loihi import loihi_network
+from hw_sim.agreement.judge import SILENT, Precision, Row
 from hw_sim.backends.result import Result
 from hw_sim.backends.simulator import run_sequence
 
@@ -46,18 +49,45 @@ def verify_sequence(network: Network, frames: NDArray[Any], say: Callable[[str, 
         yield Row(name, "float64", "holds", how, mismatches=0)
     for name, run in BACKENDS.items():
         say(name, "float64")
-        yield _judge(name, run, network, frames, reference)
+        yield _judge(name, "float64", run, network, frames, reference)
+    yield from _in_integers(network, frames, reference, say)
 
 
-def _judge(name: str, run: Run, network: Network, frames: NDArray[Any], reference: Result) -> Row:
+def _in_integers(
+    network: Network, frames: NDArray[Any], floats: Result, say: Callable[[str, str], None]
+) -> Iterator[Row]:
+    """The network in Loihi's integers, every backend that runs it against the simulator; how far it is from float64 is
+    stated, not promised. A network that was read in integers has had its rows."""
+    name = "simulator on cpu"
+    if network.of(LoihiNeuron):
+        return
+    say(name, "int8")
+    try:
+        integer = loihi_network(network)
+    except NetworkError as error:
+        yield Row(name, "int8", "not run", str(error))
+        return
+    started = time.perf_counter()
+    reference = run_sequence(integer, frames)
+    seconds = time.perf_counter() - started
+    mismatches, _ = differing_spikes(floats.spikes, reference.spikes)
+    fired = sum(int(spikes.sum()) for spikes in reference.spikes.values())
+    note = f"{sum(mismatches.values()):,} of its spikes differ from float64's; it fires {fired:,}"
+    yield Row(name, "int8", "reference" if fired else "proves nothing", note if fired else SILENT, seconds=seconds)
+    for name in ("ONNX Runtime", "Lava"):
+        say(name, "int8")
+        yield _judge(name, "int8", BACKENDS[name], integer, frames, reference)
+
+
+def _judge(name: str, precision: Precision, run: Run, network: Network, frames: NDArray[Any], reference: Result) -> Row:
     """One backend against the reference. An error in it has failed; a kind that it does not take is 'not run'."""
     started = time.perf_counter()
     try:
         outputs, spikes = run(network, frames)
     except NetworkError as error:
-        return Row(name, "float64", "not run", str(error).splitlines()[0])
+        return Row(name, precision, "not run", str(error).splitlines()[0])
     except Exception as error:  # the reference ran: whatever it is, this backend has failed
-        return Row(name, "float64", "FAILED", f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        return Row(name, precision, "FAILED", f"{type(error).__name__}: {str(error).splitlines()[0]}")
     seconds = time.perf_counter() - started
     mismatches, first = differing_spikes(reference.spikes, spikes)
     expected = reference.outputs or {network.outputs[0].name: reference.output}
@@ -67,7 +97,7 @@ def _judge(name: str, run: Run, network: Network, frames: NDArray[Any], referenc
     key = max(expected, key=lambda one: float(np.abs(expected[one] - outputs[one]).max()))
     return Row(
         name,
-        "float64",
+        precision,
         "holds" if close and not mismatches else "FAILED",
         "" if close else f"outputs differ by up to {max(differences):.1e}, at most {max(allowed):.1e} allowed",
         sum(mismatches.values()),
@@ -100,4 +130,20 @@ def _nir(network: Network, frames: NDArray[Any]) -> tuple[Arrays, Arrays]:
     return run_once(back, frames)
 
 
-BACKENDS: dict[str, Run] = {"ONNX Runtime": _onnx, "NIR, written and read back": _nir}
+def _lava(network: Network, frames: NDArray[Any]) -> tuple[Arrays, Arrays]:
+    """Lava's processes; where there is no Lava, not run."""
+    from hw_sim.backends.lava import LavaSession
+    from hw_sim.backends.lava.host import check_available
+
+    try:
+        check_available()
+    except UserError as error:
+        raise NetworkError(str(error)) from error
+    _, _, height, width = check_sequence(network, frames).shape
+    network = network.with_steps(len(frames)) if network.input.every_step else network
+    with LavaSession(network, (height, width), precision="float64") as session:
+        result = session.run_sequence(frames)
+    return result.outputs or {network.outputs[0].name: result.output}, result.spikes
+
+
+BACKENDS: dict[str, Run] = {"ONNX Runtime": _onnx, "NIR, written and read back": _nir, "Lava": _lava}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,6 +50,20 @@ class Executor:
     def stream(self, images: Iterable[NDArray[np.floating[Any]]]) -> Iterator[Result]:
         """Images of one size, results in order; a backend that can have several at once under way does."""
         return self.streams(images) if self.streams else map(self.run, images)
+
+
+def backend_label(args: argparse.Namespace) -> str:
+    """How reports name the backend that a command runs."""
+    if args.backend != "lava":
+        return str(args.backend)
+    return f"lava ({args.lava_model or 'fused'}{', stock' if args.lava_stock else ''})"
+
+
+def check_lava_flags(args: argparse.Namespace) -> None:
+    """UserError for a choice of how Lava runs without it."""
+    if args.backend != "lava" and (args.lava_model or args.lava_stock):
+        given = "--lava-stock" if args.lava_stock else "--lava-model"
+        raise UserError(f"{given}: is for --backend lava, found --backend {args.backend}")
 
 
 def check_lava_size(size: tuple[int, int]) -> None:

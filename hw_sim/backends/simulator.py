@@ -22,7 +22,8 @@ from export.graph.execute import numbers
 from export.graph.frames import check_image, check_sequence, output_of
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, ValueKind
-from export.graph.stream import Stream, needs_all_steps
+from export.graph.schedule import needs_all_steps
+from export.graph.stream import Stream
 from export.graph.words import Counts, Operands
 from hw_sim.backends.result import Result
 

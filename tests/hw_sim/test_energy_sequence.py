@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 
 import numpy as np
 import pytest
 
+from export.graph.counting import OF_VALUES
 from hw_sim import energy, verify
+
+needs_lava = pytest.mark.skipif(sys.version_info >= (3, 11), reason="lava-nc runs on Python 3.10 only")
 
 MODULE = """
 import snntorch as snn
@@ -110,7 +115,14 @@ def test_a_bad_input_is_one_line(files, capsys, case):
         ((), "net.py:nothing", "returned NoneType, expected a torch module"),
         ((), "net.py:fails", "RuntimeError: no weights"),
         (("--tile", "16"), "net.py:network", "--tile: is for --image, found --input"),
-        (("--precision", "int8"), "net.py:network", "--precision int8: not for --input"),
+        (
+            ("--precision", "int8"),
+            "net.py:network",
+            "int8: 1 (leaky): reset 'subtract', a step later, expected to zero",
+        ),
+        (("--backend", "torch"), "net.py:network", "--backend torch: not for --input"),
+        (("--lava-stock", "--backend", "lava"), "net.py:network", "--lava-stock: is for --image, found --input"),
+        (("--lava-model", "fine"), "net.py:network", "--lava-model: is for --backend lava, found --backend simulator"),
         (("--dt", "-1"), "net.py:network", "--dt -1.0: expected seconds above 0"),
         (("--prices", "all"), "net.py:network", "--prices all: needs --against REPORT beside --input"),
     ],
@@ -120,6 +132,30 @@ def test_a_bad_command_is_one_line(files, capsys, options, network, message):
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@needs_lava
+@pytest.mark.timeout(300)
+def test_lava_gives_the_same_counts_and_output(files, capsys):
+    assert price("--json", "simulator.json", "--save-output", "simulator.npy") == 0
+    assert price("--backend", "lava", "--json", "lava.json", "--save-output", "lava.npy") == 0
+    assert "30 steps of 12 spike values, lava (fused), float64" in " ".join(capsys.readouterr().out.split())
+    assert (files / "simulator.npy").read_bytes() == (files / "lava.npy").read_bytes()
+    expected, found = (json.loads((files / name).read_text()) for name in ("simulator.json", "lava.json"))
+    assert found["backend_facts"]["sequences"] == 1
+    assert found["backend_facts"]["steps"] == 30
+    for row, other in zip(expected["layers"], found["layers"], strict=True):
+        assert other == {key: value for key, value in row.items() if key not in OF_VALUES}
+    assert expected["totals"]["acs"] == found["totals"]["acs"] > 0
+
+
+def test_without_lava_one_line(files, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lava", None)  # as Python sees a package that is not installed
+    assert price("--backend", "lava", "--json", "e.json") == 2
+    assert re.match(r"error: Lava: .*lava-nc.*simulator$", capsys.readouterr().err.strip())
+    assert verify.main(["--network", "net.py:network", "--input", "x.npy", "--json", "v.json"]) == 0
+    (row,) = (row for row in json.loads((files / "v.json").read_text())["rows"] if row["backend"] == "Lava")
+    assert row["status"] == "not run"
+
+
 def test_options_of_an_input_beside_an_image_are_refused(files, capsys):
     assert energy.main(["--image", "x.png", "--input-kind", "spike"]) == 2
     assert "--input-kind: is for --input, found --image" in capsys.readouterr().err
@@ -127,10 +163,16 @@ def test_options_of_an_input_beside_an_image_are_refused(files, capsys):
 
 def test_verify_has_a_row_for_every_backend(files, capsys):
     assert verify.main(["--network", "net.py:network", "--input", "x.npy", "--json", "v.json"]) == 0
-    rows = {row["backend"]: row for row in json.loads((files / "v.json").read_text())["rows"]}
-    assert rows["simulator on cpu"]["status"] == "reference"
-    assert [rows[name]["status"] for name in ("snnTorch module", "ONNX Runtime")] == ["holds", "holds"]
-    assert rows["ONNX Runtime"]["mismatches"] == 0
+    rows = json.loads((files / "v.json").read_text())["rows"]
+    assert {(row["backend"], row["precision"]): row["status"] for row in rows} == {
+        ("simulator on cpu", "float64"): "reference",
+        ("snnTorch module", "float64"): "holds",
+        ("ONNX Runtime", "float64"): "holds",
+        ("NIR, written and read back", "float64"): "not run",
+        ("Lava", "float64"): "holds" if sys.version_info < (3, 11) else "not run",
+        ("simulator on cpu", "int8"): "not run",
+    }
+    assert {row["mismatches"] for row in rows if row["status"] == "holds"} == {0}
     assert "the reference is the simulator on cpu, float64" in capsys.readouterr().out
 
 
@@ -141,6 +183,7 @@ def test_verify_fails_where_nothing_spikes_or_a_backend_errs(files, capsys, monk
     assert "nothing spiked in the reference" in capsys.readouterr().out
     from export.targets.onnx import step
 
+    monkeypatch.setitem(sys.modules, "lava", None)  # the others run
     monkeypatch.setattr(step, "_plus", lambda graph, x, y, name: graph.op("Sub", [x, y], name))
     assert verify.main(["--network", "net.py:network", "--input", "x.npy"]) == 1
     assert "1, step " in capsys.readouterr().out

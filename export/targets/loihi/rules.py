@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.graph.loihi import BIAS_LIMIT, CURRENT_LIMIT, THRESHOLD_BITS
 from export.graph.network import Network
 from export.graph.rules import enforce
 from export.integer.calibrate import quantize_on_images
 from export.integer.network import (
-    CURRENT_LIMIT,
-    THRESHOLD_BITS,
     IntegerConv,
     IntegerNetwork,
     IntegerNeuron,
@@ -27,7 +26,7 @@ from export.integer.network import (
 )
 from export.integer.run import run_integer
 
-BIAS_LOW, BIAS_HIGH = -4096, 4095  # bias_mant: 13 bits with sign, used with bias_exp 6
+BIAS_LOW, BIAS_HIGH = -BIAS_LIMIT - 1, BIAS_LIMIT  # bias_mant, used with bias_exp 6
 DECAY_HIGH = 4095  # du, dv: 12 bits
 SUM_BITS = 18  # |a| < 2^17: a << 6 wraps beyond
 

@@ -5,12 +5,16 @@ In: the torch model, its Network, the export's manifest and the check's report. 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from functools import singledispatch
 from itertools import groupby
 from math import frexp
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 from export.graph import nodes as g
 from export.graph.agreement import FLOAT64_OUTPUT
@@ -60,11 +64,12 @@ def _(node: g.Affine) -> str:
 
 def table(network: Network, manifest: Record, report: CheckReport) -> str:
     """One line per operation; neighbouring host operations of one block, and batch norms, share or name their line."""
-    rows = [HEADINGS, *_rows(network, manifest, report)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", *_summary(manifest, report)])
+    rows = Table(*HEADINGS, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in _rows(network, manifest, report):
+        rows.add_row(*row)
+    text = io.StringIO()
+    Console(width=200, file=text).print(rows)
+    return "\n".join([text.getvalue(), *_summary(manifest, report)])
 
 
 def _rows(network: Network, manifest: Record, report: CheckReport) -> Iterator[Row]:

@@ -15,10 +15,11 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import Array, NetworkError
-from export.graph.stream import needs_all_steps
+from export.graph.schedule import needs_all_steps
 from export.targets.onnx.write import END, IR_VERSION, OPSET, Graph, Precision, emit
 
 BEFORE, AFTER = "/before", "/after"  # behind the name of a state: as a step finds it, and as it leaves it
@@ -181,10 +182,11 @@ def _(node: g.LoihiNeuron, graph: StepGraph, inputs: Sequence[str]) -> str:
         raise NetworkError(f"ONNX: {node.name} (loihineuron): a reset every {node.reset_interval} steps, expected none")
     if graph.dtype != np.float64:
         raise NetworkError(f"ONNX: {node.name} (loihineuron): integers of 36 bits, expected float64, which holds them")
-    name, shape, limit = node.name, graph.shapes[node.name][1:], 2.0**23
+    name, shape, limit = node.name, graph.shapes[node.name][1:], float(loihi.STATE_LIMIT)
+    shifted = 2.0**loihi.CURRENT_SHIFT
     before = graph.state(f"{name}/current", np.zeros(shape))
-    kept = _toward_zero(graph, before, (4096 - node.current_decay) / 4096, f"{name}/I")
-    current = _plus(graph, kept, _times(graph, inputs[0], 64.0, f"{name}/shifted"), f"{name}/wide")
+    kept = _toward_zero(graph, before, 1 - node.current_decay / 2**loihi.DECAY_BITS, f"{name}/I")
+    current = _plus(graph, kept, _times(graph, inputs[0], shifted, f"{name}/shifted"), f"{name}/wide")
     one, double = graph.number(f"{name}/limit", limit), graph.number(f"{name}/double", 2 * limit)
     for sign, compare, change in (("over", "Greater", "Sub"), ("under", "LessOrEqual", "Add")):
         bound = one if sign == "over" else graph.number(f"{name}/low", -limit)
@@ -192,12 +194,12 @@ def _(node: g.LoihiNeuron, graph: StepGraph, inputs: Sequence[str]) -> str:
         moved = graph.op(change, [current, double], f"{name}/{sign}/moved")
         current = graph.op("Where", [beyond, moved, current], f"{name}/{sign}/wrapped")
     graph.keep(f"{name}/current", current)
-    kept = _toward_zero(graph, graph.state(f"{name}/membrane", np.zeros(shape)), (4096 - node.membrane_decay) / 4096,
-                        f"{name}/U")  # fmt: skip
-    membrane = _shifted(graph, _plus(graph, kept, current, f"{name}/sum"), 64 * node.bias, f"{name}/biased")
+    share = 1 - node.membrane_decay / 2**loihi.DECAY_BITS
+    kept = _toward_zero(graph, graph.state(f"{name}/membrane", np.zeros(shape)), share, f"{name}/U")
+    membrane = _shifted(graph, _plus(graph, kept, current, f"{name}/sum"), shifted * node.bias, f"{name}/biased")
     ends = [graph.number(f"{name}/{end}", value) for end, value in (("least", 1 - limit), ("most", limit - 1))]
     membrane = graph.op("Clip", [membrane, *ends], f"{name}/clipped")
-    fired = _fire(node, graph, membrane, 64 * node.threshold, ">", name)
+    fired = _fire(node, graph, membrane, shifted * node.threshold, ">", name)
     zero = graph.number(f"{name}/zero", 0.0)
     graph.keep(f"{name}/membrane", graph.op("Where", [f"{name}/fired", zero, membrane], f"{name}/left"))
     return fired

@@ -1,7 +1,7 @@
 """What a process of ours computes: frames in, frames out, each node as soon as its frames are there. No Lava here.
 
-One Dataflow serves one Leaf and one image at a time. Values, state over time steps and counts are its own; what a node
-without state makes of one frame is computed by the simulator's rule for its kind.
+One Dataflow serves one Leaf and one Feed at a time: an image, or some steps of a sequence. When a value is there is its
+own affair; what a node makes of a frame, and what it remembers, is computed by the simulator's rules.
 """
 
 from __future__ import annotations
@@ -9,30 +9,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.graph.execute import execute_node
-from export.graph.neuron import NeuronState
-from export.graph.nodes import Affine, Array, NetworkError, Neuron, Node
-from hw_sim.backends.lava.plan import Leaf, needs_all_frames
+from export.graph.execute import advance, execute_node
+from export.graph.nodes import Affine, Array, Membrane, NetworkError, Node
+from export.graph.states import STATEFUL, State, open_state
+from hw_sim.backends.lava.partition import needs_all_frames
+from hw_sim.backends.lava.plan import Leaf
 from hw_sim.backends.lava.records import Recorder
 
 Frame = NDArray[np.generic]
-
-
-class State(Protocol):
-    """The state of a neuron node over the steps of an image."""
-
-    def rest(self) -> None:
-        """The next step is the first of an image."""
-
-    def step(self, x: Tensor) -> Tensor:
-        """The spikes of one frame of currents, (C, H, W)."""
 
 
 def _at_frame(node: Node, frame: int) -> Node:
@@ -47,31 +37,35 @@ def _constant_at(array: Array, frame: int) -> Array:
 
 
 class Dataflow:
-    """Runs the nodes of a leaf: `begin` starts an image, `receive` and `advance` take a step, `emit` what to send."""
+    """Runs the nodes of a leaf: `begin` starts a Feed, `receive` and `advance` take a step, `emit` what to send."""
 
     def __init__(self, leaf: Leaf) -> None:
         self.leaf = leaf
         self.dtype: torch.dtype = getattr(torch, leaf.precision)
-        self.states = {
-            node.name: self.new_state(node, leaf.shapes[node.name][1:])
-            for node in leaf.nodes
-            if isinstance(node, Neuron)
+        self.readers = {name: [node for node in leaf.nodes if name in node.inputs] for name in leaf.values}
+        self.late = {name for node in leaf.nodes for name in node.late}
+        self.watchers = {
+            name: [node.name for node in readers if isinstance(node, Membrane)]
+            for name, readers in self.readers.items()
         }
-        self.readers = {name: [node for node in leaf.nodes if name in node.inputs] for name in leaf.shapes}
         self.outbox: dict[str, deque[Frame]] = {outlet.value.name: deque() for outlet in leaf.outlets}
         self.recorder = Recorder(leaf)
-        self.begin()
+        self.last: dict[str, Tensor] = {}  # the newest frame of what is read late
+        self.states: dict[str, State] = {}
 
-    def new_state(self, node: Neuron, shape: Sequence[int]) -> State:
-        """The state of a neuron node of this shape (C, H, W), at rest."""
-        return NeuronState(node, torch.zeros(*shape, dtype=self.dtype))
-
-    def begin(self) -> None:
-        """Forget the last image: states at rest, no frames. Frames that are still to be sent stay."""
-        self.frames: dict[str, list[Tensor | None]] = {name: [] for name in self.leaf.shapes}
+    def begin(self, steps: int, continues: bool = False) -> None:
+        """Frames of so many steps are to come. Unless they continue, nothing is remembered of those before. Frames that
+        are still to be sent stay."""
+        self.frames: dict[str, list[Tensor | None]] = {name: [] for name in self.leaf.values}
+        self.length = {name: min(value.shape[0], steps) for name, value in self.leaf.values.items()}
         self.recorder.begin()
-        for state in self.states.values():
-            state.rest()
+        if not continues:
+            self.states.clear()
+            self.last.clear()
+        self.before = dict(self.last)
+        self.membranes: dict[str, deque[Tensor]] = {
+            name: deque() for watchers in self.watchers.values() for name in watchers
+        }
 
     def receive(self, name: str, frame: Frame) -> None:
         """The next frame of an input, (C, H, W)."""
@@ -79,18 +73,15 @@ class Dataflow:
 
     def advance(self) -> None:
         """Compute every frame that can be computed now, then drop the frames that nobody will read again."""
-        for node in self.leaf.nodes:
-            while (inputs := self._available(node)) is not None:
-                value = self._execute(node, inputs)
-                for frame in value:
-                    self._append(node.name, frame.unsqueeze(0))
+        while self._compute_available() and self.late:
+            pass  # what came last may be what an earlier node of a cycle waits for
         for name, readers in self.readers.items():
             used = min((self._used(node, name) for node in readers), default=len(self.frames[name]))
             self.frames[name][:used] = [None] * used
 
     def complete(self) -> bool:
-        """Whether every frame of every node has been computed: true after the last step of an image."""
-        return all(len(self.frames[node.name]) == self.leaf.shapes[node.name][0] for node in self.leaf.nodes)
+        """Whether every frame of every node has been computed: true after the last step of a Feed."""
+        return all(len(self.frames[node.name]) == self.length[node.name] for node in self.leaf.nodes)
 
     def emit(self, name: str) -> Frame:
         """The next frame of an output that has not been sent."""
@@ -101,40 +92,89 @@ class Dataflow:
     def _append(self, name: str, frame: Tensor) -> None:
         self.recorder.see(name, len(self.frames[name]), frame)
         self.frames[name].append(frame)
+        if name in self.late:
+            self.last[name] = frame
         if name in self.outbox:
             self.outbox[name].append(frame[0].numpy())
+
+    def _compute_available(self) -> bool:
+        """One pass over the nodes; whether there was anything to compute."""
+        found = False
+        for node in self.leaf.nodes:
+            while (inputs := self._available(node)) is not None:
+                found = True
+                frame = len(self.frames[node.name])
+                self.recorder.ran(node.name, frame, inputs[0])
+                for value in self.value(node, inputs, frame):
+                    self._append(node.name, value.unsqueeze(0))
+        return found
 
     def _available(self, node: Node) -> list[Tensor] | None:
         """The node's inputs for its next frame (or for all of them, if it needs all), or None if it has to wait."""
         done = len(self.frames[node.name])
-        if done == self.leaf.shapes[node.name][0]:
+        if done == self.length[node.name]:
             return None
         inputs: list[Tensor] = []
         for name in node.inputs:
-            frames, total = self.frames[name], self.leaf.shapes[name][0]
-            if needs_all_frames(node):
-                if len(frames) < total:
-                    return None
-                inputs.append(torch.cat([frame for frame in frames if frame is not None]))
-                continue
-            index = done if total > 1 else 0
-            if len(frames) <= index:
+            found = self._all(node, name) if needs_all_frames(node) else self._one(node, name, done)
+            if found is None:
                 return None
-            frame = frames[index]
-            if frame is None:
-                raise NetworkError(f"{node.name}: frame {index} of {name} was dropped too early")
-            inputs.append(frame)
+            inputs.append(found)
         return inputs
 
-    def _execute(self, node: Node, inputs: list[Tensor]) -> Tensor:
-        self.recorder.ran(node.name)
-        if isinstance(node, Neuron):
-            return self.states[node.name].step(inputs[0][0].to(self.dtype)).bool().unsqueeze(0)
-        return execute_node(_at_frame(node, len(self.frames[node.name])), inputs, 1, self.dtype)
+    def _all(self, node: Node, name: str) -> Tensor | None:
+        frames = self.frames[name]
+        if len(frames) < self.length[name]:
+            return None
+        kept = [frame for frame in frames if frame is not None]
+        return torch.cat([self._frame_before(name), *kept[:-1]] if name in node.late else kept)
+
+    def _one(self, node: Node, name: str, frame: int) -> Tensor | None:
+        """What a node reads of an input to make frame number `frame`."""
+        index = (frame if self.leaf.values[name].shape[0] > 1 else 0) - (name in node.late)
+        if index < 0:
+            return self._frame_before(name)
+        if len(self.frames[name]) <= index:
+            return None
+        found = self.frames[name][index]
+        if found is None:
+            raise NetworkError(f"{node.name}: frame {index} of {name} was dropped too early")
+        return found
+
+    def _frame_before(self, name: str) -> Tensor:
+        """The frame of the step before the first: zeros where there was none."""
+        if name not in self.before:
+            value = self.leaf.values[name]
+            dtype = torch.bool if value.dtype == "bool" else self.dtype
+            self.before[name] = torch.zeros((1, *value.frame_shape), dtype=dtype)
+        return self.before[name]
+
+    def value(self, node: Node, inputs: Sequence[Tensor], frame: int) -> Tensor:
+        """What a node makes of its inputs for frame number `frame`: (1, C, H, W), or all frames at once."""
+        if isinstance(node, Membrane):
+            return self.membranes[node.name].popleft()
+        if isinstance(node, STATEFUL):
+            return self._remember(node, inputs)
+        return execute_node(_at_frame(node, frame), inputs, 1, self.dtype)
+
+    def _remember(self, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """One step of a node that remembers; its membranes go to the Membranes that read it."""
+        shape = inputs[0].shape
+        if node.name not in self.states:
+            self.states[node.name] = open_state(node, torch.empty(shape[1:], dtype=self.dtype))
+        watchers = self.watchers[node.name]
+        membranes = torch.empty(shape, dtype=self.dtype) if watchers else None
+        value = advance(node, self.states[node.name], inputs, self.dtype, membranes)
+        if membranes is not None:
+            for name in watchers:
+                self.membranes[name].append(membranes)
+        return value
 
     def _used(self, node: Node, name: str) -> int:
         """How many frames of `name` the node will not read again."""
-        done, total = len(self.frames[node.name]), self.leaf.shapes[node.name][0]
-        if done == total:
+        done = len(self.frames[node.name])
+        if done == self.length[node.name]:
             return len(self.frames[name])
-        return 0 if needs_all_frames(node) or self.leaf.shapes[name][0] == 1 else done
+        if needs_all_frames(node) or self.leaf.values[name].shape[0] == 1:
+            return 0
+        return max(0, done - (name in node.late))

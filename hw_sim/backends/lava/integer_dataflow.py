@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from export.graph.nodes import NetworkError, Neuron, Node
+from export.graph.nodes import Node
 from export.integer.network import IntArray, IntegerAffine, IntegerNeuron, Rescale
 from export.integer.run import execute, neuron_step
 from hw_sim.backends.lava.dataflow import Dataflow
@@ -27,11 +27,6 @@ class IntegerState:
         self.operation = operation
         self.membrane, self.current = (torch.zeros(*shape, dtype=torch.int64) for _ in range(2))
 
-    def rest(self) -> None:
-        """The next step is the first of an image."""
-        self.membrane.zero_()
-        self.current.zero_()
-
     def step(self, x: Tensor) -> Tensor:
         """The spikes of one frame of currents (C, H, W), boolean."""
         spikes = neuron_step(self.operation, x, self.current, self.membrane)
@@ -46,20 +41,15 @@ class IntegerDataflow(Dataflow):
         self.operations = {operation.name: operation for operation in leaf.operations}
         super().__init__(leaf)
 
-    def new_state(self, node: Neuron, shape: Sequence[int]) -> IntegerState:
-        """The integer state of a neuron node."""
+    def value(self, node: Node, inputs: Sequence[Tensor], frame: int) -> Tensor:
+        """What the operation of a node makes of its inputs for frame number `frame`."""
         operation = self.operations[node.name]
-        if not isinstance(operation, IntegerNeuron):
-            raise NetworkError(f"{node.name}: its integer operation is no neuron")
-        return IntegerState(operation, shape)
-
-    def _execute(self, node: Node, inputs: list[Tensor]) -> Tensor:
-        self.recorder.ran(node.name)
-        if isinstance(node, Neuron):
+        if isinstance(operation, IntegerNeuron):
+            if node.name not in self.states:
+                self.states[node.name] = IntegerState(operation, inputs[0].shape[1:])
             return self.states[node.name].step(inputs[0][0]).unsqueeze(0)
-        operation = self.operations[node.name]
         if isinstance(operation, IntegerAffine):
-            operation = _at_frame(operation, len(self.frames[node.name]))
+            operation = _at_frame(operation, frame)
         return execute(operation, inputs, 1)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.nodes import Affine, Conv, Neuron, Node, ValueKind
+from export.graph.nodes import Affine, Conv, NetworkError, Neuron, Node, ValueKind
 from export.integer.network import (
     Format,
     IntegerAffine,
@@ -24,6 +24,7 @@ from export.integer.network import (
 )
 from export.integer.run import to_pixels
 from hw_sim.backends.lava.plan import Model, Plan, Planner, lay_out
+from hw_sim.backends.lava.records import Flight
 from hw_sim.backends.lava.session import TIMEOUT_S, LavaSession
 from hw_sim.backends.result import Result
 
@@ -96,6 +97,10 @@ class IntegerLavaSession(LavaSession):
     def _frame(self, image: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         return to_pixels(super()._frame(image)).astype(np.float64)
 
-    def _result(self, flight: Any) -> Result:
+    def run_sequence(self, frames: NDArray[Any], *, keep_spikes: bool = True) -> Result:
+        """Refused: integers are calibrated on images."""
+        raise NetworkError(f"{self.network.name}: integers run images, found a sequence; use precision float64")
+
+    def _result(self, flight: Flight) -> Result:
         result = super()._result(flight)
         return replace(result, output=result.output / 255.0)

@@ -16,7 +16,7 @@ import numpy as np
 
 from esdnet.command.errors import UserError
 from hw_sim.backends.lava.plan import CHANNEL_SIZE, Leaf, Plan, Value
-from hw_sim.backends.lava.records import record_size
+from hw_sim.backends.lava.records import STARTS_BYTES, record_size
 
 SEMAPHORES = Path("/dev/shm")  # where the C library keeps semaphores, a page each
 PAGE = mmap.PAGESIZE
@@ -52,12 +52,13 @@ def channel_sizes(plan: Plan) -> list[int]:
     leaves = list(plan.leaves)
     dtypes = {value.name: value.dtype for leaf in leaves if isinstance(leaf, Leaf) for value in leaf.outputs}
     frames = [CHANNEL_SIZE * _nbytes(value, dtypes) for leaf in leaves for value in leaf.inputs]
-    frames.append(CHANNEL_SIZE * _nbytes(plan.output, dtypes))
+    outputs = [outlet.value for outlet in plan.outputs]
+    frames += [CHANNEL_SIZE * _nbytes(value, dtypes) for value in outputs]
     for leaf in leaves:
         if isinstance(leaf, Leaf):
-            frames += [CHANNEL_SIZE, CHANNEL_SIZE * record_size(leaf)]
-    pipes = [plan.steps * 8 * prod(value.frame_shape) for value in (plan.image, plan.output)]
-    processes = len(leaves) + 2  # injector and extractor
+            frames += [CHANNEL_SIZE * STARTS_BYTES, CHANNEL_SIZE * record_size(leaf)]
+    pipes = [plan.steps * 8 * prod(value.frame_shape) for value in (plan.image, *outputs)]
+    processes = len(leaves) + 1 + len(outputs)  # an injector, an extractor for each
     return frames + pipes + [CHANNEL_SIZE * 8] * (2 * processes + 2)
 
 
@@ -74,7 +75,7 @@ def check_memory(plan: Plan) -> None:
     if needed > free:
         raise UserError(
             f"Lava: the channels of {plan.image.shape[2]}x{plan.image.shape[3]} pixels need {needed / 2**20:,.0f} MiB"
-            f" of shared memory, {free / 2**20:,.0f} MiB are free; use smaller tiles (--tile)"
+            f" of shared memory, {free / 2**20:,.0f} MiB are free; use smaller tiles (--tile), or --backend simulator"
         )
     semaphores = PAGE * (2 * len(sizes) + 3 * (len(list(plan.leaves)) + 3))  # of each channel, and each process's queue
     space = os.statvfs(SEMAPHORES)

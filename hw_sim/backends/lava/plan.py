@@ -7,15 +7,14 @@ one another without a gap. Frame n of a value with latency L is sent in step 1 +
 computes and sends within a step adds nothing; a node that needs all T frames (a reduction or a matrix over T) has its
 first frame only when the last has come: T - 1 steps. A process starts with the latest of its inputs; the others wait
 in delay lines. Where there is no frame there is no message, except to and from Lava's own processes, which send and
-receive at every step.
+receive at every step. A late input is received like any other; its reader looks at the frame before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import singledispatch
-from itertools import groupby
+from itertools import chain
 from typing import Literal
 
 from export.graph import nodes as g
@@ -24,10 +23,19 @@ from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, Shape, ValueKind
 from export.graph.placement import on_host
 from export.integer.network import Operation
+from hw_sim.backends.lava.partition import (
+    Unit,
+    blocks_of,
+    needs_all_frames,
+    operations_of,
+    takes_any_length,
+    units_of,
+)
 from hw_sim.backends.lava.stock import is_stock, split_bias
 
 Model = Literal["fused", "fine"]
 CHANNEL_SIZE = 2  # messages that a channel holds: sender and receiver may be a step apart
+AT_ONCE = 64  # steps that a sequence of any length is sent at a time: what is under way does not grow with it
 
 
 @dataclass(frozen=True)
@@ -81,12 +89,11 @@ class Leaf:
 
     name: str
     nodes: tuple[g.Node, ...]
-    shapes: dict[str, Shape]
+    values: dict[str, Value]  # all that its nodes read and make
     wires: tuple[Wire, ...]
     outlets: tuple[Outlet, ...]
     observations: tuple[Observation, ...]
     start: int
-    steps: int
     precision: str
     operations: tuple[Operation, ...] = ()  # what its nodes compute in integers; none: floating point
 
@@ -136,15 +143,21 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """All processes of a network for one image size. `latency`: steps from the first frame in to the first one out."""
+    """All processes of a network for inputs of one size. `steps`: those of an image, or, where it takes sequences of
+    `any_length`, the most that are sent at once."""
 
     blocks: tuple[Block, ...]
     image: Value
-    output: Value
+    outputs: tuple[Outlet, ...]
     shapes: dict[str, Shape]
-    latency: int
     steps: int
+    any_length: bool
     precision: str
+
+    @property
+    def latency(self) -> int:
+        """Steps from the first frame in to the first of the last output."""
+        return max(outlet.latency for outlet in self.outputs)
 
     @property
     def leaves(self) -> Iterator[Leaf | StockLeaf]:
@@ -152,40 +165,10 @@ class Plan:
         return (leaf for block in self.blocks for leaf in block.leaves)
 
 
-@singledispatch
-def needs_all_frames(node: g.Node) -> bool:
-    """Whether the node must have received all T frames before it can compute its first. Unknown kinds are refused."""
-    raise NetworkError(f"{node.name}: the Lava backend has no rule for kind {node.kind}")
-
-
-@needs_all_frames.register(g.Activation)
-@needs_all_frames.register(g.Add)
-@needs_all_frames.register(g.Affine)
-@needs_all_frames.register(g.Concat)
-@needs_all_frames.register(g.Conv)
-@needs_all_frames.register(g.Mul)
-@needs_all_frames.register(g.Neuron)
-@needs_all_frames.register(g.Output)
-@needs_all_frames.register(g.Repeat)
-@needs_all_frames.register(g.Resize)
-def _(node: g.Node) -> bool:
-    return False
-
-
-@needs_all_frames.register
-def _(node: g.Linear) -> bool:
-    return node.axis == "T"
-
-
-@needs_all_frames.register
-def _(node: g.Reduce) -> bool:
-    return "T" in node.axes
-
-
 def make_plan(
     network: Network, size: tuple[int, int], *, precision: str = "float64", model: Model = "fused", stock: bool = False
 ) -> Plan:
-    """Processes, latencies and delays of a network for images of (height, width).
+    """Processes, latencies and delays of a network for inputs of (height, width).
 
     `fused`: a process per block. `fine`: a process per operation; what a block does on the host processor (attention,
     refinement) is one program there, and one process here. `stock`: as fine, with Lava's own Conv and LIFReset wherever
@@ -197,51 +180,25 @@ def make_plan(
 def lay_out(planner: Planner, whole: bool) -> Plan:
     """The plan that a planner makes of its network; `whole`: a process per block."""
     network = planner.network
-    blocks = tuple(planner.block(name, nodes, whole) for name, nodes in _blocks(network))
-    output = planner.values[network.output.name]
+    blocks = tuple(planner.block(name, units, whole) for name, units in blocks_of(planner.units))
     return Plan(
         blocks=blocks,
         image=planner.values[network.input.name],
-        output=output,
+        outputs=tuple(planner.outlet(node.name) for node in network.outputs),
         shapes=planner.shapes,
-        latency=planner.latencies[output.name],
         steps=network.steps,
+        any_length=planner.any_length,
         precision=planner.precision,
     )
-
-
-def _blocks(network: Network) -> list[tuple[str, list[g.Node]]]:
-    """Runs of consecutive nodes of one block, nested ones included; nodes without a block join the one after them.
-
-    Consecutive nodes of a topological order: between such runs there can be no cycle.
-    """
-    runs: list[tuple[str, list[g.Node]]] = []
-    for node in network.nodes:
-        if isinstance(node, g.Input):
-            continue
-        name, nodes = runs[-1] if runs else (None, [])
-        if name is not None and (name == "" or f"{node.block}.".startswith(f"{name}.")):
-            nodes.append(node)
-            runs[-1] = (name or node.block, nodes)
-        else:
-            runs.append((node.block, [node]))
-    return [(name or nodes[0].name, nodes) for name, nodes in runs]
-
-
-def _operations(nodes: Sequence[g.Node], host: Set[str]) -> list[list[g.Node]]:
-    """What is a process of its own in the fine model: a neurocore node, one of Lava's, a run of nodes on the host."""
-    operations: list[list[g.Node]] = []
-    for at_once, run in groupby(nodes, key=lambda node: node.name in host):
-        together = list(run)
-        operations += [together] if at_once else [[node] for node in together]
-    return operations
 
 
 class Planner:
     """Walks over the network once; knows every value and its latency so far."""
 
     def __init__(self, network: Network, size: tuple[int, int], precision: str, stock: bool) -> None:
-        self.network, self.precision = network, precision
+        self.any_length = takes_any_length(network) and not stock  # Lava's own neurons reset when T steps have passed
+        self.network = network = network.with_steps(AT_ONCE) if self.any_length else network
+        self.precision = precision
         self.shapes = infer_shapes(network, *size)
         for name, (frames, _, _, _) in self.shapes.items():
             if frames > network.steps:
@@ -249,7 +206,12 @@ class Planner:
                     f"{name}: {frames} frames an image, Lava sends one in each of its {network.steps} steps;"
                     " use --backend simulator"
                 )
-        self.stock = {node.name for node in network.nodes if stock and self.is_stock(node)}
+        for neuron in network.of(g.LoihiNeuron):
+            if precision != "float64":
+                raise NetworkError(f"{neuron.name} (loihineuron): found {precision}, expected float64, for its 36 bits")
+        self.units = units_of(network)
+        alone = [unit[0] for unit in self.units if len(unit) == 1 and not unit[0].late]
+        self.stock = {node.name for node in alone if stock and self.is_stock(node)}
         self.values = {node.name: self._value(node) for node in network.nodes}
         self.latencies = {network.input.name: 0}
         self.names: set[str] = set()
@@ -272,11 +234,16 @@ class Planner:
         every_step = lava or isinstance(node, (g.Input, g.Output))  # Lava's Injector and Extractor
         return Value(node.name, self.shapes[node.name], "bool" if spikes else self.precision, every_step)
 
-    def block(self, name: str, nodes: list[g.Node], whole: bool) -> Block:
+    def outlet(self, name: str) -> Outlet:
+        """A value that leaves a process which has been planned."""
+        return Outlet(self.values[name], self.latencies[name])
+
+    def block(self, name: str, units: list[Unit], whole: bool) -> Block:
         """The processes of one block, and what crosses its border."""
         leaves: list[Leaf | StockLeaf] = []
+        nodes = list(chain.from_iterable(units))
         inside = {node.name for node in nodes}
-        for part in [nodes] if whole else _operations(nodes, on_host(self.network) - self.stock):
+        for part in [nodes] if whole else operations_of(units, on_host(self.network) - self.stock):
             if part[0].name in self.stock:
                 leaves += self._stock(part[0])
             else:
@@ -290,7 +257,8 @@ class Planner:
         return Block(name, tuple(received.values()), tuple(sent), tuple(leaves))
 
     def _leaves_block(self, name: str, inside: set[str]) -> bool:
-        return name == self.network.output.name or not inside.issuperset(self.network.readers[name])
+        is_output = isinstance(self.network[name], g.Output)
+        return is_output or not inside.issuperset(self.network.readers[name])
 
     def _name(self, nodes: Sequence[g.Node], block: str) -> str:
         """A name that no other process has: the node's, or the block's for several nodes."""
@@ -312,31 +280,35 @@ class Planner:
         return Leaf(
             name=name,
             nodes=tuple(nodes),
-            shapes={value: self.values[value].shape for value in [*read, *inside]},
+            values={value: self.values[value] for value in [*read, *inside]},
             wires=tuple(Wire(self.values[name], latency, start - latency) for name, latency in arrivals.items()),
-            outlets=tuple(Outlet(self.values[value], self.latencies[value]) for value in sent),
+            outlets=tuple(map(self.outlet, sent)),
             observations=tuple(self._observe(nodes)),
             start=start,
-            steps=self.network.steps,
             precision=self.precision,
             operations=tuple(operation for node in nodes if (operation := self.operation(node)) is not None),
         )
 
     def _ready(self, nodes: Sequence[g.Node], received: Sequence[str]) -> dict[str, list[int]]:
-        """For each frame of each value of a process: how many steps after its start it is there."""
+        """For each frame of each value of a process: how many steps after its start it is there, or later: what is late
+        counts as if it were not. Around a cycle, behind what waits for all steps, times grow until they fit."""
         ready = {name: list(range(self.values[name].shape[0])) for name in received}
-        for node in nodes:
-            inputs = [ready[name] for name in node.inputs]
-            frames = range(self.values[node.name].shape[0])
-            if needs_all_frames(node):
-                ready[node.name] = [max(steps[-1] for steps in inputs) for _ in frames]
-            else:
-                ready[node.name] = [max(steps[min(k, len(steps) - 1)] for steps in inputs) for k in frames]
+        ready |= {node.name: [0] * self.values[node.name].shape[0] for node in nodes}
+        before: dict[str, list[int]] = {}
+        while before != ready:
+            before = dict(ready)
+            for node in nodes:
+                inputs = [ready[name] for name in node.inputs]
+                frames = range(len(ready[node.name]))
+                if needs_all_frames(node):
+                    ready[node.name] = [max(steps[-1] for steps in inputs) for _ in frames]
+                else:
+                    ready[node.name] = [max(steps[min(k, len(steps) - 1)] for steps in inputs) for k in frames]
         return ready
 
     def _observe(self, nodes: Sequence[g.Node]) -> Iterator[Observation]:
         for node in nodes:
-            if isinstance(node, g.Neuron):
+            if isinstance(node, (g.Spiking, g.Threshold)):
                 yield Observation(node.name, self.values[node.name], "spikes")
             elif reads_spikes(self.network, node):
                 yield Observation(node.name, self.values[node.inputs[0]], "received")

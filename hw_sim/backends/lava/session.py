@@ -1,4 +1,4 @@
-"""The session: a network compiled once on Lava's CPU simulator, then fed with images. In: images. Out: Results.
+"""The session: a network compiled once on Lava's CPU simulator, then fed. In: images or sequences. Out: Results.
 
 Lava itself runs in a process of its own (engine.py); this side sends images and understands what the processes report.
 """
@@ -7,36 +7,38 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esdnet.command.errors import UserError
-from export.graph.counting import NodeCounts, count_node, operands_of
-from export.graph.frames import check_image, output_of
+from export.graph.frames import check_image, check_sequence, output_of
 from export.graph.network import Network
-from export.graph.nodes import NetworkError, Node
-from hw_sim.backends.lava.host import EngineProcess, LavaError, check_available
+from export.graph.nodes import NetworkError
+from hw_sim.backends.lava.collected import Collected
+from hw_sim.backends.lava.host import EngineProcess, check_available
 from hw_sim.backends.lava.memory import check_memory
-from hw_sim.backends.lava.plan import Leaf, Model, Plan, make_plan, needs_all_frames
-from hw_sim.backends.lava.records import read_record
+from hw_sim.backends.lava.plan import Model, Plan, make_plan
+from hw_sim.backends.lava.records import Feed, Flight
 from hw_sim.backends.result import Result
 
+Taken = TypeVar("Taken")
 TIMEOUT_S = 300.0  # for the start, and again for each image
 
 
 class LavaSession:
-    """A network on Lava for images of one size. Use it in a `with`, or call `close`.
+    """A network on Lava for images or sequences of one size (H, W). Use it in a `with`, or call `close`.
 
     `precision`: float32 or float64. `model`: 'fused', a process per block, or 'fine', a process per operation. `stock`:
     Lava's own Conv and LIFReset wherever they can express a node, float64 only. `plan`: one that was made by other
-    rules. `timeout_s` bounds the start and each image. UserError: no Lava here, too little memory, a time-out.
-    LavaError: something failed inside Lava.
+    rules. `timeout_s` bounds the start, each image, and `plan.steps` steps of a sequence. UserError: no Lava here, too
+    little memory, a time-out. NetworkError: what Lava cannot express. LavaError: something failed inside Lava.
 
     `facts`, what only Lava can know: `processes` (of the operating system), `shared_bytes` (Lava's channels), `latency`
-    and `steps` (Lava time steps), `images`, and in seconds `start_s` (a Python with Lava), `compile_s` and `run_s`.
+    and `steps` (Lava time steps), `images` or `sequences`, and in seconds `start_s` (a Python with Lava), `compile_s`
+    and `run_s`.
     """
 
     def __init__(
@@ -55,9 +57,8 @@ class LavaSession:
             raise UserError(f"Lava: its own Conv and LIF compute in float64, not {precision}; use --precision float64")
         self.network, self.precision, self.timeout_s = network, precision, timeout_s
         self.plan = plan or make_plan(network, size, precision=precision, model=model, stock=stock)
-        self.leaves = [leaf for leaf in self.plan.leaves if isinstance(leaf, Leaf)]
         check_memory(self.plan)
-        self.facts: dict[str, Any] = {"latency": self.plan.latency, "steps": 0, "images": 0, "run_s": 0.0}
+        self.facts: dict[str, Any] = {"latency": self.plan.latency, "steps": 0, "run_s": 0.0}
         self._engine = EngineProcess()
         self._asked = False  # whether a reply is on its way
         self.close = weakref.finalize(self, self._engine.end)
@@ -79,15 +80,31 @@ class LavaSession:
 
     def stream(self, images: Iterable[NDArray[np.floating[Any]]]) -> Iterator[Result]:
         """Images back to back, T steps each, many of them inside the network at once. Results come in order."""
-        finished: list[Any] = []
+        numbered = enumerate(images, 1 + self.facts.get("images", 0))
+        feeds = ((f"image {number}", Feed(self._frame(image)[None], self.plan.steps)) for number, image in numbered)
+        return self._fly(feeds, self._result)
+
+    def run_sequence(self, frames: NDArray[Any], *, keep_spikes: bool = True) -> Result:
+        """A frame for every step, (T, *shape of the network's input), from fresh states; or the one frame of a network
+        that shows itself the same at every step. As `simulator.run_sequence`, and bounded in memory like that."""
+        frames = self._frames(frames)
+        collected = Collected(self.network, self.plan, self.precision, keep_spikes)
+        for _ in self._fly(self._feeds(frames), collected.add):
+            pass
+        self._done("sequences")
+        return collected.result(lambda values: values)
+
+    def _fly(self, feeds: Iterable[tuple[str, Feed]], take: Callable[[Flight], Taken]) -> Iterator[Taken]:
+        """What `take` makes of all that comes out of the network, in order; meanwhile Lava works on the next."""
+        finished: list[Flight] = []
         try:
-            for image in images:
-                self._ask(("run", self._frame(image)))
-                yield from map(self._result, finished)  # while Lava works on the next one
-                finished = self._work()
+            for name, feed in feeds:
+                self._ask(("run", feed))
+                yield from map(take, finished)
+                finished = self._work(name)
             self._ask(("flush", None))
-            yield from map(self._result, finished)
-            yield from map(self._result, self._work())
+            yield from map(take, finished)
+            yield from map(take, self._work("the last image"))
         except (Exception, GeneratorExit):  # a bad image, or a caller who wants no more: it must be empty for the next
             self._drain()
             raise
@@ -97,11 +114,36 @@ class LavaSession:
 
     def _frame(self, image: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """What is fed to the network for an image, once it has been checked."""
+        if self.network.input.every_step:
+            raise NetworkError(f"{self.network.name}: takes a frame for every step, found one image; run_sequence does")
         if image.shape != self.plan.image.frame_shape:
             expected = self.plan.image.frame_shape
             raise NetworkError(f"{self.network.name}: image of shape {image.shape}, this session takes {expected}")
         check_image(self.network, image)
         return image
+
+    def _frames(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """A sequence as (T, C, H, W), once it has been checked."""
+        name, plan = self.network.name, self.plan
+        frames = check_sequence(self.network, frames)
+        if frames.shape[1:] != plan.image.frame_shape:
+            expected = plan.image.frame_shape
+            raise NetworkError(f"{name}: frames of shape {frames.shape[1:]}, this session takes {expected}")
+        if len(frames) != plan.image.shape[0] and not plan.any_length:
+            raise NetworkError(
+                f"{name}: {len(frames)} steps, this session takes {plan.steps}, since a node looks at all of them, or"
+                " Lava's own neurons; open one for network.with_steps"
+            )
+        return frames
+
+    def _feeds(self, frames: NDArray[Any]) -> Iterator[tuple[str, Feed]]:
+        most = self.plan.steps
+        if not self.plan.any_length:
+            yield f"a sequence of {most} steps", Feed(frames, most)
+            return
+        for start in range(0, len(frames), most):
+            some = frames[start : start + most]
+            yield f"steps {start + 1} to {start + len(some)}", Feed(some, len(some), continues=start > 0)
 
     def _ask(self, request: Any) -> None:
         self._engine.send(request)
@@ -117,41 +159,27 @@ class LavaSession:
         self._asked = False
         return reply
 
-    def _work(self) -> Any:
+    def _work(self, what: str) -> list[Flight]:
         """The reply to a request, with what it cost noted in the facts."""
-        reply, self.facts["steps"], seconds = self._reply(f"image {self.facts['images'] + 1}")
+        flights: list[Flight]
+        flights, self.facts["steps"], seconds = self._reply(what)
         self.facts["run_s"] += seconds
-        return reply
+        return flights
 
     def _drain(self) -> None:
         """Take what is on its way, so that nothing is left in the network."""
         if self.close.alive:
             if self._asked:
-                self._work()
+                self._work("what was under way")
             self._ask(("flush", None))
-            self._work()
+            self._work("what was under way")
 
-    def _result(self, flight: Any) -> Result:
+    def _result(self, flight: Flight) -> Result:
         """Output, spikes and counts of one image, as the processes reported them."""
-        spikes: dict[str, NDArray[np.bool_]] = {}
-        received: dict[str, NDArray[np.int64]] = {}
-        for leaf in self.leaves:
-            record = read_record(leaf, flight.records[leaf.name])
-            spikes.update(record.spikes)
-            received.update(record.received)
-            for node in leaf.nodes:
-                expected = 1 if needs_all_frames(node) else leaf.shapes[node.name][0]
-                if record.runs[node.name] != expected:
-                    raise LavaError(f"{node.name}: it ran {record.runs[node.name]} times for an image, not {expected}")
-        counts = {node.name: self._count(node, spikes, received) for node in self.network.nodes}
-        self.facts["images"] += 1
-        ordered = {node.name: spikes[node.name] for node in self.network.neurons}
-        output = output_of(np.stack(flight.frames)).astype(self.precision)
-        return Result(output, ordered, counts, self.plan.image.frame_shape[1:])
+        collected = Collected(self.network, self.plan, self.precision)
+        collected.add(flight)
+        self._done("images")
+        return collected.result(output_of)
 
-    def _count(
-        self, node: Node, spikes: dict[str, NDArray[np.bool_]], received: dict[str, NDArray[np.int64]]
-    ) -> NodeCounts:
-        fired = spikes[node.name].sum((1, 2, 3), dtype=np.int64) if node.name in spikes else None
-        operands = operands_of(self.network, self.plan.shapes, node, received.get(node.name), fired)
-        return count_node(node, operands)
+    def _done(self, what: str) -> None:
+        self.facts[what] = self.facts.get(what, 0) + 1

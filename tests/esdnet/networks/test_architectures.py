@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from esdnet.command.errors import UserError
-from esdnet.networks.architectures import PRESETS, build, config_of, name_of, preset
+from esdnet.networks.architectures import LEAST_MULTIPLE, PRESETS, build, config_of, name_of, preset
 from esdnet.networks.checkpoint import load_checkpoint, load_network, save_checkpoint
 from esdnet.networks.esdnet.config import ESDNetConfig
+from export.readers.esdnet import lower
 
 TINY = {"esdnet": "tiny", "dual_stage": "tiny_dual_stage", "nafnet": "tiny_nafnet"}
 
@@ -84,3 +85,10 @@ def test_the_rivals_are_of_a_size() -> None:
         sum(map(torch.numel, build(preset(f"small_{name}")).parameters())) for name in ("dual_stage", "nafnet")
     )
     assert abs(rival / ours - 1) < 0.01
+
+
+@pytest.mark.parametrize("name", TINY.values())
+def test_the_least_multiple_divides_that_of_every_network(name):
+    model = build(preset(name))
+    multiple = getattr(model, "size_multiple", None) or lower(model).size_multiple
+    assert multiple % LEAST_MULTIPLE == 0

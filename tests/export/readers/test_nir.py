@@ -293,3 +293,14 @@ def test_constants_are_kept_once(tmp_path):
     assert isinstance(found, g.EulerNeuron)
     assert found.r.shape == ()
     assert found.threshold.shape == (3, 1, 1)
+
+
+def test_a_value_that_is_also_flattened_is_not_written_over(tmp_path):
+    """A sum may take the memory of what it is the last to read, but not that of what an output still shows."""
+    shape = (2, 1, 1)
+    nodes = ends(shape, scale=nir.Scale(np.ones(shape)), flat=nir.Flatten({"input": np.array(shape)}, 0, -1))
+    nodes |= {"sum": nir.Scale(np.ones(shape)), "vector": nir.Output(np.array([2]))}
+    edges = [("input", "scale"), ("scale", "flat"), ("flat", "vector"), ("scale", "sum"), ("input", "sum")]
+    path = write(tmp_path / "x.nir", nodes, [*edges, ("sum", "output")])
+    found = run_file(path, np.ones((1, *shape))).outputs
+    assert {name: value.ravel().tolist() for name, value in found.items()} == {"output": [2, 2], "vector": [1, 1]}

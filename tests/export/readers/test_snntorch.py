@@ -141,8 +141,10 @@ class Odd(nn.Module):
         (lambda net, x, step, y: torch.tanh(y), r"tanh0: no rule for torch function tanh on \(1, 4\)"),
         (lambda net, x, step, y: y + net.fc(x[0]), "fc: called 10 times in 5 steps, expected once a step"),
         (lambda net, x, step, y: y if step < 3 else y + 1, "lif: reads other values at step 0 than at step 4"),
-        (lambda net, x, step, y: y + torch.ones(1, 4), "reads a tensor that no known module made"),
-        (lambda net, x, step, y: net.fc.weight.sum() * y, "reads a tensor that no known module made"),
+        (lambda net, x, step, y: y + torch.ones(1, 4), "lif: torch function add reads a tensor that no known module"),
+        (lambda net, x, step, y: net.fc.weight.sum() * y, "lif: torch function mul reads a tensor that no known"),
+        (lambda net, x, step, y: torch.ones(1, 4), "lif: reads a tensor that no known module made"),
+        (lambda net, x, step, y: net.fc(net.lif(y, torch.zeros(1, 4))[0]), "neurons are called twice a step"),
     ],
 )
 def test_what_the_graph_does_not_hold_is_refused(what, message):
@@ -168,6 +170,8 @@ def test_neurons_that_the_graph_does_not_hold_are_refused(options, message):
 def test_a_network_without_neurons_and_an_input_of_the_wrong_shape_are_refused():
     with pytest.raises(NetworkError, match="holds no snnTorch neuron"):
         read_snntorch(nn.Linear(3, 3), np.zeros((4, 3)))
+    with pytest.raises(NetworkError, match=r"1 \(Alpha\): no rule for this neuron, expected one of Leaky"):
+        read_snntorch(nn.Sequential(nn.Linear(3, 3), snn.Alpha(0.9, 0.8, init_hidden=True)), np.zeros((4, 3)))
     module, _ = make("recurrent")
     with pytest.raises(NetworkError, match=r"cannot be run on an input of shape \(40, 21\)"):
         read_snntorch(module, np.zeros((40, 21)))

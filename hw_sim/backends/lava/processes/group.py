@@ -1,14 +1,15 @@
 """A Lava process for a group of nodes, and its two models: one program for all of them, or a process for each.
 
 Its ports: `in_<i>` and `out_<i>` for the values of its plan, and, where it is one program, two pipes to the host:
-`starts` says before every T steps whether an image enters the network now, `record` tells what became of an image.
-From `starts` each process knows which frame travels with which latency at any step.
+`starts` says how many steps come and what enters the network in them (an image, a sequence's first or next frames,
+nothing), `record` tells what became of it. From `starts` each process knows which frame travels with which latency at
+any step.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +26,9 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from hw_sim.backends.lava.dataflow import Dataflow
 from hw_sim.backends.lava.integer_dataflow import make_dataflow
 from hw_sim.backends.lava.plan import CHANNEL_SIZE, Block, Leaf, Outlet, StockLeaf, Wire
-from hw_sim.backends.lava.records import record_size
+from hw_sim.backends.lava.records import CONTINUES, NOTHING, STARTS_BYTES, record_size
 
+STARTS_SHAPE, STARTS_DTYPE = (STARTS_BYTES // 4,), np.int32  # steps, and what enters the network in them
 Models = dict[AbstractProcess, type]  # which model runs each process: Lava asks this before it searches files
 
 
@@ -40,7 +42,7 @@ class Group(AbstractProcess):
         for index, value in enumerate(part.outputs):
             setattr(self, f"out_{index}", OutPort(shape=value.frame_shape))
         if isinstance(part, Leaf):
-            self.starts = InPort(shape=(1,))
+            self.starts = InPort(shape=STARTS_SHAPE)
             self.starts.flag_external_pipe(buffer_size=CHANNEL_SIZE)
             self.record = OutPort(shape=(record_size(part),))
             self.record.flag_external_pipe(buffer_size=CHANNEL_SIZE)
@@ -57,13 +59,21 @@ def make_group(part: Block | Leaf, models: Models) -> Group:
 
 def program_model(leaf: Leaf) -> type:
     """The model class of one leaf: Lava wants each port's and variable's type as an attribute of the class."""
-    kinds: dict[str, Any] = {"starts": LavaPyType(PyInPort.VEC_DENSE, np.uint8)}
+    kinds: dict[str, Any] = {"starts": LavaPyType(PyInPort.VEC_DENSE, STARTS_DTYPE)}
     kinds["record"] = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
     for index, value in enumerate(leaf.inputs):
         kinds[f"in_{index}"] = LavaPyType(PyInPort.VEC_DENSE, np.dtype(value.dtype).type)
     for index, value in enumerate(leaf.outputs):
         kinds[f"out_{index}"] = LavaPyType(PyOutPort.VEC_DENSE, np.dtype(value.dtype).type)
     return type("GroupProgram", (GroupProgram,), kinds)
+
+
+class Beat(NamedTuple):
+    """What travels with a latency at a step: a frame of a Feed of so many steps; negative: none."""
+
+    frame: int = -1
+    steps: int = 0
+    continues: bool = False
 
 
 @implements(proc=Group, protocol=LoihiProtocol)
@@ -79,29 +89,30 @@ class GroupProgram(PyLoihiProcessModel):
         torch.set_num_threads(1)  # before anything else: a forked process must not use its parent's OpenMP threads
         self.leaf: Leaf = proc_params["part"]
         self.flow: Dataflow | None = None
-        self.image = False
+        self.step, self.steps, self.entering = 0, 0, NOTHING
         self.waiting: list[deque[Any]] = [deque() for _ in self.leaf.wires]  # the delay lines
         self.rest = [np.zeros(value.frame_shape, value.dtype) for value in self.leaf.outputs]
         self.last = list(self.rest)
         latest = max([self.leaf.start, *(outlet.latency for outlet in self.leaf.outlets)])
-        self.clock: deque[int] = deque([-1] * (latest + 1), maxlen=latest + 1)
+        self.clock: deque[Beat] = deque([Beat()] * (latest + 1), maxlen=latest + 1)
 
     def run_spk(self) -> None:
         """One Lava step: receive, compute, send."""
-        step = (self.time_step - 1) % self.leaf.steps
-        if step == 0:
-            self.image = bool(self.starts.recv()[0])
-        self.clock.appendleft(step if self.image else -1)
+        if self.step == self.steps:
+            self.step, (self.steps, self.entering) = 0, self.starts.recv().tolist()
+        entering = Beat(self.step, self.steps, self.entering == CONTINUES)
+        self.clock.appendleft(Beat() if self.entering == NOTHING else entering)
+        self.step += 1
         for index, wire in enumerate(self.leaf.wires):
             self._receive(index, wire)
         with torch.inference_mode():
-            self._compute(self._frame(self.leaf.start))
+            self._compute(*self.clock[self.leaf.start])
             for index, outlet in enumerate(self.leaf.outlets):
                 self._send(index, outlet)
 
     def _frame(self, latency: int) -> int:
         """The number of the frame that travels with this latency now; negative if there is none."""
-        return self.clock[latency]
+        return self.clock[latency].frame
 
     def _receive(self, index: int, wire: Wire) -> None:
         there = 0 <= self._frame(wire.latency) < wire.value.shape[0]
@@ -110,17 +121,17 @@ class GroupProgram(PyLoihiProcessModel):
             if there:
                 self.waiting[index].append(data)
 
-    def _compute(self, frame: int) -> None:
+    def _compute(self, frame: int, steps: int, continues: bool) -> None:
         if frame < 0:
             return
         flow = self._flow()
         if frame == 0:
-            flow.begin()
+            flow.begin(steps, continues)
         for wire, waiting in zip(self.leaf.wires, self.waiting, strict=True):
             if frame < wire.value.shape[0]:
                 flow.receive(wire.value.name, waiting.popleft())
         flow.advance()
-        if frame + 1 == self.leaf.steps:
+        if frame + 1 == steps:
             if not flow.complete():
                 raise RuntimeError(f"{self.leaf.name}: not all frames were computed when the last had come")
             self.record.send(flow.recorder.message)

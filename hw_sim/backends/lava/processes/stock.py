@@ -11,8 +11,9 @@ from lava.proc.conv.process import Conv as LavaConv
 from lava.proc.lif.models import PyLifResetModelBitAcc, PyLifResetModelFloat
 from lava.proc.lif.process import LIFReset
 
+from export.graph.loihi import CURRENT_SHIFT
 from export.graph.nodes import Conv, Neuron
-from export.integer.network import CURRENT_SHIFT, IntegerConv, IntegerNeuron, Operation
+from export.integer.network import IntegerConv, IntegerNeuron, Operation
 from hw_sim.backends.lava.plan import StockLeaf
 
 TO_LAVA, FROM_LAVA = (1, 2, 0), (2, 0, 1)  # (C, H, W) -> (H, W, C), which Lava's Conv reads and writes, and back

@@ -95,6 +95,39 @@ def every_kind() -> Network:
     return Network(name="every kind", nodes=tuple(nodes), steps=STEPS, size_multiple=2)
 
 
+def recurrent() -> Network:
+    """A frame of spikes for every step; a cycle of Euler neurons with a Delay, a Membrane on a cycle, three Outputs."""
+    rng = np.random.default_rng(5)
+    euler = {"dt": 0.25, "tau": np.array(0.5), "tau_syn": np.array(1.0), "w_in": np.array(4.0)}
+    nodes: list[g.Node] = [
+        g.Input(name="events", channels=2, size=(6, 6), carries="spike", every_step=True),
+        g.Conv(name="a.conv", inputs=("events",), block="a", weight=dyadic(rng, 4, 2, 3, 3), padding=(1, 1)),
+        g.Add(name="a.sum", inputs=("a.conv", "a.back"), late=("a.back",), block="a"),
+        g.EulerNeuron(name="a.cuba", inputs=("a.sum",), block="a", threshold=np.array(0.5), **euler),
+        g.Delay(name="a.delay", inputs=("a.cuba",), block="a", steps=np.array([0, 1, 2, 3]).reshape(4, 1, 1)),
+        g.Conv(name="a.back", inputs=("a.delay",), block="a", weight=dyadic(rng, 4, 4, 1, 1)),
+        g.Pool(name="b.pool", inputs=("a.cuba",), block="b", function="sum", kernel=(2, 2), stride=(2, 2)),
+        g.Flatten(name="b.flat", inputs=("b.pool",), block="b"),
+        g.Linear(name="b.fc", inputs=("b.flat",), block="b", weight=dyadic(rng, 5, 36)),
+        g.Linear(name="b.feedback", inputs=("b.u",), late=("b.u",), block="b", weight=dyadic(rng, 5, 5) / 4),
+        g.Leaky(name="b.leaky", inputs=("b.fc", "b.feedback"), block="b", threshold=np.array(1.0), beta=np.array(0.5)),
+        g.Membrane(name="b.u", inputs=("b.leaky",), block="b"),
+        g.Linear(name="c.late", inputs=("b.leaky",), late=("b.leaky",), block="c", weight=dyadic(rng, 3, 5)),
+        g.Euler(name="c.li", inputs=("c.late",), block="c", dt=0.25, tau=np.array(0.5), v_leak=np.array(0.25)),
+        g.Leaky(name="c.leaky", inputs=("c.late",), block="c", threshold=np.array(0.75), beta=np.array(0.5)),
+        g.Membrane(name="c.u", inputs=("c.leaky",), block="d"),
+        g.Output(name="out.spikes", inputs=("b.leaky",), block="c"),
+        g.Output(name="out.u", inputs=("c.u",), block="c"),
+        g.Output(name="out.li", inputs=("c.li",), block="c"),
+    ]
+    return Network(name="recurrent", nodes=tuple(nodes), steps=1)
+
+
+def events(seed: int, steps: int) -> np.ndarray:
+    """Spikes for it, (steps, 2, 6, 6)."""
+    return np.random.default_rng(seed).random((steps, 2, 6, 6)) < 0.3
+
+
 def relay(*middle: g.Node, steps: int = STEPS) -> Network:
     """image -> the nodes given, one process each in the fine model -> output."""
     last = middle[-1].name if middle else "image"

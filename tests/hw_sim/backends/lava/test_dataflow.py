@@ -14,52 +14,31 @@ from export.graph.frames import output_of
 from export.graph.network import Network
 from export.graph.nodes import NetworkError
 from hw_sim.backends import simulator
+from hw_sim.backends.lava.collected import Collected
 from hw_sim.backends.lava.dataflow import Dataflow
-from hw_sim.backends.lava.integer_dataflow import make_dataflow
-from hw_sim.backends.lava.plan import Leaf, Plan, make_plan
-from hw_sim.backends.lava.records import read_record
+from hw_sim.backends.lava.plan import Plan, make_plan
+from hw_sim.backends.lava.records import Feed
+from hw_sim.backends.result import Result, compare
 from tests.hw_sim.backends.lava.networks import every_kind, image
+from tests.hw_sim.backends.lava.play import play
 
 
-def play(plan: Plan, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Output and spikes of images fed back to back, each process stepped at the times that the plan states."""
-    messages: dict[tuple[str, int], np.ndarray] = {}  # (value, step) -> the frame sent in that step
-    for number, pixels in enumerate(images):
-        messages[plan.image.name, number * plan.steps] = pixels
-    spikes: list[dict[str, np.ndarray]] = [{} for _ in images]
-    for leaf in plan.leaves:  # topological order: all that a process will receive has been sent
-        assert isinstance(leaf, Leaf)
-        flow = make_dataflow(leaf)
-        last = max([leaf.start, *(outlet.latency for outlet in leaf.outlets)]) + plan.steps * len(images)
-        for step in range(last):
-            number, frame = divmod(step - leaf.start, plan.steps)
-            if 0 <= number < len(images):
-                if frame == 0:
-                    flow.begin()
-                for wire in leaf.wires:
-                    if frame < wire.value.shape[0]:
-                        flow.receive(wire.value.name, messages[wire.value.name, step - wire.delay])
-                flow.advance()
-                if frame + 1 == plan.steps:
-                    assert flow.complete()
-                    spikes[number] |= read_record(leaf, flow.recorder.message.copy()).spikes
-            for outlet in leaf.outlets:
-                number, frame = divmod(step - outlet.latency, plan.steps)
-                if 0 <= number < len(images) and frame < outlet.value.shape[0]:
-                    messages[outlet.value.name, step] = flow.emit(outlet.value.name)
-        assert not any(flow.outbox.values())
-    frames = range(plan.output.shape[0])
-    first = [plan.latency + number * plan.steps for number in range(len(images))]
-    outputs = [np.stack([messages[plan.output.name, step + frame] for frame in frames]) for step in first]
-    return list(zip(map(output_of, outputs), spikes, strict=True))
+def play_images(network: Network, plan: Plan, images: Sequence[np.ndarray]) -> list[Result]:
+    """Images fed back to back."""
+    results = []
+    for flight in play(plan, [Feed(pixels[None], plan.steps) for pixels in images]):
+        collected = Collected(network, plan, plan.precision)
+        collected.add(flight)
+        results.append(collected.result(output_of))
+    return results
 
 
 def check(network: Network, images: Sequence[np.ndarray], model: str) -> None:
-    size = images[0].shape[1:]
-    for pixels, (output, spikes) in zip(images, play(make_plan(network, size, model=model), images), strict=True):
+    plan = make_plan(network, images[0].shape[1:], model=model)
+    for pixels, found in zip(images, play_images(network, plan, images), strict=True):
         expected = simulator.run(network, pixels, precision="float64")
-        assert np.array_equal(output, expected.output)
-        assert all(np.array_equal(spikes[name], expected.spikes[name]) for name in expected.spikes)
+        assert np.array_equal(found.output, expected.output)
+        assert compare(expected, found).equal_spikes
 
 
 @pytest.mark.parametrize("model", ["fused", "fine"])

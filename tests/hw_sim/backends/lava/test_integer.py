@@ -19,7 +19,7 @@ from hw_sim.backends import integer_simulator
 from hw_sim.backends.lava.integer_session import IntegerLavaSession, make_integer_plan
 from hw_sim.backends.lava.plan import Leaf, StockLeaf
 from hw_sim.backends.result import Result, compare
-from tests.hw_sim.backends.lava.test_dataflow import play
+from tests.hw_sim.backends.lava.test_dataflow import play_images
 from tests.random_networks import RANDOM
 
 needs_lava = pytest.mark.skipif(sys.version_info >= (3, 11), reason="lava-nc runs on Python 3.10 only")
@@ -35,12 +35,12 @@ def test_frame_by_frame_equals_the_oracle(kind, seed, size, model):
     integer = quantize(network, {node.name: float(10 ** rng.uniform(-3, 2)) for node in network.nodes})
     images = [rng.integers(0, 256, (3, 8, 6), dtype=np.uint8) for _ in range(2)]
     plan = make_integer_plan(integer, (8, 6), model, stock=False)
-    played = play(plan, [image.astype(np.int64) for image in images])
-    for image, (output, spikes) in zip(images, played, strict=True):
+    played = play_images(network, plan, [image.astype(np.int64) for image in images])
+    for image, result in zip(images, played, strict=True):
         trace = integer_oracle.run(integer, image)
-        assert np.array_equal(output, trace.values[network.output.name][0])
+        assert np.array_equal(result.output, trace.values[network.output.name][0])
         for neuron in network.neurons:
-            assert np.array_equal(spikes[neuron.name], trace.values[neuron.name] == 1), neuron.name
+            assert np.array_equal(result.spikes[neuron.name], trace.values[neuron.name] == 1), neuron.name
 
 
 @pytest.fixture(scope="module")

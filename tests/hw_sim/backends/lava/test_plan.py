@@ -91,7 +91,7 @@ def test_every_node_runs_once_and_every_input_arrives_when_its_process_starts(ne
     assert len({part.name for part in plan.leaves if isinstance(part, Leaf)}) == sum(
         isinstance(part, Leaf) for part in plan.leaves
     )
-    assert sent[plan.output.name] == plan.latency
+    assert [sent[outlet.value.name] for outlet in plan.outputs] == [plan.latency]
 
 
 def test_the_fine_model_gives_every_neuron_a_process_of_its_own():
