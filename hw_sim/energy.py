@@ -21,6 +21,7 @@ from esdnet.images.tile_choice import TileChoice, add_tile_flags, check_tile_fla
 from esdnet.networks.architectures import LEAST_MULTIPLE
 from esdnet.networks.bundled import DEFAULT, find_checkpoint
 from hw_sim.backends.executor import backend_label, check_lava_flags
+from hw_sim.energy_onnx import add_onnx_flags, check_no_onnx_flags, is_onnx, price_onnx
 from hw_sim.energy_sequence import add_sequence_flags, check_no_sequence_flags, price_sequence
 from hw_sim.report import price_models
 
@@ -47,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.saved:
         return price_models.price_saved(args, parser)
+    if is_onnx(args):
+        return price_onnx(args, parser)
+    check_no_onnx_flags(args)
     return price_sequence(args, parser) if args.input else _price_images(args)
 
 
@@ -61,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--network",
         metavar="F",
-        help="an export of to_nir.py or to_lava_dl.py; with --input any .nir, FILE.py:FUNCTION",
+        help="an export of to_nir.py or to_lava_dl.py; any .onnx; with --input any .nir, FILE.py:FUNCTION",
     )
     parser.add_argument("--backend", choices=("simulator", "torch", "lava"), default="simulator")
     parser.add_argument(
@@ -69,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     price_models.add_model_flags(parser)
     add_sequence_flags(parser)
+    add_onnx_flags(parser)
     add_tile_flags(parser)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and energy of every node")

@@ -237,7 +237,7 @@ def assumptions(report: EnergyReport) -> list[str]:
         f"Counted: what was executed, {run.extent or _image_extent(run)}.",
         "An operation on spikes is an AC (one per spike and synapse that exists); on analog values a MAC."
         " Taps on padding are no work. A layer that reads the image repeated over time runs at every step.",
-        _analog_convolutions(report),
+        *_analog_convolutions(report),
         f"Not in the energy above: {totals['adds'] + totals['muls']:,} element-wise operations and"
         f" {memory_words(totals):,.0f} words moved; the table of price lists shows them where a list prices them.",
         f"Prices '{report.prices.name}': "
@@ -260,12 +260,13 @@ def _image_extent(run: Run) -> str:
     return f"{height} x {width} pixels ({tiling}), {run.steps} steps, image padding included"
 
 
-def _analog_convolutions(report: EnergyReport) -> str:
-    """How many convolutions multiply, by name where they are few."""
+def _analog_convolutions(report: EnergyReport) -> list[str]:
+    """How many convolutions multiply, by name where they are few; nothing where there are none."""
     convolutions = [row for row in report.rows if row.kind == "conv"]
     analog = [row.name for row in convolutions if row.input != "spike"]
     names = f": {', '.join(analog)}" if 0 < len(analog) <= 3 else ""
-    return f"{len(analog)} of {len(convolutions)} convolutions read real values and multiply{names}."
+    line = f"{len(analog)} of {len(convolutions)} convolutions read real values and multiply{names}."
+    return [line] if convolutions else []
 
 
 def summary_dict(runs: list[dict[str, Any]]) -> dict[str, Any]:

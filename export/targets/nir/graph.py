@@ -169,7 +169,7 @@ def _(node: g.Neuron, builder: _Builder) -> list[str]:
     shape = builder.shapes[node.name][1:]
     sources = builder.sources[node.inputs[0]]
     if np.any(node.gain != 1.0) or np.any(node.bias != 0.0):  # importers read only r = 1
-        drive = _diagonal(node.gain, node.bias, shape)
+        drive = diagonal(node.gain, node.bias, shape)
         sources = [builder.spec.add(node.name + DRIVE, drive, sources)]
     parameters = {key: Filled(shape, value) for key, value in encode_lif(node).items()}
     return [builder.spec.add(node.name, SpecNode("LIF", parameters), sources)]
@@ -178,7 +178,7 @@ def _(node: g.Neuron, builder: _Builder) -> list[str]:
 @add_stock.register
 def _(node: g.Affine, builder: _Builder) -> list[str]:
     shape = builder.shapes[node.name][1:]
-    return [builder.spec.add(node.name, _diagonal(node.scale, node.offset, shape), builder.sources[node.inputs[0]])]
+    return [builder.spec.add(node.name, diagonal(node.scale, node.offset, shape), builder.sources[node.inputs[0]])]
 
 
 @add_stock.register
@@ -186,7 +186,7 @@ def _(node: g.Add, builder: _Builder) -> list[str]:
     left, right = (builder.single(name) for name in node.inputs)
     if left != right:
         return [left, right]
-    doubling = _diagonal(np.full((), 2.0), np.zeros(()), builder.shapes[node.name][1:])
+    doubling = diagonal(np.full((), 2.0), np.zeros(()), builder.shapes[node.name][1:])
     return [builder.spec.add(node.name, doubling, [left])]
 
 
@@ -195,7 +195,7 @@ def _(node: g.Concat, builder: _Builder) -> list[str]:
     return builder.join(node.name, node.inputs)
 
 
-def _diagonal(scale: Array, offset: Array, shape: tuple[int, ...]) -> SpecNode:
+def diagonal(scale: Array, offset: Array, shape: tuple[int, ...]) -> SpecNode:
     """scale * x + offset per channel, as a dense 1x1 convolution (nir cannot read a grouped one back)."""
     channels, height, width = shape
     scales, offsets = (np.broadcast_to(value.reshape(-1), (channels,)) for value in (scale, offset))

@@ -15,7 +15,7 @@ import numpy as np
 from export.graph import nodes as g
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import Array, NetworkError, Shape
-from export.targets.nir.graph import DT_S, NIRSpec, SpecNode, conv2d, encode_lif
+from export.targets.nir.graph import DT_S, NIRSpec, SpecNode, conv2d, diagonal, encode_lif
 from export.targets.nir.write import write_graph
 
 IMAGES = (g.Conv, g.Pool)  # what reads (C, H, W)
@@ -36,6 +36,7 @@ def stock_spec(network: Network) -> NIRSpec:
     for node in network.nodes:
         if node.name in writer.spec.nodes:
             writer.connect(node)
+    writer.lengthen_loops()
     return writer.spec
 
 
@@ -70,11 +71,34 @@ class _Writer:
                 "none: NIR does not say whether it is there at the first step",
                 "set it to 0, and add it before the neuron",
             )  # fmt: skip
+        name = node.name
+        if isinstance(node, g.Output) and len(self._terms(node.inputs[0])) > 1:
+            name = self._whole_sum(node)
         for value in node.inputs:
             for source in self._terms(value):
-                if (source, node.name) in self.spec.edges:
+                if (source, name) in self.spec.edges:
                     refuse(node, f"reads {source} twice", "one edge", "add it up before, by a factor of 2")
-                self.spec.edges.append((source, node.name))
+                self.spec.edges.append((source, name))
+
+    def _whole_sum(self, node: g.Output) -> str:
+        """A node of its own for what an Output reads, which changes nothing: importers add up nothing into an Output."""
+        name, shape = f"{node.name}.sum", self.shape(node.name)
+        if node.name in self.vectors:
+            self.spec.add(name, SpecNode("Flatten", _flat(shape)))
+        else:
+            self.spec.add(name, diagonal(np.ones(()), np.zeros(()), shape))
+        self.spec.edges.append((name, node.name))
+        return name
+
+    def lengthen_loops(self) -> None:
+        """A Flatten of a vector, which does nothing, between a neuron and the matrix from it to itself: snnTorch's
+        importer makes a layer of its own of the two alone, and cannot run it."""
+        for neuron, matrix in [edge for edge in self.spec.edges if edge[::-1] in self.spec.edges]:
+            if self.spec.nodes[matrix].type in ("Affine", "Linear"):
+                place = self.spec.edges.index((neuron, matrix))
+                fields = _flat((self.network[matrix].weight.shape[1],))
+                name = self.spec.add(f"{matrix}.flat", SpecNode("Flatten", fields))
+                self.spec.edges[place : place + 1] = [(neuron, name), (name, matrix)]
 
     def _terms(self, value: str) -> list[str]:
         node = self.network[value]
@@ -152,15 +176,24 @@ def _(node: g.Linear, writer: _Writer) -> list[str]:
 
 @add.register
 def _(node: g.Affine, writer: _Writer) -> list[str]:
-    if np.any(node.offset != 0):
-        refuse(node, "an offset", "a factor alone", "fold it into the layer before, as a bias")
-    return writer.add(node, "Scale", scale=writer.whole(node, node.scale))
+    """A diagonal matrix or 1x1 convolution: importers know no Scale."""
+    scale, offset = (np.broadcast_to(value, (1, *writer.shapes[node.name][1:]))[0] for value in (node.scale, node.offset))
+    if node.name in writer.vectors:
+        return writer.add(node, "Affine", weight=np.diag(scale.ravel()), bias=offset.ravel().copy())
+    if any(np.any(value != value[:, :1, :1]) for value in (scale, offset)):
+        refuse(node, "factors or offsets that vary over the pixels", "one a channel", "flatten before it")
+    fields = diagonal(scale[:, 0, 0], offset[:, 0, 0], scale.shape).fields
+    return writer.add(node, "Conv2d", **fields)
 
 
 @add.register
 def _(node: g.Flatten, writer: _Writer) -> list[str]:
-    shape = np.array(writer.shape(node.inputs[0]), np.int64)
-    return writer.add(node, "Flatten", start_dim=0, end_dim=-1, input_type=shape)
+    return writer.add(node, "Flatten", **_flat(writer.shape(node.inputs[0])))
+
+
+def _flat(shape: tuple[int, ...]) -> dict[str, Any]:
+    """All axes of `shape`, counted from the last: importers put a batch axis before them."""
+    return {"start_dim": -len(shape), "end_dim": -1, "input_type": np.array(shape, np.int64)}
 
 
 @add.register
@@ -197,10 +230,15 @@ def _(node: g.Euler, writer: _Writer) -> list[str]:
 
 @add.register
 def _(node: g.EulerNeuron, writer: _Writer) -> list[str]:
-    if node.reset != "to" or node.fires != ">":
+    if node.reset != "to":
         refuse(node, "a reset by subtraction", "a reset to v_reset", "read the file with --reset v_reset")
-    fields = _equations(node, writer) | {"v_threshold": writer.whole(node, node.threshold)}
+    fields = _equations(node, writer) | {"v_threshold": writer.whole(node, _exceeded(node, node.threshold))}
     return writer.add(node, _type(node, "LIF", "IF", "CubaLIF"), **fields, v_reset=writer.whole(node, node.v_reset))
+
+
+def _exceeded(node: g.Spiking, threshold: Array) -> Array:
+    """The threshold that a neuron which fires has exceeded: NIR fires at '>'."""
+    return np.nextafter(threshold, -np.inf) if node.fires == ">=" else threshold
 
 
 def _type(node: g.Euler, leaky: str, plain: str, current: str) -> str:
@@ -213,30 +251,48 @@ def _type(node: g.Euler, leaky: str, plain: str, current: str) -> str:
 
 
 def _equations(node: g.Euler, writer: _Writer) -> dict[str, Array]:
-    fields = {"r": writer.whole(node, node.r)}
-    if node.tau_syn is not None and node.tau is not None:
-        fields |= {"tau_syn": writer.whole(node, node.tau_syn), "tau_mem": writer.whole(node, node.tau)}
-        fields |= {"w_in": writer.whole(node, node.w_in)}
-    elif node.tau is not None:
-        fields["tau"] = writer.whole(node, node.tau)
-    return fields | ({} if node.tau is None else {"v_leak": writer.whole(node, node.v_leak)})
+    """The parameters of its membrane. Without a leak r is 1 / dt for 1: v + x to all importers but snnTorch's, which
+    refuses it, and would read an IF of r = 1 as a neuron that leaks."""
+    if node.tau is None:
+        return {"r": writer.whole(node, np.full((), 1 / DT_S) if np.all(node.r == 1) else node.r)}
+    fields = {"r": writer.whole(node, node.r), "v_leak": writer.whole(node, node.v_leak)}
+    if node.tau_syn is None:
+        return fields | {"tau": writer.whole(node, node.tau)}
+    fields |= {"tau_syn": writer.whole(node, node.tau_syn), "tau_mem": writer.whole(node, node.tau)}
+    return fields | {"w_in": writer.whole(node, node.w_in)}
 
 
 @add.register
 def _(node: g.Leaky, writer: _Writer) -> list[str]:
-    """tau = dt / (1 - beta), r = tau / dt: NIR's step is U + (dt / tau) (r x - U), as snnTorch writes and reads it."""
+    """tau = dt / (1 - beta), r = 1: NIR's v is (1 - beta) U, since norse knows no other r. At beta 1 an IF. Behind a
+    current r = tau / dt, so v is U: snnTorch and spikingjelly know no other r there."""
     at_once = node.reset in ("zero", "erase") and not node.delayed and np.all(node.threshold >= 0)
     if not at_once or np.any(node.gain != 1):
         refuse(
             node, f"reset {node.reset!r}{', a step later' if node.delayed else ''}", "to zero at once, as NIR has it",
             "train with reset_mechanism='zero', reset_delay=False, or export to ONNX",
         )  # fmt: skip
-    if np.any(node.beta >= 1):
-        refuse(node, "beta of 1", "below 1: importers read IF in different ways", "lower beta")
-    tau = writer.whole(node, DT_S / (1 - node.beta))
-    zero = np.zeros_like(tau)
-    fields = {"v_leak": zero, "v_reset": zero, "v_threshold": writer.whole(node, node.threshold)}
+    perfect = node.beta >= 1
+    if np.any(perfect) and (np.any(node.beta != 1) or node.current_decay is not None):
+        refuse(node, "beta of 1 beside others or a current", "below 1, or 1 for all of a plain neuron", "lower beta")
+    zero = writer.whole(node, np.zeros(()))
+    if np.all(perfect):
+        threshold = writer.whole(node, _exceeded(node, node.threshold))
+        return writer.add(node, "IF", r=zero + 1 / DT_S, v_threshold=threshold, v_reset=zero)
+    tau = writer.whole(node, _time_constant(node.beta))
+    fields = {"v_leak": zero, "v_reset": zero}
     if node.current_decay is None:
-        return writer.add(node, "LIF", tau=tau, r=tau / DT_S, **fields)
-    tau_syn = writer.whole(node, DT_S / (1 - node.current_decay))
+        threshold = writer.whole(node, node.threshold) * (DT_S / tau)
+        return writer.add(node, "LIF", tau=tau, r=zero + 1, v_threshold=_exceeded(node, threshold), **fields)
+    tau_syn = writer.whole(node, _time_constant(node.current_decay))
+    fields |= {"v_threshold": writer.whole(node, _exceeded(node, node.threshold))}
     return writer.add(node, "CubaLIF", tau_mem=tau, tau_syn=tau_syn, r=tau / DT_S, w_in=tau_syn / DT_S, **fields)
+
+
+def _time_constant(decay: Array) -> Array:
+    """dt / (1 - decay), or a float64 some ulps above it, at which dt / tau and dt (1 / tau) round alike: importers
+    compute either, and an input at the threshold is to be at the threshold in all of them."""
+    tau = DT_S / (1 - decay)
+    for _ in range(8):  # three suffice for 100,000 decays drawn at random
+        tau = np.where(DT_S / tau == DT_S * (1 / tau), tau, np.nextafter(tau, np.inf))
+    return tau

@@ -19,6 +19,7 @@ from esdnet.command.errors import UserError
 from export.graph.states import open_state
 from export.readers.nir import read_nir
 from hw_sim.backends.simulator import run_sequence
+from tests.export.importers import double_inputs
 from tests.export.readers.nir_steps import flatten
 from tests.export.readers.public_nir import EXTERNAL, needs_external, quiet
 
@@ -108,14 +109,6 @@ def run_module(module: Any, stream: np.ndarray) -> np.ndarray:
 # --- norse ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def norse(monkeypatch) -> Any:
-    """norse's importer, its arithmetic in float64 (it casts what it reads to float32)."""
-    module = pytest.importorskip("norse.torch.utils.import_nir", reason="norse is not installed")
-    monkeypatch.setattr(module, "_to_tensor", lambda value: torch.as_tensor(value, dtype=torch.float64))
-    return lambda graph: module.from_nir(graph, dt=DT)
-
-
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("kind", ["LIF", "CubaLIF", "IF"])
 def test_nir_is_norse(norse, kind, same, tmp_path):
@@ -153,28 +146,6 @@ def test_the_membrane_is_norses_to_the_last_bit(tmp_path):
 
 
 # --- snnTorch ---------------------------------------------------------------------------------------------------------
-
-
-def double_inputs(module: Any) -> Any:
-    """snnTorch hands spikes on in float32: its matrices take them in float64 again."""
-    for part in module.modules():
-        if isinstance(part, torch.nn.Linear):
-            part.register_forward_pre_hook(lambda part, values: (values[0].double(),))
-    return module
-
-
-@pytest.fixture
-def snntorch(monkeypatch) -> Any:
-    """snnTorch's importer, in float64."""
-    nirtorch = pytest.importorskip("nirtorch", reason="nirtorch is not installed")
-    import snntorch.import_nir as module
-
-    load = nirtorch.nir_to_torch
-    monkeypatch.setattr(module.nirtorch, "nir_to_torch", lambda graph, map: load(graph, map, dtype=torch.float64))
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield module
-    torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -224,13 +195,11 @@ def test_the_bias_of_a_recurrent_matrix_tells_norse_and_snntorch_apart(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["IF", "LIF", "CubaLIF"])
-def test_spikingjelly_is_spikingjelly(kind, tmp_path):
-    reason = "spikingjelly < 2 has no NIR importer; 2.0.0 needs Python 3.11"
-    exchange = pytest.importorskip("spikingjelly.activation_based.nir_exchange.from_nir", reason=reason)
+def test_spikingjelly_is_spikingjelly(spikingjelly, kind, tmp_path):
     graph = chain(kind, scaled=True)
     expected = ours(graph, tmp_path / "x.nir", "spikingjelly")["lif2"]
     with quiet():
-        module = exchange.import_from_nir(nir.read(tmp_path / "x.nir"), dt=DT, dtype=torch.float64)
+        module = spikingjelly(nir.read(tmp_path / "x.nir"))
     assert np.array_equal(run_module(module, frames()), expected)
 
 

@@ -1,0 +1,170 @@
+"""`hw_sim.count`: runs a torch module and counts every operation that torch executes, spikes told by their producer.
+
+In: a module, its inputs, and which of them are spikes. Out: a Report. torch_table.py says which rule counts what.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from esdnet.command.errors import UserError
+from export.graph.nodes import ValueKind
+from hw_sim.counter.report import Report
+from hw_sim.counter.torch_context import Call, Context
+from hw_sim.counter.torch_rules import Rule, nothing
+from hw_sim.counter.torch_table import find_rule, is_composite, list_unknown
+from hw_sim.counter.torch_values import storage_of
+from hw_sim.counter.values import NUMBERS, Value
+
+KINDS: dict[
+    str, tuple[str, Callable[[Tensor], bool]]
+] = {  # what an input may be declared to be, and what it must hold then
+    "analog": ("numbers", lambda tensor: True),
+    "spike": ("0 and 1", lambda tensor: bool(((tensor == 0) | (tensor == 1)).all())),
+    "graded": ("whole numbers of at least 0", lambda tensor: bool(((tensor >= 0) & (tensor.double() % 1 == 0)).all())),
+}
+_IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def count(
+    module: Callable[..., Any],
+    *inputs: Any,
+    input_kinds: Sequence[str | None] | None = None,
+    strict: bool = False,
+    name: str = "",
+) -> Report:
+    """Run `module(*inputs)` once, without gradients, and count what ran.
+
+    The module is run as it is: call `.eval()` first for what it does at inference. input_kinds: "spike" (0 and 1),
+    "graded" (numbers of events) or "analog" for each tensor of the inputs, in order; it is checked. None, or nothing at
+    all: bool tensors are spikes, others analog. strict: raise
+    UserError for operations that there is no rule for; else they are listed in `Report.unknown`, and what they return
+    is analog. name: of the network, in reports. The result of the run is `Report.output`.
+    """
+    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    kinds = _check_kinds(tensors, input_kinds)
+    if hasattr(module, "_orig_mod"):
+        raise UserError("count: found a compiled module, expected the module itself: count it before torch.compile")
+    run = Context(module)
+    for tensor, kind in zip(tensors, kinds, strict=True):
+        run.values.write(tensor, NUMBERS if kind == "analog" else Value(ValueKind(kind)))
+    started = time.perf_counter()
+    with running(run):
+        output = module(*inputs)
+    seconds = time.perf_counter() - started
+    if strict:
+        run.ledger.refuse_unknown("count")
+    return _report(module, run, tensors, kinds, name, seconds, output)
+
+
+def _report(
+    module: Any, run: Context, tensors: list[Tensor], kinds: list[str], name: str, seconds: float, output: Any
+) -> Report:
+    parameters = list(module.parameters()) if isinstance(module, torch.nn.Module) else []
+    return Report(
+        network=name or run.names.root,
+        engine="torch",
+        inputs=", ".join("x".join(map(str, tensor.shape)) for tensor in tensors),
+        input_kinds=tuple(kinds),
+        dtype=str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
+        parameters=sum(p.numel() for p in parameters),
+        counted_parameters=sum(p.numel() for p in parameters if storage_of(p) in run.values.read),
+        layers=tuple(run.ledger.layers()),
+        unknown=dict(run.ledger.unknown),
+        by_shape=tuple(sorted(run.ledger.by_shape)),
+        seconds=seconds,
+        output=output,
+    )
+
+
+def _check_kinds(tensors: list[Tensor], given: Sequence[str | None] | None) -> list[str]:
+    if isinstance(given, str):
+        raise UserError(f"count: input_kinds is {given!r}, expected one kind for each tensor: [{given!r}]")
+    if given is not None and len(given) != len(tensors):
+        raise UserError(f"count: {len(given)} input_kinds, expected one for each of {len(tensors)} tensors")
+    kinds = []
+    for index, (tensor, kind) in enumerate(zip(tensors, given or [None] * len(tensors), strict=True)):
+        if kind is None:
+            kind = "spike" if tensor.dtype is torch.bool else "analog"
+        if kind not in KINDS:
+            raise UserError(f"count: input_kinds[{index}] is {kind!r}, expected one of {', '.join(KINDS)}")
+        held, holds = KINDS[kind]
+        if not holds(tensor):
+            raise UserError(f"count: input {index} is declared {kind}, but holds values other than {held}")
+        kinds.append(kind)
+    return kinds
+
+
+class Counter(TorchDispatchMode):
+    """While it is open, every operation passes here; it is executed unchanged, then counted.
+
+    Inside a handler torch leaves out keys that composite operations depend on: those that make views of weights require
+    gradients, which chooses kernels, and those of autocast. They get them back, and compute what they compute alone.
+    """
+
+    def __init__(self, run: Context) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._run = run
+        self._rules: dict[int, tuple[Rule | None, bool, bool]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = self._rules.get(id(func))  # operations are hashed in Python, which takes longer
+        if found is None:
+            found = self._rules[id(func)] = (find_rule(func), _makes_views_inside(func), not func._schema.is_mutable)
+        rule, composite, fresh = found
+        kwargs = kwargs or {}
+        if rule is None:
+            with self, _as_called():
+                return func._op_dk(_IMPLICIT, *args, **kwargs)
+        if composite:
+            with torch._C._ForceDispatchKeyGuard(*_keys_without_counter()):
+                out = func(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
+        if rule is not nothing:
+            result = out[0] if isinstance(out, (tuple, list)) and out else out
+            if _is_odd(result) or (args and _is_odd(args[0])):
+                rule = list_unknown
+            rule(self._run, Call(func, args, kwargs, out, result, fresh))
+        return out
+
+
+_as_called: Callable[[], Any] = torch._C._RestorePythonTLSSnapshot  # type: ignore[attr-defined]
+
+
+def _keys_without_counter() -> tuple[Any, Any]:
+    """Dispatch keys, included and excluded, as they were when the operation was called, but for the counter's own."""
+    with _as_called():
+        included = torch._C._dispatch_tls_local_include_set()
+        excluded = torch._C._dispatch_tls_local_exclude_set()
+    for name in ("Python", "PythonTLSSnapshot"):
+        included = included.remove(torch._C._dispatch_key_parse(name))
+    return included, excluded
+
+
+def _is_odd(value: Any) -> bool:
+    """Sparse or nested: not all of its elements are there."""
+    return isinstance(value, Tensor) and (value.is_nested or value.is_sparse)
+
+
+def _makes_views_inside(func: Any) -> bool:
+    """A composite operation whose views torch does not mark after the handler (`chunk` it does)."""
+    marked = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "ADInplaceOrView")
+    return is_composite(func) and not marked
+
+
+@contextmanager
+def running(run: Context) -> Iterator[None]:
+    """No gradients, and operations as modules call them: `linear`, not the pieces that autograd makes of it."""
+    below_autograd = torch._C._AutoDispatchBelowAutograd
+    guard = below_autograd()  # type: ignore[no-untyped-call]
+    with torch.no_grad(), guard, run.names.watch(run.emit_output), Counter(run):
+        yield

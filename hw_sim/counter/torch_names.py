@@ -1,0 +1,102 @@
+"""Whose work an operation is: the module whose weights it reads, else the one that runs.
+
+In: a module; hooks that see every module run, without touching any. Out: names as `named_modules` gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from hw_sim.counter.ledger import Ledger, Row
+from hw_sim.counter.torch_values import storage_of
+
+
+@dataclass
+class Frame:
+    """A module that is running. start: element-wise work in its row when it began. holds: parameters or buffers."""
+
+    name: str
+    rest: Row
+    start: int
+    holds: bool
+
+    @property
+    def own_work(self) -> int:
+        """Element-wise operations since it began, without those of the modules inside."""
+        return self.rest.work - self.start
+
+
+class Names:
+    """The modules that are running, innermost last, and whose each parameter is."""
+
+    def __init__(self, module: Any, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._names: dict[int, str] = {}
+        self._owners: dict[int | None, list[tuple[str, str]]] = {}  # storage -> (module, parameter)
+        if isinstance(module, nn.Module):
+            self._names = {id(child): name for name, child in module.named_modules()}
+            for name, child in module.named_modules():
+                for parameter, tensor in (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)):
+                    if not isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
+                        key = storage_of(tensor)
+                        self._owners.setdefault(key, []).append((name, parameter))
+        self.root = type(module).__name__ if isinstance(module, nn.Module) else getattr(module, "__name__", "function")
+        self.frames = [self._frame("", True)]
+
+    def _frame(self, name: str, holds: bool) -> Frame:
+        rest = self._ledger.rest(name or self.root)
+        return Frame(name, rest, rest.work, holds)
+
+    @contextmanager
+    def watch(self, on_output: Callable[[Any], None]) -> Iterator[None]:
+        """While it is open, `frames` follows the modules; `on_output` is told what each returns before it is left."""
+
+        def enter(module: nn.Module, inputs: Any) -> None:
+            name = self._names.get(id(module))
+            if name is None:  # made on the way
+                name = f"{self.frames[-1].name}.{type(module).__name__}".lstrip(".")
+            self.frames.append(self._frame(name, bool(module._parameters or module._buffers)))
+
+        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+            on_output(output)
+            self.frames.pop()
+
+        handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def is_weight(self, tensor: Tensor) -> bool:
+        """Whether it is a parameter or buffer of the module, or a view of one."""
+        return storage_of(tensor) in self._owners
+
+    def of_weight(self, weight: Tensor) -> str:
+        """The name of a layer by its weight: of the module that runs, if that has it, else of the first that has."""
+        owners = self._owners.get(storage_of(weight))
+        running = self.frames[-1].name
+        if not owners:
+            return running or self.root
+        name, parameter = next((owner for owner in owners if owner[0] == running), owners[0])
+        if parameter == "weight":
+            return name or self.root
+        return f"{name}.{parameter}".lstrip(".")
+
+    def of_product(self) -> str:
+        """The name of a product without weights, in the module that runs."""
+        return f"{self.frames[-1].name}.matmul".lstrip(".")
+
+    def neurons(self) -> Row:
+        """Where a comparison's spikes are counted: a module that holds nothing and only compares, a surrogate function,
+        is a part of the one that calls it."""
+        here = self.frames[-1]
+        if len(self.frames) > 1 and not here.holds and not here.own_work and self.frames[-2].own_work:
+            return self.frames[-2].rest
+        return here.rest

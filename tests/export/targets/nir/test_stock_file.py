@@ -1,0 +1,172 @@
+"""One stock file of a network of a user's: other projects' importers run it in float64 and fire every spike that the
+network fires. docs/nir.md tabulates who reads what; each line of it is a test here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import snntorch as snn
+import torch
+from torch import nn
+
+from export.graph import nodes as g
+from export.graph.network import Network
+from export.graph.nodes import NetworkError
+from export.graph.stream import run_once
+from export.readers.nir import read_nir
+from export.readers.snntorch import read_snntorch
+from export.targets.nir.stock_file import write_file
+from tests.export.importers import double_inputs
+from tests.export.readers.public_nir import quiet
+
+READERS = ("norse", "snntorch", "spikingjelly")
+NEURONS = (nir.LIF, nir.IF, nir.CubaLIF)
+STEPS = 40
+AT_ONCE = {"init_hidden": True, "reset_mechanism": "zero", "reset_delay": False}
+
+
+def leaky(beta: Any = 0.9, threshold: Any = 0.3) -> snn.Leaky:
+    return snn.Leaky(beta=beta, threshold=threshold, **AT_ONCE)
+
+
+def chain(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers)
+
+
+def feed_forward(first: nn.Module) -> nn.Module:
+    return chain(nn.Flatten(), nn.Linear(64, 12), first, nn.Linear(12, 10, bias=False), leaky(0.5, 0.2))
+
+
+def convolutional(pool: nn.Module, features: int) -> nn.Module:
+    synaptic = snn.Synaptic(alpha=0.75, beta=0.5, threshold=0.3, **AT_ONCE)
+    return chain(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), leaky(), pool, nn.Conv2d(4, 6, 3),
+        leaky(0.8, 0.2), nn.Flatten(), nn.Linear(features, 10), synaptic,
+    )  # fmt: skip
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.fc2 = nn.Linear(64, 12), nn.Linear(12, 10)
+        self.lif = snn.RLeaky(beta=0.9, linear_features=12, threshold=0.3, **AT_ONCE)
+        self.lif.recurrent.bias.data.zero_()
+        self.out = leaky(0.8, 0.2)
+
+    def forward(self, x):
+        return self.out(self.fc2(self.lif(self.fc(x.flatten(1)))))
+
+
+class Block(nn.Module):
+    """Two layers and a third that reads what `join` makes of their spikes."""
+
+    def __init__(self, join: Any, third: bool = True, shortcut: bool = False) -> None:
+        super().__init__()
+        self.join = join
+        self.conv1, self.lif1 = nn.Conv2d(1, 4, 3, padding=1), leaky()
+        self.conv2, self.lif2 = nn.Conv2d(4, 4, 3, padding=1), leaky(0.8)
+        if third:
+            self.conv3, self.lif3 = nn.Conv2d(4, 4, 3, padding=1), leaky(0.75)
+        if shortcut:
+            self.short = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        first = self.lif1(self.conv1(x))
+        return self.join(self, first, self.lif2(self.conv2(first)))
+
+
+BETAS = torch.linspace(0.5, 0.9, 12)
+NETWORKS = {
+    "feed-forward": lambda: feed_forward(leaky()),
+    "convolutional": lambda: convolutional(nn.Identity(), 216),
+    "pooled": lambda: convolutional(nn.AvgPool2d(2), 24),
+    "recurrent": Recurrent,
+    "sum of spikes": lambda: Block(lambda net, a, b: net.lif3(net.conv3(a + b))),
+    "spikes added to a current": lambda: Block(lambda net, a, b: net.lif3(net.conv3(b) + a)),
+    "two branches": lambda: Block(lambda net, a, b: net.lif3(net.conv3(b) + net.short(a)), shortcut=True),
+    "sum at the output": lambda: Block(lambda net, a, b: a + b, third=False),
+    "factor": lambda: Block(lambda net, a, b: net.lif3(net.conv3(0.5 * b))),
+    "no leak": lambda: feed_forward(leaky(1.0)),
+    "a decay per neuron": lambda: feed_forward(leaky(BETAS)),
+    "a threshold per neuron": lambda: feed_forward(leaky(0.9, BETAS / 3)),
+}
+REFUSED = {  # what an importer cannot read, and what it says
+    ("norse", "pooled"): "to have 4 channels|never ran",
+    ("snntorch", "no leak"): "r != 1 not supported",
+    ("snntorch", "a decay per neuron"): "v_threshold must be same",
+    ("snntorch", "a threshold per neuron"): "v_threshold must be same",
+    ("spikingjelly", "a decay per neuron"): "tau must be uniform",
+    ("spikingjelly", "a threshold per neuron"): "v_threshold must be uniform",
+}
+OTHERWISE = {("norse", "two branches"): "lif3"}  # what it runs otherwise, without a word: the neuron where it shows
+
+
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).random((STEPS, 1, 8, 8)) < 0.4
+
+
+def written(name: str, path: Any) -> tuple[nir.NIRGraph, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The file of a network as nir reads it, and the outputs and spikes of the network, as its module fired them."""
+    torch.manual_seed(1)
+    module = NETWORKS[name]().eval()
+    network = read_snntorch(module, frames(), name=name)
+    write_file(network, path)
+    outputs, spikes = run_once(network, frames())
+    assert all(fired.sum() > 50 for fired in spikes.values())
+    return nir.read(path), outputs, spikes
+
+
+def run_reader(load: Any, graph: nir.NIRGraph, stream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What an importer's module gives, and the spikes of each of its neurons, seen by hooks."""
+    spikes: dict[str, list[np.ndarray]] = {}
+
+    def record(name: str) -> Any:
+        def hook(part: Any, inputs: Any, output: Any) -> None:
+            fired = output[0] if isinstance(output, tuple) else output
+            spikes.setdefault(name, []).append(fired.numpy() != 0)
+
+        return hook
+
+    state, outputs = None, []
+    with torch.no_grad(), quiet():
+        module = double_inputs(load(graph))
+        for name, node in graph.nodes.items():
+            if isinstance(node, NEURONS):
+                module.get_submodule(name.replace(".", "_")).register_forward_hook(record(name))
+        for frame in stream:
+            output, state = module(torch.from_numpy(frame.astype(float))[None], state)
+            outputs.append(output.numpy())
+    if unseen := [name for name, node in graph.nodes.items() if isinstance(node, NEURONS) and name not in spikes]:
+        raise RuntimeError(f"never ran {unseen}")
+    return np.array(outputs), {name: np.array(fired) for name, fired in spikes.items()}
+
+
+@pytest.fixture(params=READERS)
+def reader(request) -> Any:
+    return request.param
+
+
+def loader(request: pytest.FixtureRequest, reader: str) -> Any:
+    """An importer, made when the network is written: in float64, it changes torch's default dtype."""
+    found = request.getfixturevalue(reader)
+    return found.import_from_nir if reader == "snntorch" else found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_importers_fire_every_spike_of_the_network(request, reader, name, tmp_path):
+    graph, expected, spikes = written(name, tmp_path / "x.nir")
+    load = loader(request, reader)
+    if (reader, name) in REFUSED:
+        with pytest.raises((AssertionError, ValueError, RuntimeError), match=REFUSED[reader, name]):
+            run_reader(load, graph, frames())
+        return
+    outputs, found = run_reader(load, graph, frames())
+    assert found.keys() == spikes.keys()
+    differ = {key for key, fired in spikes.items() if not np.array_equal(found[key].reshape(fired.shape), fired)}
+    assert differ == ({OTHERWISE[reader, name]} if (reader, name) in OTHERWISE else set())
+    if not differ:
+        (output,) = expected.values()
+        assert np.array_equal(outputs.reshape(output.shape), output)

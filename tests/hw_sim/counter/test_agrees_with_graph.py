@@ -1,0 +1,92 @@
+"""The torch counter against the graph's simulator on the shipped networks: two counts that share no code but sums."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hw_sim
+from esdnet.images.files import load_image
+from esdnet.networks.nafnet.config import NAFNetConfig
+from esdnet.networks.nafnet.model import NAFNet
+from export.graph.nodes import Conv, Linear, Neuron
+from hw_sim.backends import simulator
+from hw_sim.backends.executors import load_source
+from hw_sim.pricing.layer_facts import total
+from hw_sim.pricing.nafnet import nafnet_layers
+
+SINABS = Path(__file__).resolve().parents[4] / "shared" / "external" / "sinabs"
+SAMPLE = Path(hw_sim.__file__).parents[1] / "esdnet" / "sample" / "rainy_64.png"
+SAME = ("acs", "macs", "nonzero_macs", "events", "spikes", "dense_taps", "events_in", "neuron_updates")
+
+
+def by_module(network, counts) -> dict[str, Counter]:
+    """What layers with weights and neurons did, by the module that they were lowered from."""
+    table: dict[str, Counter] = {}
+    for node in network.nodes:
+        if isinstance(node, (Conv, Linear, Neuron)):
+            totals = counts[node.name].totals()
+            table.setdefault(node.modules[0], Counter()).update({count: totals[count] for count in SAME})
+    return table
+
+
+@pytest.mark.parametrize("checkpoint", ["small_released", "small_spike_driven"])
+def test_every_layer_of_the_shipped_networks_to_the_last_operation(checkpoint):
+    source = load_source(checkpoint, None)
+    image = load_image(SAMPLE).transpose(2, 0, 1)
+    simulated = simulator.run(source.network, image, precision="float64")
+    model = source.model.double().eval()
+    x = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0)
+    report = hw_sim.count(model, x, strict=True)
+    found: dict[str, Counter] = {}
+    for layer in report.layers:
+        kept = Counter({count: layer.counts[count] for count in SAME})
+        if any(kept.values()):
+            found.setdefault(layer.name, Counter()).update(kept)
+    expected = by_module(source.network, simulated.counts)
+    assert {name: dict(kept) for name, kept in found.items()} == {name: dict(kept) for name, kept in expected.items()}
+    assert report.totals["acs"] > 0
+    assert report.totals["macs"] > 0
+    assert report.parameters == report.counted_parameters == source.network.model_parameters
+    with torch.no_grad():
+        assert torch.equal(model(x), report.output)
+
+
+def test_nafnet_runs_what_its_published_description_says():
+    """The torch module, counted as it runs, and its layers written down by hand: 16.04 G at 256 x 256, to the last."""
+    config = NAFNetConfig(32, (2, 2, 4, 8), 12, (2, 2, 2, 2))
+    model = NAFNet(config).eval()
+    report = hw_sim.count(model, torch.rand(1, 3, 64, 32), strict=True)
+    layers = nafnet_layers(64, 32)
+    for count in ("macs", "adds", "muls"):
+        assert report.totals[count] == total(layers, count)
+    assert sorted(layer.facts.macs for layer in report.layers if layer.facts.macs) == sorted(
+        layer.macs for layer in layers if layer.macs
+    )
+    assert report.parameters == report.counted_parameters == 29_159_715
+
+
+@pytest.mark.slow
+def test_nafnet_is_the_rival_of_the_papers_table():
+    """16.064 G in the table; 16.045 G with the padding taps that no one multiplies; these are the others."""
+    report = hw_sim.count(NAFNet(NAFNetConfig(32, (2, 2, 4, 8), 12, (2, 2, 2, 2))).eval(), torch.rand(1, 3, 256, 256))
+    assert report.totals["macs"] == total(nafnet_layers(256, 256), "macs") == 16_037_447_424
+
+
+def test_sinabs_counts_of_a_convolution():
+    """18 recorded numbers: events (values 0, 1, 2) times fan-out, the mean over 20 frames; kernel, stride, padding."""
+    if not SINABS.is_dir():
+        pytest.skip(f"no {SINABS}: recordings of sinabs are not part of this repository")
+    events = torch.load(SINABS / "conv_input.pth", weights_only=True)
+    recorded = torch.load(SINABS / "conv_layer_synops.pth", weights_only=True)
+    assert len(recorded) == 18
+    for (kernel, stride, padding), expected in recorded.items():
+        layer = torch.nn.Conv2d(3, 5, kernel, stride, padding)
+        report = hw_sim.count(layer, events, input_kinds=["graded"])
+        assert report.totals["events"] / len(events) == float(expected)
+        assert report.totals["macs"] >= report.totals["nonzero_macs"] > 0
+        assert report.totals["acs"] == 0
