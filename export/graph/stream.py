@@ -19,8 +19,8 @@ from export.graph import nodes as g
 from export.graph.execute import advance, execute_in, execute_node, numbers
 from export.graph.frames import check_sequence
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import ValueKind
-from export.graph.schedule import schedule
+from export.graph.nodes import NetworkError, ValueKind
+from export.graph.schedule import needs_all_steps, schedule
 from export.graph.states import STATEFUL, State, open_state
 
 
@@ -31,6 +31,9 @@ class Stream:
         self.network, self.dtype, self.device = network, dtype, device
         self.shapes = infer_shapes(network, *size)
         self.groups = schedule(network)
+        for node in (network[name] for group in self.groups if len(group) > 1 for name in group):
+            if needs_all_steps(node):
+                raise NetworkError(f"{node.name} ({node.kind}): on a cycle, but it looks at all steps; take it off")
         self.values: dict[str, Tensor] = {}
         self.states: dict[str, State] = {}
         self.last = self._nothing_yet()  # of values that are read late: the frame of the step before
@@ -51,6 +54,7 @@ class Stream:
         """The values of the Outputs for the next frames (T, C, H, W), or for an image (1, C, H, W)."""
         self.readers = Counter(name for node in self.network.nodes for name in node.inputs)
         self.values, self.newest = {self.network.input.name: frames}, dict[str, Tensor]()
+        self.membranes.clear()
         for group in self.groups:
             if len(group) == 1 and group[0] not in self.network[group[0]].inputs:
                 self._run_alone(self.network[group[0]])
@@ -74,7 +78,7 @@ class Stream:
         if isinstance(node, g.Input):
             value = self.values[node.name]
         elif isinstance(node, g.Membrane):
-            value = self.membranes.pop(node.inputs[0])
+            value = self.membranes[node.inputs[0]]
         else:
             value = self._execute(node, [self._read(node, name) for name in node.inputs])
         self.values[node.name] = value

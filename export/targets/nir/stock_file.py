@@ -177,7 +177,9 @@ def _(node: g.Linear, writer: _Writer) -> list[str]:
 @add.register
 def _(node: g.Affine, writer: _Writer) -> list[str]:
     """A diagonal matrix or 1x1 convolution: importers know no Scale."""
-    scale, offset = (np.broadcast_to(value, (1, *writer.shapes[node.name][1:]))[0] for value in (node.scale, node.offset))
+    scale, offset = (
+        np.broadcast_to(value, (1, *writer.shapes[node.name][1:]))[0] for value in (node.scale, node.offset)
+    )
     if node.name in writer.vectors:
         return writer.add(node, "Affine", weight=np.diag(scale.ravel()), bias=offset.ravel().copy())
     if any(np.any(value != value[:, :1, :1]) for value in (scale, offset)):
