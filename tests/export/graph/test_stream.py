@@ -77,8 +77,9 @@ def test_chunks_of_time_change_nothing(monkeypatch, at_once):
 
 
 def test_acs_of_a_late_reader_are_of_what_it_read():
-    steps = int(np.flatnonzero(run_sequence(loop(), frames()).spikes["lif"].any((1, 2, 3)))[-1]) + 1
-    result = run_sequence(loop(), frames()[:steps])
+    net = loop()
+    steps = int(np.flatnonzero(run_sequence(net, frames()).spikes["lif"].any((1, 2, 3)))[-1]) + 1
+    result = run_sequence(net, frames()[:steps])
     spikes = result.spikes["lif"][:, :, 0, 0]
     assert spikes[-1].any()  # which nobody reads any more
     assert result.counts["back"].totals()["acs"] == 5 * int(spikes[:-1].sum())
