@@ -104,7 +104,7 @@ class StepByHand(nn.Module):
         {"reset_delay": False},
         {"inhibition": False, "threshold": 0.2},
     ],
-    ids=str,
+    ids=lambda how: " ".join(how) or "defaults",
 )
 def test_snntorch_feed_forward(how):
     model, x = FeedForward(**how), 2 * torch.rand(6, 3, 20)
