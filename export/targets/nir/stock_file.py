@@ -81,7 +81,7 @@ class _Writer:
                 self.spec.edges.append((source, name))
 
     def _whole_sum(self, node: g.Output) -> str:
-        """A node of its own for what an Output reads, which changes nothing: importers add up nothing into an Output."""
+        """A node that changes nothing, for the sum that an Output reads: importers add up nothing into an Output."""
         name, shape = f"{node.name}.sum", self.shape(node.name)
         if node.name in self.vectors:
             self.spec.add(name, SpecNode("Flatten", _flat(shape)))
@@ -177,7 +177,8 @@ def _(node: g.Linear, writer: _Writer) -> list[str]:
 @add.register
 def _(node: g.Affine, writer: _Writer) -> list[str]:
     """A diagonal matrix or 1x1 convolution: importers know no Scale."""
-    scale, offset = (np.broadcast_to(value, (1, *writer.shapes[node.name][1:]))[0] for value in (node.scale, node.offset))
+    shape = (1, *writer.shapes[node.name][1:])
+    scale, offset = (np.broadcast_to(value, shape)[0] for value in (node.scale, node.offset))
     if node.name in writer.vectors:
         return writer.add(node, "Affine", weight=np.diag(scale.ravel()), bias=offset.ravel().copy())
     if any(np.any(value != value[:, :1, :1]) for value in (scale, offset)):

@@ -12,9 +12,6 @@ import snntorch as snn
 import torch
 from torch import nn
 
-from export.graph import nodes as g
-from export.graph.network import Network
-from export.graph.nodes import NetworkError
 from export.graph.stream import run_once
 from export.readers.nir import read_nir
 from export.readers.snntorch import read_snntorch
