@@ -165,9 +165,9 @@ def section(rounds: int) -> str:
         "AC and MAC of each step counted."
     )
     held = (
-        "What a run adds at its peak, spikes not kept. Time is cut into chunks of at most 2^24 numbers, 134 MB in float64, "
-        "and some of them are held twice for a moment; beyond a chunk only the output and the counts of each step grow. "
-        "10,000 steps of the two small networks are one chunk, those of the convolutional one more than ten."
+        "What a run adds at its peak, spikes not kept. Time is cut into chunks of at most 2^24 numbers (134 MB in "
+        "float64, some of them twice for a moment); beyond a chunk only the output and the counts of each "
+        "step grow. 10,000 steps of the two small networks are one chunk, of the convolutional one more than ten."
     )
     return "\n\n".join([TITLE, where, what, "\n".join(times(rounds)), held, "\n".join(memory())]) + "\n"
 
