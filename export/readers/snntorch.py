@@ -48,7 +48,7 @@ def read_snntorch(
     """
     check_numbers(frames)
     kind = input_kind or ("spike" if frames.dtype == bool else "analog")
-    model = copy.deepcopy(module).double().cpu().eval()
+    model = _copy(module).double().cpu().eval()
     known = {key: one for key, one in model.named_modules() if isinstance(one, KNOWN)}
     if not any(isinstance(one, NEURONS) for one in known.values()):
         raise NetworkError(f"{name}: holds no snnTorch neuron ({', '.join(one.__name__ for one in NEURONS)})")
@@ -58,6 +58,14 @@ def read_snntorch(
     network = Builder(model, known, loop).build(name, tuple(frames.shape[not static :]), kind)
     _check(network, frames, recording)
     return network
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy that shares nothing; states that a training run left in the neurons hang on its gradients, and torch copies
+    such tensors only without them."""
+    held = [*module.buffers(), *(value for part in module.modules() for value in vars(part).values())]
+    left = {id(one): one.detach().clone() for one in held if isinstance(one, Tensor) and not one.is_leaf}
+    return copy.deepcopy(module, left)
 
 
 def _recorded(
