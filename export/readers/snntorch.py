@@ -61,8 +61,8 @@ def read_snntorch(
 
 
 def _copy(module: nn.Module) -> nn.Module:
-    """A copy that shares nothing; states that a training run left in the neurons hang on its gradients, and torch copies
-    such tensors only without them."""
+    """A copy that shares nothing. What a training run left in the neurons hangs on its gradients, and is copied without
+    them: torch refuses to copy such tensors."""
     held = [*module.buffers(), *(value for part in module.modules() for value in vars(part).values())]
     left = {id(one): one.detach().clone() for one in held if isinstance(one, Tensor) and not one.is_leaf}
     return copy.deepcopy(module, left)
