@@ -15,7 +15,7 @@ def page(results: dict[str, Any]) -> str:
     where = results["where"]
     parts = [
         "# Benchmarks",
-        f"Written by `{COMMAND}`; every number below is of one such run.",
+        f"Written by `{COMMAND}`; every number before the section on a network of yours is of one such run.",
         f"{where['checkpoint']} on {where['cpu']}, {where['cores']} cores, torch {where['torch']} with"
         f" {where['threads']} thread(s), Python {where['python']}; medians of {where['rounds']} rounds. Load of the"
         f" machine when the run began: {where['load_before']:.1f} (other work on its cores makes wall times longer;"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import BARE, COUNTED, ROOT, STEPPED, contestants, crop, peak_memory, time_rounds
+from benchmarks.your_network import kept_section
 from esdnet.command.errors import UserError, report_user_errors
 
 CHECKPOINT = ROOT / "esdnet" / "checkpoints" / "small_released.pt"
@@ -65,7 +66,8 @@ def _run(args: argparse.Namespace) -> int:
         results["peers"] = peers(args)
     write_json(args.json, results)
     if args.markdown:
-        write_text(args.markdown, page(results))
+        kept = kept_section(args.markdown)
+        write_text(args.markdown, page(results) + ("\n" + kept if kept else ""))
     return 0
 
 

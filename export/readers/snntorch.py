@@ -48,7 +48,7 @@ def read_snntorch(
     """
     check_numbers(frames)
     kind = input_kind or ("spike" if frames.dtype == bool else "analog")
-    model = copy.deepcopy(module).double().cpu().eval()
+    model = _copy(module).double().cpu().eval()
     known = {key: one for key, one in model.named_modules() if isinstance(one, KNOWN)}
     _check_neurons(model, name)
     given = torch.from_numpy(np.ascontiguousarray(frames)).double()
@@ -68,6 +68,14 @@ def _check_neurons(model: nn.Module, name: str) -> None:
             raise NetworkError(f"{key} ({type(one).__name__}): no rule for this neuron, expected one of {known}")
     if not neurons:
         raise NetworkError(f"{name}: holds no snnTorch neuron, expected some of {known}")
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy that shares nothing. What a training run left in the neurons hangs on its gradients, and is copied without
+    them: torch refuses to copy such tensors."""
+    held = [*module.buffers(), *(value for part in module.modules() for value in vars(part).values())]
+    left = {id(one): one.detach().clone() for one in held if isinstance(one, Tensor) and not one.is_leaf}
+    return copy.deepcopy(module, left)
 
 
 def _recorded(

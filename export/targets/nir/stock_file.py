@@ -6,6 +6,7 @@ is refused: node, what was found, what was expected, what to do.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Any, NoReturn
@@ -81,7 +82,7 @@ class _Writer:
                 self.spec.edges.append((source, name))
 
     def _whole_sum(self, node: g.Output) -> str:
-        """A node of its own for what an Output reads, which changes nothing: importers add up nothing into an Output."""
+        """A node that changes nothing, for the sum that an Output reads: importers add up nothing into an Output."""
         name, shape = f"{node.name}.sum", self.shape(node.name)
         if node.name in self.vectors:
             self.spec.add(name, SpecNode("Flatten", _flat(shape)))
@@ -90,13 +91,22 @@ class _Writer:
         self.spec.edges.append((name, node.name))
         return name
 
+    def reads_late(self, node: g.Node) -> set[bool]:
+        """Of everything whose sum a node reads: whether it is read late."""
+        found = set()
+        for value in node.inputs:
+            added = isinstance(self.network[value], g.Add) and value not in node.late
+            found |= self.reads_late(self.network[value]) if added else {value in node.late}
+        return found
+
     def lengthen_loops(self) -> None:
         """A Flatten of a vector, which does nothing, between a neuron and the matrix from it to itself: snnTorch's
         importer makes a layer of its own of the two alone, and cannot run it."""
         for neuron, matrix in [edge for edge in self.spec.edges if edge[::-1] in self.spec.edges]:
-            if self.spec.nodes[matrix].type in ("Affine", "Linear"):
+            to, kind = self.spec.nodes[matrix], self.spec.nodes[neuron].type
+            if kind in ("LIF", "CubaLIF") and to.type in ("Affine", "Linear"):
                 place = self.spec.edges.index((neuron, matrix))
-                fields = _flat((self.network[matrix].weight.shape[1],))
+                fields = _flat(to.fields["weight"].shape[1:])
                 name = self.spec.add(f"{matrix}.flat", SpecNode("Flatten", fields))
                 self.spec.edges[place : place + 1] = [(neuron, name), (name, matrix)]
 
@@ -161,8 +171,21 @@ def _(node: g.Node, writer: _Writer) -> list[str]:
 def _(node: g.Conv, writer: _Writer) -> list[str]:
     if node.groups != 1:
         refuse(node, f"{node.groups} groups", "one: nir 1.0 cannot read grouped convolutions back", "make it dense")
+    node = _square(node)
     fields = conv2d(node.weight, writer.shapes[node.inputs[0]][2:], node.bias, node).fields
     return writer.add(node, "Conv2d", **fields)
+
+
+def _square(node: g.Conv) -> g.Conv:
+    """The same with a square kernel, zeros around the narrower side: nir 1.0 takes the height for the width too."""
+    kernel = np.array(node.weight.shape[2:])
+    missing = kernel.max() - kernel
+    if np.any(missing % 2):
+        refuse(node, f"a kernel of {tuple(kernel.tolist())}", "a square one, as nir 1.0", "pad its weight with zeros")
+    around = missing // 2
+    weight = np.pad(node.weight, ((0, 0), (0, 0), *((side, side) for side in around)))
+    height, width = (np.array(node.padding) + around * node.dilation).tolist()
+    return replace(node, weight=weight, padding=(height, width))
 
 
 @add.register
@@ -176,14 +199,15 @@ def _(node: g.Linear, writer: _Writer) -> list[str]:
 
 @add.register
 def _(node: g.Affine, writer: _Writer) -> list[str]:
-    """A diagonal matrix or 1x1 convolution: importers know no Scale."""
-    scale, offset = (
-        np.broadcast_to(value, (1, *writer.shapes[node.name][1:]))[0] for value in (node.scale, node.offset)
-    )
+    """A diagonal matrix or 1x1 convolution, where one can be it: importers know no Scale."""
+    shape = (1, *writer.shapes[node.name][1:])
+    scale, offset = (np.broadcast_to(value, shape)[0] for value in (node.scale, node.offset))
     if node.name in writer.vectors:
         return writer.add(node, "Affine", weight=np.diag(scale.ravel()), bias=offset.ravel().copy())
-    if any(np.any(value != value[:, :1, :1]) for value in (scale, offset)):
-        refuse(node, "factors or offsets that vary over the pixels", "one a channel", "flatten before it")
+    if np.any(scale != scale[:, :1, :1]) or np.any(offset != offset[:, :1, :1]):
+        if np.any(offset != 0):
+            refuse(node, "factors and offsets that vary over the pixels", "one a channel", "flatten before it")
+        return writer.add(node, "Scale", scale=scale.copy())
     fields = diagonal(scale[:, 0, 0], offset[:, 0, 0], scale.shape).fields
     return writer.add(node, "Conv2d", **fields)
 
@@ -214,7 +238,9 @@ def _(node: g.Threshold, writer: _Writer) -> list[str]:
 
 @add.register
 def _(node: g.Delay, writer: _Writer) -> list[str]:
-    return writer.add(node, "Delay", delay=writer.whole(node, node.steps) * DT_S)
+    """One that reads everything late waits a step less than the file says: it closes a cycle by itself."""
+    waits = writer.reads_late(node) == {True}
+    return writer.add(node, "Delay", delay=writer.whole(node, node.steps + waits) * DT_S)
 
 
 @add.register

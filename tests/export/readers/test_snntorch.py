@@ -177,6 +177,19 @@ def test_a_network_without_neurons_and_an_input_of_the_wrong_shape_are_refused()
         read_snntorch(module, np.zeros((40, 21)))
 
 
+def test_a_module_that_has_just_been_trained_is_read():
+    """Its hidden states hang on the gradients of the last run."""
+    module, x = make("convolutional")
+    for frame in torch.from_numpy(x).float():
+        module(frame[None])
+    states = [part.mem for part in module.modules() if isinstance(part, snn.Leaky)]
+    assert not any(state.is_leaf for state in states)
+    fresh, _ = make("convolutional")
+    found, expected = (run_sequence(read_snntorch(one, x), x).spikes for one in (module, fresh))
+    assert all(np.array_equal(found[key], expected[key]) for key in expected)
+    assert all(part.mem is state for part, state in zip((module[2], module[6], module[9]), states, strict=True))
+
+
 def test_the_module_is_left_as_it_was():
     module, x = make("residual")
     before = {key: value.clone() for key, value in module.state_dict().items()}

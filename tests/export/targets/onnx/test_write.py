@@ -162,9 +162,9 @@ class Twist(g.Node):
     """A kind that no rule knows."""
 
 
-def test_an_unknown_kind_is_refused_by_name():
+def test_an_unknown_kind_is_refused_by_name(monkeypatch):
     output_shape.register(Twist, lambda node, inputs, steps: inputs[0])
-    FAN_IN[Twist] = (1, 1)
+    monkeypatch.setitem(FAN_IN, Twist, (1, 1))
     network = chain(Twist(name="strange", inputs=("code",)))
     with pytest.raises(NetworkError, match=r"^ONNX: strange \(twist\): no rule for this kind"):
         to_model(network)
