@@ -90,7 +90,7 @@ def measure(folder: Path | None = None, limit: int = 8) -> list[Network]:
         runs = [simulator.run(small, image, keep_spikes=False).counts for image in images]
         scaled = [energy_study.counts_at_rates(full, energy_study.layer_rates(small, run)) for run in runs]
         for config, network, counts in ((model.config, small, runs), (preset(full_name), full, scaled)):
-            facts = [layer_facts(network, each, (SIZE, SIZE)) for each in counts]
+            facts = [layer_facts(network, each, (SIZE, SIZE), looks_at_values=False) for each in counts]
             found.append(Network(f"{kind}, dim {config.dim}", facts))
     return found
 

@@ -97,7 +97,10 @@ class Stream:
         if not isinstance(node, STATEFUL):
             return execute_node(node, inputs, self.network.steps, self.dtype)
         membranes = self._blank_membranes(node, len(inputs[0])) if node.name in self.watched else None
-        return advance(node, self._state(node), inputs, self.dtype, membranes)
+        value = advance(node, self._state(node), inputs, self.dtype, membranes)
+        if not self.network.input.every_step:  # an image is whole: nothing comes after it, and membranes are large
+            del self.states[node.name]
+        return value
 
     def _blank_membranes(self, node: g.Node, steps: int) -> Tensor:
         blank = torch.empty((steps, *self.shapes[node.name][1:]), dtype=self.dtype, device=self.device)

@@ -133,9 +133,16 @@ class _Run(Stream):
             )
 
     def _map(self, value: Tensor, of: str) -> Counts:
-        """Per step and pixel, (steps, H, W), of a value's elements: 'spikes' or 'others', how many are not 0; 'sum'."""
-        values = value.view(torch.uint8) if of == "spikes" else value != 0 if of == "others" else value.long()
-        return np.stack([step.sum(0, dtype=torch.int32).cpu().numpy() for step in values]).astype(np.int64)
+        """Per step and pixel, (steps, H, W), of a value's elements: 'spikes' or 'others', how many are not 0; 'sum'.
+        Step by step: torch widens all that it sums."""
+
+        def count(step: Tensor) -> NDArray[Any]:
+            ones = (
+                step.view(torch.uint8) if of == "spikes" else (step != 0).view(torch.uint8) if of == "others" else step
+            )
+            return ones.sum(0, dtype=torch.int64 if of == "sum" else torch.int32).cpu().numpy()
+
+        return np.stack([count(step) for step in value]).astype(np.int64)
 
     def _map_of(self, name: str, of: str) -> Counts:
         """That of a node's value, kept while the value is: torch widens all that it sums, so it is done once."""

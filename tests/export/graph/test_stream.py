@@ -122,3 +122,13 @@ def test_values_are_let_go_when_the_last_has_read_them():
     stream = Watching(net.with_steps(4), (1, 1), torch.float64, torch.device("cpu"))
     stream.feed(torch.zeros(4, 5, 1, 1, dtype=torch.float64))
     assert stream.held <= 3
+
+
+def test_an_image_leaves_no_membranes_behind():
+    """They are as large as the values; a network of sixty neurons would hold them all."""
+    image = g.Input(name="x", channels=5, size=(1, 1))
+    nodes = (image, g.Repeat(name="again", inputs=("x",)), linear("fc", "again"), leaky("lif", "fc"))
+    net = Network(name="n", nodes=(*nodes, g.Output(name="y", inputs=("lif",))), steps=4)
+    stream = Stream(net, (1, 1), torch.float64, torch.device("cpu"))
+    stream.feed(torch.zeros(1, 5, 1, 1, dtype=torch.float64))
+    assert not stream.states
