@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from esdnet.command.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from export.graph.network import Network
@@ -98,9 +100,33 @@ def load_frames(path: Path) -> NDArray[Any]:
 
 def _from_python(path: Path, function: str, frames: NDArray[Any], input_kind: str) -> Network:
     """The snnTorch module that a function of a file makes: a module, or a module and a function that runs it."""
-    from torch import nn
-
     from export.readers.snntorch import read_snntorch
+
+    module, run = _made(*_key(path), function)
+    return read_snntorch(module, frames, run, input_kind, f"{path.stem}.{function}")  # type: ignore[arg-type]
+
+
+def spikes_of_source(source: str, frames: NDArray[Any]) -> dict[str, NDArray[np.bool_]] | None:
+    """What the module that `source` names fires by itself, run once more: (T, *shape) by neuron. None for files."""
+    file, colon, function = source.rpartition(":")
+    if not (colon and file.endswith(".py")):
+        return None
+    from export.readers.snntorch import recorded_spikes
+
+    return recorded_spikes(*_made(*_key(Path(file)), function), frames)
+
+
+def _key(path: Path) -> tuple[Path, int]:
+    """The file, and when it was written: another one is read anew."""
+    if not path.is_file():
+        raise UserError(f"--network {path}: not found")
+    return path.resolve(), path.stat().st_mtime_ns
+
+
+@lru_cache(maxsize=1)
+def _made(path: Path, written: int, function: str) -> tuple[Any, Any]:
+    """The module, and the function that runs it or None; made once, since its weights may be drawn anew each time."""
+    from torch import nn
 
     with _users_code(f"--network {path}"):
         made = getattr(_import(path), function, None)
@@ -113,13 +139,11 @@ def _from_python(path: Path, function: str, frames: NDArray[Any], input_kind: st
             f"--network {path}:{function}: returned {type(found).__name__}, expected a torch module, or a pair of a"
             " module and a function run(module, frames)"
         )
-    return read_snntorch(module, frames, run, input_kind, f"{path.stem}.{function}")  # type: ignore[arg-type]
+    return module, run
 
 
 def _import(path: Path) -> Any:
     """The file as a module; what it imports beside it is found."""
-    if not path.is_file():
-        raise UserError(f"--network {path}: not found")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"--network {path}: not a Python file")

@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _verify_network(args: argparse.Namespace) -> int:
     """Any network on an input of the user's, every backend against the simulator."""
     from esdnet.command.writing import check_outputs, write_json
+    from export.open_network import spikes_of_source
     from hw_sim.agreement.report import Heading, exit_status, print_rows, to_dict
     from hw_sim.agreement.sequences import verify_sequence
 
@@ -82,7 +83,7 @@ def _verify_network(args: argparse.Namespace) -> int:
     check_outputs({"--json": args.json}, [args.input, network_file(args)])
     network, frames = open_given(args)
     with one_by_one() as say:
-        rows = list(verify_sequence(network, frames, say))
+        rows = list(verify_sequence(network, frames, say, spikes_of_source(args.network, frames)))
     steps = len(frames) if network.input.every_step else network.steps
     heading = Heading(str(args.input), str(args.network), network.probe_size, steps, "cpu", "the simulator")
     print_rows(heading, rows, [])

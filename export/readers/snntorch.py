@@ -46,17 +46,30 @@ def read_snntorch(
     The network is run on the same input and must fire the recorded spikes, all of them. NetworkError names what has no
     place in a graph, and where the two first differ.
     """
-    check_numbers(frames)
     kind = input_kind or ("spike" if frames.dtype == bool else "analog")
-    model = _copy(module).double().cpu().eval()
-    known = {key: one for key, one in model.named_modules() if isinstance(one, KNOWN)}
-    _check_neurons(model, name)
-    given = torch.from_numpy(np.ascontiguousarray(frames)).double()
-    recording, static = _recorded(model, known, given, run, name)
+    model, known, recording, static = _run(module, frames, run, name)
     loop = fold(recording, static)
     network = Builder(model, known, loop).build(name, tuple(frames.shape[not static :]), kind)
     _check(network, frames, recording)
     return network
+
+
+def recorded_spikes(module: nn.Module, run: Run | None, frames: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+    """What every neuron of the module fires in float64, by name: bool (T, *shape). No graph is made."""
+    _, _, recording, _ = _run(module, frames, run, type(module).__name__)
+    return {name: torch.cat(steps).numpy() != 0 for name, steps in recording.spikes.items()}
+
+
+def _run(
+    module: nn.Module, frames: NDArray[Any], run: Run | None, name: str
+) -> tuple[nn.Module, dict[str, nn.Module], Recording, bool]:
+    """A copy of the module in float64, the modules that are known, their run, whether it was given one frame."""
+    check_numbers(frames)
+    model = _copy(module).double().cpu().eval()
+    known = {key: one for key, one in model.named_modules() if isinstance(one, KNOWN)}
+    _check_neurons(model, name)
+    given = torch.from_numpy(np.ascontiguousarray(frames)).double()
+    return model, known, *_recorded(model, known, given, run, name)
 
 
 def _check_neurons(model: nn.Module, name: str) -> None:

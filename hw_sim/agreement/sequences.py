@@ -1,7 +1,7 @@
 """`verify.py --network F --input X.npy`: any network of a user's, held against the simulator spike for spike.
 
-In: a Network and frames. Out: a row for each backend that runs networks of any kind, in float64. What the network was
-read from has been compared while it was read (a snnTorch module), or states its reference (docs/semantics.md).
+In: a Network and frames. Out: a row for each backend that runs networks of any kind, in float64, and for the snnTorch
+module that it was read from. A file states its reference (docs/semantics.md).
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from export.graph.frames import check_sequence
 from export.graph.network import Network
 from export.graph.nodes import LoihiNeuron, NetworkError
 from export.integer.to_loihi import loihi_network
-from hw_sim.agreement.judge import SILENT, Precision, Row
+from hw_sim.agreement.judge import SILENT, Precision, Row, Status
 from hw_sim.backends.result import Result
 from hw_sim.backends.simulator import run_sequence
 
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[Network, NDArray[Any]], tuple[Arrays, Arrays]]
-READ = {
-    "snntorch": ("snnTorch module", "recorded as it ran, when it was read; every spike of every neuron was compared"),
-}
 
 
-def verify_sequence(network: Network, frames: NDArray[Any], say: Callable[[str, str], None]) -> Iterator[Row]:
-    """The reference, what was compared when the network was read, and every backend."""
+def verify_sequence(
+    network: Network,
+    frames: NDArray[Any],
+    say: Callable[[str, str], None],
+    source: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> Iterator[Row]:
+    """The reference, every backend, and what the module that the network was read from fired by itself: `source`."""
     say("simulator", "float64")
     started = time.perf_counter()
     reference = run_sequence(network, frames)
@@ -44,9 +46,12 @@ def verify_sequence(network: Network, frames: NDArray[Any], say: Callable[[str, 
         return
     note = f"{len(silent)} of {len(reference.spikes)} neuron layers silent, so not exercised: {', '.join(silent)}"
     yield Row("simulator on cpu", "float64", "reference", note if silent else "", seconds=seconds)
-    if network.reader in READ:
-        name, how = READ[network.reader]
-        yield Row(name, "float64", "holds", how, mismatches=0)
+    if source is not None:
+        mismatches, first = differing_spikes(
+            reference.spikes, {name: fired.reshape(reference.spikes[name].shape) for name, fired in source.items()}
+        )
+        status: Status = "FAILED" if mismatches else "holds"
+        yield Row("snnTorch module", "float64", status, "", sum(mismatches.values()), first)
     for name, run in BACKENDS.items():
         say(name, "float64")
         yield _judge(name, "float64", run, network, frames, reference)

@@ -187,3 +187,16 @@ def test_verify_fails_where_nothing_spikes_or_a_backend_errs(files, capsys, monk
     monkeypatch.setattr(step, "_plus", lambda graph, x, y, name: graph.op("Sub", [x, y], name))
     assert verify.main(["--network", "net.py:network", "--input", "x.npy"]) == 1
     assert "1, step " in capsys.readouterr().out
+
+
+def test_a_module_that_fires_otherwise_than_its_graph_fails_its_row(files, capsys, monkeypatch):
+    """Past the reader's own check: the row is measured."""
+    from export.readers import snntorch, torch_modules
+
+    monkeypatch.setattr(snntorch, "_check", lambda *_: None)
+    rule = torch_modules.array
+    monkeypatch.setattr(torch_modules, "array", lambda tensor: rule(tensor) * 0.9)
+    assert verify.main(["--network", "net.py:network", "--input", "x.npy"]) == 1
+    row = next(line for line in capsys.readouterr().out.splitlines() if "snnTorch module" in line)
+    assert "FAILED" in row
+    assert "1, step " in row
