@@ -14,6 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from esdnet.images.rain_streaks import Offsets, line_across, line_along
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import NetworkError, Shape, ValueKind
@@ -313,3 +314,25 @@ def _(node: g.Resize, operands: Operands) -> Work:
     if node.mode == "nearest":
         return {}
     return {"muls": 4 * operands.outputs, "adds": 3 * operands.outputs}
+
+
+@count_work.register
+def _(node: g.RainMask, operands: Operands) -> Work:
+    """The darkest channel as a grey level: C - 1 comparisons, a multiplication, a sum, two limits. For each direction
+    two openings (`_along_line`, twice each), the difference, the clip and the sum of all pixels. Then which direction
+    is the largest, which ones equal it, which ones lie beside one; the largest response kept, and the threshold."""
+    _, channels, height, width = operands.input_shapes[0]
+    pixels, directions = height * width, len(node.angles)
+    lines = [line_across(angle, node.across) for angle in node.angles]
+    lines += [line_along(angle, node.along) for angle in node.angles]
+    openings = sum(2 * _along_line(line, height, width) for line in lines)
+    strengths = directions * (2 * pixels + pixels - 1)
+    chosen = 2 * (directions - 1) + directions + (directions - 1)
+    adds = (channels - 1 + 3) * pixels + openings + strengths + chosen + directions * pixels
+    return {"adds": adds, "muls": pixels}
+
+
+def _along_line(line: Offsets, height: int, width: int) -> int:
+    """Comparisons that find the extreme of each pixel's line: one less than its points that lie inside."""
+    inside = sum(max(0, height - abs(down)) * max(0, width - abs(right)) for down, right in line)
+    return inside - height * width

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from esdnet.images.rain_streaks import rain_mask
 from export.graph import nodes as g
 from export.graph.nodes import AXES, NetworkError
 from export.graph.states import State, open_state, run_state
@@ -160,3 +161,12 @@ def _(node: g.Resize, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) 
     if node.mode == "nearest":
         return inputs[0].repeat_interleave(node.factor, dim=2).repeat_interleave(node.factor, dim=3)
     return F.interpolate(numbers(inputs[0], dtype), scale_factor=node.factor, mode="bilinear", align_corners=False)
+
+
+@execute_node.register
+def _(node: g.RainMask, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    found = rain_mask(
+        numbers(inputs[0], dtype),
+        angles=node.angles, across=node.across, along=node.along, clip=node.clip, threshold=node.threshold,
+    )  # fmt: skip
+    return found > 0

@@ -26,7 +26,7 @@ class NetworkError(UserError):
 class ValueKind(str, Enum):
     """What a value is, declared by its producer: it decides whether a layer accumulates (AC) or multiplies (MAC)."""
 
-    SPIKE = "spike"  # 0 or 1
+    SPIKE = "spike"  # 0 or 1: of neurons, and of what compares
     GRADED = "graded"  # a sum of spikes: small integers
     ANALOG = "analog"
 
@@ -268,6 +268,21 @@ class Resize(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class RainMask(Node):
+    """1 where an image (C, H, W) in [0, 1] has streaks of rain, else 0: (1, H, W), by esdnet/images/rain_streaks.py.
+
+    `angles`: the directions looked in, degrees from upright; `across`, `along`: points of the lines, odd; `clip`,
+    `threshold`: grey levels.
+    """
+
+    angles: tuple[int, ...]
+    across: int
+    along: int
+    clip: int
+    threshold: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Output(Node):
     """The result of the network, unchanged."""
 
@@ -276,5 +291,5 @@ FAN_IN: dict[type[Node], tuple[int, int]] = {  # how many values a node of each 
     Input: (0, 0), Repeat: (1, 1), Conv: (1, 1), Linear: (1, 1), Neuron: (1, 1), Euler: (1, 1), Leaky: (1, 2),
     LoihiNeuron: (1, 1), Membrane: (1, 1), Threshold: (1, 1), Delay: (1, 1), Pool: (1, 1), Flatten: (1, 1),
     Add: (2, 2), Mul: (2, 2), Affine: (1, 1), Concat: (2, 10**6), Reduce: (1, 1), Activation: (1, 1), Resize: (1, 1),
-    Output: (1, 1),
+    RainMask: (1, 1), Output: (1, 1),
 }  # fmt: skip

@@ -21,7 +21,7 @@ ALWAYS = (
     g.Input, g.Repeat, g.Conv, g.Spiking, g.Euler, g.Membrane, g.Threshold, g.Delay, g.Flatten, g.Add, g.Affine,
     g.Concat,
 )  # fmt: skip
-NEVER = (g.Mul, g.Reduce, g.Output)
+NEVER = (g.Mul, g.Reduce, g.RainMask, g.Output)
 
 
 def cores_express(node: g.Node) -> bool:

@@ -126,6 +126,14 @@ def _(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: fl
 
 
 @reach.register
+def _(node: g.RainMask, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+    """Whole grey levels of one image are the same for everybody."""
+    if inputs[0].error:
+        raise NetworkError(f"{node.name} (rainmask): reads what rounding can move, expected the image itself")
+    return Reach(1.0)
+
+
+@reach.register
 def _(node: g.Pool, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     if node.function == "max":
         return inputs[0]

@@ -132,6 +132,13 @@ def _(node: g.Resize, inputs: Sequence[Shape], steps: int) -> Shape:
     return (time, channels, node.factor * height, node.factor * width)
 
 
+@output_shape.register
+def _(node: g.RainMask, inputs: Sequence[Shape], steps: int) -> Shape:
+    if node.across % 2 == 0 or node.along % 2 == 0:
+        raise NetworkError(f"{node.name} (rainmask): lines of {node.across} and {node.along} points, expected odd ones")
+    return (inputs[0][0], 1, *inputs[0][2:])
+
+
 @singledispatch
 def value_kind(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
     """What a node's value is, given what its inputs are."""
@@ -158,6 +165,7 @@ def _(node: g.Input, inputs: Sequence[ValueKind]) -> ValueKind:
 @value_kind.register(g.Spiking)
 @value_kind.register(g.EulerNeuron)
 @value_kind.register(g.Threshold)
+@value_kind.register(g.RainMask)
 def _(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
     return ValueKind.SPIKE
 

@@ -101,6 +101,7 @@ def parameter_words(node: g.Node, steps: int) -> int:
 @parameter_words.register(g.Pool)
 @parameter_words.register(g.Flatten)
 @parameter_words.register(g.Membrane)
+@parameter_words.register(g.RainMask)
 def _(node: g.Node, steps: int) -> int:
     return 0
 

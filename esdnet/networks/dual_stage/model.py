@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esdnet.images.rain_streaks import rain_mask
 from esdnet.networks.dual_stage.attention import WindowAttention
 from esdnet.networks.dual_stage.config import DualStageConfig
-from esdnet.networks.dual_stage.mask import rain_mask
 from esdnet.networks.dual_stage.rearrange import SIDE, Clusters, Rows, Shuffled, SquareWindows
 
 SCALE = 4  # of the image's sides to those of the last level

@@ -52,8 +52,9 @@ def expresses(node: g.Node, inputs: Sequence[Shape]) -> bool:
 @expresses.register(g.Reduce)
 @expresses.register(g.Activation)
 @expresses.register(g.Resize)
+@expresses.register(g.RainMask)
 def _(node: g.Node, inputs: Sequence[Shape]) -> bool:
-    """NIR 1.0.8 has no product, ReLU, sigmoid, global pooling, enlargement, or matrix over the steps."""
+    """NIR 1.0.8 has no product, ReLU, sigmoid, global pooling, enlargement, matrix over the steps, or morphology."""
     return False
 
 

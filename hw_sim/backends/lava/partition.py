@@ -32,6 +32,7 @@ def needs_all_frames(node: g.Node) -> bool:
 @needs_all_frames.register(g.Mul)
 @needs_all_frames.register(g.Output)
 @needs_all_frames.register(g.Pool)
+@needs_all_frames.register(g.RainMask)
 @needs_all_frames.register(g.Repeat)
 @needs_all_frames.register(g.Resize)
 @needs_all_frames.register(g.Spiking)

@@ -16,9 +16,9 @@ from esdnet.derain import main as derain
 from esdnet.evaluate import main as evaluate
 from esdnet.images.files import load_image
 from esdnet.images.metrics import psnr_y
+from esdnet.images.rain_streaks import rain_mask
 from esdnet.networks.architectures import build, preset
 from esdnet.networks.checkpoint import load_network, read_checkpoint, save_checkpoint
-from esdnet.networks.dual_stage.mask import rain_mask
 from esdnet.networks.dual_stage.model import DualStage, pad
 from esdnet.train import main as train
 from esdnet.training.data import PairedFolder

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import grey_dilation, grey_erosion
 
 from esdnet.images.files import list_images, load_image
-from esdnet.networks.dual_stage.mask import ANGLES, MOST, THRESHOLD, across, along, rain_mask
+from esdnet.images.rain_streaks import ACROSS, ALONG, ANGLES, CLIP, THRESHOLD, line_across, line_along, rain_mask
 from esdnet.training.rain import add_rain, heavy_rain, light_rain
 from tests.esdnet.networks.conftest import SHARED_DATA
 
@@ -34,8 +34,10 @@ def scipy_mask(image: np.ndarray) -> np.ndarray:
         eroded = grey_erosion(x, footprint=footprint, mode="constant", cval=np.inf)
         return grey_dilation(eroded, footprint=footprint, mode="constant", cval=-np.inf)
 
-    found = [opening(levels - opening(levels, across(angle)), along(angle)) for angle in ANGLES]
-    strength = [np.minimum(each, MOST).sum() for each in found]
+    found = [
+        opening(levels - opening(levels, line_across(angle, ACROSS)), line_along(angle, ALONG)) for angle in ANGLES
+    ]
+    strength = [np.minimum(each, CLIP).sum() for each in found]
     best = {index for index, each in enumerate(strength) if each == max(strength)}
     kept = [each for index, each in enumerate(found) if best & {index - 1, index, index + 1}]
     return np.max(kept, axis=0) >= THRESHOLD
