@@ -29,7 +29,7 @@ class Grid:
     """Where the tiles of an image of `size` (height, width) lie; `tile` 0 is one for the whole image.
 
     The image is padded to multiples of `multiple` by repeating its border. All tiles have one size; neighbours share at
-    least `overlap` pixels.
+    least `overlap` pixels. windows: rows and columns of each tile in the padded image, in the order of `cut`.
     """
 
     def __init__(self, size: tuple[int, int], tile: int, overlap: int, multiple: int) -> None:
@@ -39,15 +39,15 @@ class Grid:
         height, width = (min(tile, side) if tile else side for side in self.padded)
         self.tile_size = (height, width)
         tops, lefts = _starts(self.padded[0], height, overlap), _starts(self.padded[1], width, overlap)
-        self._windows = [(slice(top, top + height), slice(left, left + width)) for top, left in product(tops, lefts)]
+        self.windows = [(slice(top, top + height), slice(left, left + width)) for top, left in product(tops, lefts)]
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self.windows)
 
     def cut(self, image: Tensor) -> Iterator[Tensor]:
         """The tiles of an image (3, H, W), row by row."""
         padded = pad_to_multiple(image[None], self.multiple)[0]
-        for rows, columns in self._windows:
+        for rows, columns in self.windows:
             yield padded[:, rows, columns]
 
     def blend(self, outputs: Iterable[Tensor]) -> Tensor:
@@ -63,7 +63,7 @@ class Grid:
         total = torch.zeros(3, *self.padded, dtype=torch.float64)
         weight = torch.zeros(self.padded, dtype=torch.float64)
         ramp = torch.outer(*(_ramp(side, self.overlap) for side in self.tile_size))
-        for window, output in zip(self._windows, outputs, strict=True):
+        for window, output in zip(self.windows, outputs, strict=True):
             total[:, window[0], window[1]] += output.cpu().double() * ramp
             weight[window] += ramp
             dtype = output.dtype

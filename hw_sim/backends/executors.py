@@ -57,11 +57,15 @@ def _giving_an_image(source: Source) -> Source:
 class Backend:
     """A backend for one network. `executor(size)` opens what that size needs, and keeps it open for the next image.
 
-    Only Lava compiles for a size; a folder of equal images, or tiles, compile once. Use it in a `with`.
+    Only Lava compiles for a size; a folder of equal images, or tiles, compile once. Use it in a `with`. keep_maps: its
+    results tell where neurons fired (`Result.spike_maps`), whether or not they hold spikes.
     """
 
-    def __init__(self, name: str, source: Source, precision: str, device: str, lava: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, source: Source, precision: str, device: str, lava: dict[str, Any], keep_maps: bool = False
+    ) -> None:
         self.name, self.source, self.precision, self.device, self.lava = name, source, precision, device, lava
+        self.keep_maps = keep_maps
         self._stack = ExitStack()
         self._open: tuple[tuple[int, int], Executor] | None = None
 
@@ -84,20 +88,23 @@ class Backend:
         """An executor for images or tiles of (height, width)."""
         if self._open is None or (self.name == "lava" and self._open[0] != size):
             self._stack.close()
-            opened = _open_executor(self.name, self.source, self.precision, self.device, size, self.lava)
+            opened = _open_executor(
+                self.name, self.source, self.precision, self.device, size, self.lava, self.keep_maps
+            )
             self._open = (size, self._stack.enter_context(opened))
         return self._open[1]
 
 
 @contextmanager
 def _open_executor(
-    backend: str, source: Source, precision: str, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
-) -> Iterator[Executor]:
+    backend: str, source: Source, precision: str, device: str, tile_size: tuple[int, int], lava: dict[str, Any],
+    keep_maps: bool,
+) -> Iterator[Executor]:  # fmt: skip
     """The executor of that name, ready for tiles of `tile_size` (height, width)."""
     if precision == "int8":
         from hw_sim.backends.integer_executors import open_integer_executor
 
-        with open_integer_executor(backend, source, device, tile_size, lava) as executor:
+        with open_integer_executor(backend, source, device, tile_size, lava, keep_maps) as executor:
             yield executor
     elif source.integer is not None:
         raise UserError(f"{source.label}: holds integers, which {precision} cannot run exactly; add --precision int8")
@@ -105,9 +112,8 @@ def _open_executor(
         from hw_sim.backends import simulator
 
         place = choose_exact_device(device)
-        yield Executor(
-            partial(simulator.run, source.network, precision=precision, device=place, keep_spikes=False)  # type: ignore[arg-type]
-        )
+        run = partial(simulator.run, source.network, device=place, keep_spikes=False, keep_maps=keep_maps)
+        yield Executor(partial(run, precision=precision))
     elif backend == "torch":
         from hw_sim.backends import torch_model
 

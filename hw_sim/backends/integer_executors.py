@@ -32,7 +32,7 @@ def integer_network(source: Source) -> IntegerNetwork:
 
 @contextmanager
 def open_integer_executor(
-    backend: str, source: Source, device: str, tile_size: tuple[int, int], lava: dict[str, Any]
+    backend: str, source: Source, device: str, tile_size: tuple[int, int], lava: dict[str, Any], keep_maps: bool
 ) -> Iterator[Executor]:
     """`torch` and `simulator` are one executor in integers, on the CPU or a GPU: there is nothing left to differ in."""
 
@@ -46,4 +46,5 @@ def open_integer_executor(
     else:
         from hw_sim.backends import integer_simulator
 
-        yield Executor(partial(integer_simulator.run, integer, device=choose_exact_device(device), keep_spikes=False))
+        run = partial(integer_simulator.run, integer, keep_spikes=False, keep_maps=keep_maps)
+        yield Executor(partial(run, device=choose_exact_device(device)))

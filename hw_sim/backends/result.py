@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from export.graph.agreement import differing_spikes, psnr_db
 from export.graph.counting import NodeCounts
 
+SpikeMap = NDArray[np.unsignedinteger[Any]]
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -18,7 +20,8 @@ class Result:
 
     output: (C, H, W) in the executor's dtype; (T, C, H, W) where the network's Output has several frames. spikes: for
     every Neuron node, bool (T, C, H, W); empty if they were not kept. counts: for every node. executed_size: (height,
-    width) that was really run, padding included. outputs: by name, where the network has several.
+    width) that was really run, padding included. outputs: by name, where the network has several. kept_maps: what
+    `spike_maps` gives, of an executor that was asked for that and not for the spikes.
     """
 
     output: NDArray[np.floating[Any]]
@@ -26,6 +29,16 @@ class Result:
     counts: dict[str, NodeCounts] = field(default_factory=dict)
     executed_size: tuple[int, int] = (0, 0)
     outputs: dict[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
+    kept_maps: dict[str, SpikeMap] = field(default_factory=dict)
+
+    def spike_maps(self) -> dict[str, SpikeMap]:
+        """Where every neuron node fired, (T, H, W): its spikes summed over channels; empty if nothing was kept."""
+        return self.kept_maps or {name: as_map(spikes.sum(1, dtype=np.uint16)) for name, spikes in self.spikes.items()}
+
+
+def as_map(counts: NDArray[np.integer[Any]]) -> SpikeMap:
+    """Spikes per step and pixel in as few bytes as hold them."""
+    return counts.astype(np.uint8 if counts.max(initial=0) < 256 else np.uint16)
 
 
 @dataclass(frozen=True)

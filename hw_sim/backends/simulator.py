@@ -25,9 +25,10 @@ from export.graph.nodes import NetworkError, ValueKind
 from export.graph.schedule import needs_all_steps
 from export.graph.stream import Stream
 from export.graph.words import Counts, Operands
-from hw_sim.backends.result import Result
+from hw_sim.backends.result import Result, SpikeMap, as_map
 
 Precision = Literal["float32", "float64"]
+MAPPED = (g.Spiking, g.RainMask)  # where a report may show that spikes are
 AT_ONCE = 2**24  # numbers of all values together that a chunk of steps may make
 
 
@@ -38,15 +39,17 @@ def run(
     precision: Precision = "float32",
     device: str = "cpu",
     keep_spikes: bool = True,
+    keep_maps: bool = False,
     count: bool = True,
 ) -> Result:
     """Execute the network on one image (3, H, W) in [0, 1] whose sides `network.size_multiple` divides.
 
-    `keep_spikes=False` drops the spike tensors as soon as nothing reads them; `count=False` skips the counting.
+    `keep_spikes=False` drops the spike tensors as soon as nothing reads them; `keep_maps` keeps where neurons fired,
+    summed over channels (`Result.spike_maps`); `count=False` skips the counting.
     """
     frames = np.ascontiguousarray(image)[None]
     with torch.inference_mode():
-        run = _Run(network, check_image(network, image), precision, device, keep_spikes, count)
+        run = _Run(network, check_image(network, image), precision, device, keep_spikes, count, keep_maps)
         run.feed(torch.from_numpy(frames).to(run.device, run.dtype))
         return run.result(output_of)
 
@@ -87,10 +90,12 @@ class _Run(Stream):
     """One input on its way through the graph, and what has been counted and kept of it."""
 
     def __init__(
-        self, network: Network, size: tuple[int, int], precision: str, device: str, keep: bool, count: bool
-    ) -> None:
+        self, network: Network, size: tuple[int, int], precision: str, device: str, keep: bool, count: bool,
+        keep_maps: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(network, size, getattr(torch, precision), torch.device(device))
-        self.size, self.keep, self.count = size, keep, count
+        self.size, self.keep, self.count, self.keep_maps = size, keep, count, keep_maps
+        self.kept_maps: dict[str, list[SpikeMap]] = {}
         self.maps: dict[tuple[str, str], Counts] = {}
         self.spikes: dict[str, list[NDArray[np.bool_]]] = {}
         self.counts: dict[str, NodeCounts] = {}
@@ -101,7 +106,8 @@ class _Run(Stream):
         outputs = {name: form(torch.cat(parts)).cpu().numpy() for name, parts in self.outputs.items()}
         spikes = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in self.spikes.items()}
         first = next(iter(outputs.values()))
-        return Result(first, spikes, self.counts, self.size, outputs if len(outputs) > 1 else {})
+        maps = {name: np.concatenate(parts) for name, parts in self.kept_maps.items()}
+        return Result(first, spikes, self.counts, self.size, outputs if len(outputs) > 1 else {}, maps)
 
     def see(self, node: g.Node, value: Tensor) -> None:
         self._check(node, value)
@@ -110,6 +116,8 @@ class _Run(Stream):
             self.counts[node.name] = self.counts[node.name].then(found) if node.name in self.counts else found
         if self.keep and isinstance(node, g.Spiking):
             self.spikes.setdefault(node.name, []).append(value.cpu().numpy())
+        if self.keep_maps and isinstance(node, MAPPED):
+            self.kept_maps.setdefault(node.name, []).append(as_map(self._map_of(node.name, "spikes")))
         if node.name in self.outputs:
             self.outputs[node.name].append(numbers(value, self.dtype))
 

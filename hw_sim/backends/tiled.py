@@ -16,6 +16,7 @@ from esdnet.images.files import from_tensor, to_tensor
 from esdnet.images.tiling import Grid
 from export.graph.counting import NodeCounts
 from hw_sim.backends.executor import Executor
+from hw_sim.backends.spike_maps import SpikeMaps
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +30,21 @@ class Done:
     seconds: float
 
 
-def run_image(executor: Executor, image: NDArray[np.float64], precision: str, grid: Grid) -> Done:
+def run_image(
+    executor: Executor, image: NDArray[np.float64], precision: str, grid: Grid, maps: SpikeMaps | None = None
+) -> Done:
     """One image (H, W, 3) in [0, 1]; all its tiles are streamed. A progress bar on a terminal if there is more than
-    one."""
+    one. maps: gathers where neurons fired."""
     pixels = to_tensor(image, torch.float64 if precision == "int8" else getattr(torch, precision))[0]
     started = time.perf_counter()
     counts: dict[str, NodeCounts] = {}
 
     def outputs() -> Iterator[Tensor]:
         with progress_bar(len(grid), "tile", leave=False) as bar:
-            for result in executor.stream(part.numpy() for part in grid.cut(pixels)):
+            results = executor.stream(part.numpy() for part in grid.cut(pixels))
+            for window, result in zip(grid.windows, results, strict=True):
+                if maps:
+                    maps.add(result.spike_maps(), window)
                 for name, count in result.counts.items():
                     counts[name] = counts[name].plus(count) if name in counts else count
                 yield torch.from_numpy(np.array(result.output))

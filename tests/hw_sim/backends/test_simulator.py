@@ -146,10 +146,11 @@ def test_nearest_resize_of_spikes_feeds_acs():
     assert result.counts["c"].totals()["acs"] == 256  # 64 spikes, each copied to 4 pixels
 
 
-def test_a_value_that_breaks_its_declaration_ends_the_run(tiny_network, photo, monkeypatch):
-    monkeypatch.setitem(tiny_network.kinds, "patch_embed.proj", ValueKind.SPIKE)
+def test_a_value_that_breaks_its_declaration_ends_the_run(tiny_network, photo):
+    network = dataclasses.replace(tiny_network)  # one of its own: the simulator remembers a network's plans
+    network.kinds["patch_embed.proj"] = ValueKind.SPIKE
     with pytest.raises(NetworkError, match=r"patch_embed\.proj: declared spike, found torch\.float64 values"):
-        simulator.run(tiny_network, photo, precision="float64")
+        simulator.run(network, photo, precision="float64")
 
 
 @pytest.mark.parametrize(
