@@ -135,4 +135,38 @@ def random_spike_driven(seed: int, size: float = 0.3) -> Network:
     return Network(name=f"spike_driven{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=2)
 
 
+def random_local(seed: int, spiking: bool = True) -> Network:
+    """Nothing looks at the whole image: convolutions and pools of odd shapes, one without padding and one that mends
+    it, both enlargements, joins across levels. Dyadic constants; without `spiking` every value is a sum or maximum."""
+    rng, b = np.random.default_rng(seed), Builder(seed, 0.0)
+
+    def weights(*shape: int) -> np.ndarray:
+        return rng.integers(1, 9, shape) * (rng.choice([-1, 1], shape) if spiking else 1) / 8.0
+
+    def conv(x: str, out: int, kernel: tuple[int, int], **fields) -> str:
+        weight = weights(out, b.channels[x], *kernel)
+        return b.add(g.Conv(name=b.name("conv"), inputs=(x,), weight=weight, **fields), out)
+
+    def fire(x: str) -> str:
+        return b.neuron(x, plain=True) if spiking else x
+
+    image = b.add(g.Input(name="input"), 3)
+    x = fire(conv(b.one(g.Repeat, image), 2, (3, 5), padding=(1, 2)))
+    shrunk = conv(x, 2, (1, 3) if seed % 2 else (3, 1))
+    whole = fire(conv(shrunk, 2, (1, 3) if seed % 2 else (3, 1), padding=(0, 2) if seed % 2 else (2, 0)))
+    factor = 2 + seed % 3
+    if seed % 4 < 2:
+        low = conv(whole, 2, (3, 3), stride=(factor, factor), padding=(1, 1))
+    else:
+        function = ("max", "sum")[seed % 2]
+        low = b.one(g.Pool, whole, function=function, kernel=(factor, factor), stride=(factor, factor))
+    low = fire(conv(fire(low), 2, (3, 3), dilation=(1, 2), padding=(1, 2)))
+    mode = "bilinear" if seed % 3 < 2 and factor != 3 else "nearest"  # a third is not dyadic
+    high = b.one(g.Resize, low, factor=factor, mode=mode)
+    y = fire(b.concat(high, x) if seed % 2 else b.two(g.Add, high, x))
+    merged = b.one(g.Reduce, conv(y, 3, (3, 3), padding=(1, 1)), function="max", axes="T")
+    b.one(g.Output, b.two(g.Add, merged, image))
+    return Network(name=f"local{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=factor)
+
+
 RANDOM = {"released": random_network, "spike_driven": random_spike_driven}
