@@ -6,7 +6,7 @@ Out: NodeCounts. The rules are stated in docs/counting.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, singledispatch
 from math import prod
@@ -18,7 +18,7 @@ from esdnet.images.rain_streaks import Offsets, line_across, line_along
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import NetworkError, Shape, ValueKind
-from export.graph.words import Counts, Operands, Work, count_memory, scales, shifts
+from export.graph.words import EVERYWHERE, Counts, Operands, Place, Work, count_memory, scales, shifts
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +69,19 @@ class NodeCounts:
         both = ((getattr(self, item.name), getattr(later, item.name)) for item in fields(self))
         return NodeCounts(*(np.concatenate(pair) for pair in both))
 
+    def joined(self, other: NodeCounts) -> NodeCounts:
+        """Of two parts of one whole (part.py): what hangs on the values adds up, the rest is the whole's in both."""
+        mine = {item.name: getattr(self, item.name) for item in fields(self)}
+        return NodeCounts(**{name: mine[name] + getattr(other, name) for name in OF_WHAT_HAPPENED}
+                          | {name: mine[name] for name in mine.keys() - set(OF_WHAT_HAPPENED)})  # fmt: skip
+
     def plus(self, other: NodeCounts) -> NodeCounts:
         """Field by field: the counts of both runs together (tiles, images)."""
         return NodeCounts(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
 
 
 OF_VALUES = ("nonzero_macs", "events")
+OF_WHAT_HAPPENED = ("spikes", "acs", "events_in", *OF_VALUES)  # everything else follows from shapes
 COUNTED = {item.name: row for row, item in enumerate(fields(NodeCounts))}
 
 
@@ -123,10 +130,13 @@ def dense_taps(node: g.Conv, input_shape: Shape) -> int:
     return int(rows.sum() * columns.sum()) * channels * input_shape[1]
 
 
-def synaptic_operations(node: g.Conv, spike_map: NDArray[np.int64]) -> Counts:
-    """Accumulations per step: every input spike times its exact fan-out. spike_map: (steps, H, W) -> (steps,)."""
-    rows, columns, channels = fan_out(node, *spike_map.shape[1:])
-    return np.asarray((spike_map @ columns) @ rows * channels, np.int64)
+def synaptic_operations(
+    node: g.Conv, spike_map: NDArray[np.int64], whole: Sequence[int] | None = None, place: Place = EVERYWHERE
+) -> Counts:
+    """Accumulations per step: every input spike times its exact fan-out. spike_map: (steps, H, W) -> (steps,), of the
+    whole input, or of a place in one that has so many rows and columns."""
+    rows, columns, channels = fan_out(node, *(whole or spike_map.shape[1:]))
+    return np.asarray((spike_map @ columns[place[1]]) @ rows[place[0]] * channels, np.int64)
 
 
 def multiplies(network: Network, node: g.Node) -> bool:
@@ -169,11 +179,12 @@ def _(node: g.Node, operands: Operands) -> Work:
 def _(node: g.Conv, operands: Operands) -> Work:
     taps = dense_taps(node, operands.input_shapes[0])
     work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
+    where = (operands.input_shapes[0][2:], operands.place)
     if operands.input_kinds[0] is not ValueKind.SPIKE:
-        seen = _looked_at(operands, lambda values: synaptic_operations(node, values))
+        seen = _looked_at(operands, lambda values: synaptic_operations(node, values, *where))
         return {**work, **seen, "macs": taps}
     spikes = _spikes_in(node, operands)
-    return {**work, "acs": synaptic_operations(node, spikes), "events_in": spikes.sum((1, 2))}
+    return {**work, "acs": synaptic_operations(node, spikes, *where), "events_in": spikes.sum((1, 2))}
 
 
 @count_work.register

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import singledispatch
+from functools import lru_cache, singledispatch
 from math import ceil
 from typing import NamedTuple
 
@@ -175,31 +175,33 @@ def _reach(network: Network, axis: int) -> Range:
     Every value must be right within the core, not only those that reach the output: they are counted there. Beside the
     last index that is read, what a value lacks at its end (a convolution without padding) must lie in the tile.
     """
-    pitches = _pitches(network, axis)
-    first = hangs_on(network, axis, {name: (0, 0) for name in pitches})
-    last = hangs_on(network, axis, {name: (-1, -1) for name in pitches})  # of a core that ends at 0
+    distances = pitches(network, axis)
+    first = hangs_on(network, axis, {name: (0, 0) for name in distances})
+    last = hangs_on(network, axis, {name: (-1, -1) for name in distances})  # of a core that ends at 0
     side = 8 * network.size_multiple
     sizes = {name: shape[2 + axis] for name, shape in infer_shapes(network, side, side).items()}
-    before = max(-first[name][0] * pitch for name, pitch in pitches.items())
-    behind = max((last[name][1] + 1 - sizes[name]) * pitch + side for name, pitch in pitches.items())
+    before = max(-first[name][0] * pitch for name, pitch in distances.items())
+    behind = max((last[name][1] + 1 - sizes[name]) * pitch + side for name, pitch in distances.items())
     output = network.output.name
-    if pitches[output] != 1 or sizes[output] != side:
+    if distances[output] != 1 or sizes[output] != side:
         raise NetworkError(f"{output}: makes {sizes[output]} pixels of {side}, expected an image of the same size")
     multiple = network.size_multiple
     return ceil(before / multiple) * multiple, ceil(behind / multiple) * multiple
 
 
-def _pitches(network: Network, axis: int) -> dict[str, Fraction]:
-    """How many pixels of the image lie between two elements of each value; they must divide `size_multiple`."""
-    pitches = {network.input.name: Fraction(1)}
+@lru_cache(maxsize=8)
+def pitches(network: Network, axis: int) -> dict[str, Fraction]:
+    """How many pixels of the image lie between two elements of each value, along rows (axis 0) or columns (1);
+    NetworkError unless it is one distance and divides `size_multiple`."""
+    found = {network.input.name: Fraction(1)}
     for node in network.nodes:
         window = windows(node)
         if node.inputs and window is not None:
-            found = {pitches[name] * window[axis].stride / window[axis].factor for name in node.inputs}
-            if len(found) > 1 or (network.size_multiple / min(found)).denominator > 1:
+            distances = {found[name] * window[axis].stride / window[axis].factor for name in node.inputs}
+            if len(distances) > 1 or (network.size_multiple / min(distances)).denominator > 1:
                 raise NetworkError(
-                    f"{node.name} ({node.kind}): elements every {', '.join(map(str, sorted(found)))} pixels, expected one"
-                    f" such distance, and that it divides {network.size_multiple}; it has no halo"
+                    f"{node.name} ({node.kind}): elements every {', '.join(map(str, sorted(distances)))} pixels,"
+                    f" expected one such distance, and that it divides {network.size_multiple}; it has no halo"
                 )
-            [pitches[node.name]] = found
-    return pitches
+            [found[node.name]] = distances
+    return found

@@ -17,6 +17,8 @@ from export.graph import nodes as g
 from export.graph.nodes import Array, NetworkError, Shape, ValueKind
 
 Counts = NDArray[np.int64]
+Place = tuple[slice, slice]
+EVERYWHERE: Place = (slice(None), slice(None))
 Work = dict[str, "int | Counts"]  # counts by name, per step or the same in every step
 
 
@@ -28,6 +30,7 @@ class Operands:
     sum over channels loses nothing: groups of a convolution are of one size, so that each channel has the same fan-out.
     `spikes_out`: of a neuron, its spikes per step: int64 (steps,). `value_map`: for an input of other values, how many
     are not 0 per step and pixel; `sum_map`: for graded ones, their sum. Like spike_map; None where nobody looked.
+    `place`: the rows and columns of the input that these maps are of, if not all (part.py).
     """
 
     input_shapes: Sequence[Shape]
@@ -38,6 +41,7 @@ class Operands:
     spikes_out: Counts | None = None
     value_map: NDArray[np.int64] | None = None
     sum_map: NDArray[np.int64] | None = None
+    place: Place = EVERYWHERE
 
     @property
     def steps(self) -> int:

@@ -16,7 +16,8 @@ from torch import Tensor
 from export.graph.counting import NodeCounts, count_node, operands_of, reads_spikes
 from export.graph.frames import check_image
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import Shape
+from export.graph.part import Part, PartCounter
+from export.graph.words import Counts
 from export.integer.network import IntegerNetwork, IntegerNeuron, Operation
 from export.integer.run import run_integer, to_pixels
 from hw_sim.backends.result import Result, SpikeMap, as_map
@@ -30,16 +31,20 @@ def run(
     keep_spikes: bool = True,
     keep_maps: bool = False,
     count: bool = True,
+    part: Part | None = None,
 ) -> Result:
     """Execute on one image (3, H, W) in [0, 1], rounded to 8 bits first; sides as `size_multiple` demands.
 
-    keep_maps: where neurons fired, summed over channels (`Result.spike_maps`).
+    keep_maps: where neurons fired, summed over channels (`Result.spike_maps`). part: which part of a larger image this
+    one is; its core is counted apart.
     """
     size = check_image(integer.network, image)
     shapes = infer_shapes(integer.network, *size)
+    core = PartCounter(integer.network, part) if part and count else None
     spikes: dict[str, NDArray[np.bool_]] = {}
     counts: dict[str, NodeCounts] = {}
     maps: dict[str, SpikeMap] = {}
+    of_core: dict[str, NodeCounts] = {}
 
     def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
         if keep_spikes and isinstance(operation, IntegerNeuron):
@@ -47,19 +52,24 @@ def run(
         if keep_maps and isinstance(operation, IntegerNeuron):
             maps[operation.name] = as_map(value.sum(1, dtype=torch.int32).cpu().numpy())
         if count:
-            counts[operation.name] = _count(integer.network, shapes, operation, inputs, value)
+            node, seen = operation.node, _maps_of(integer.network, operation, inputs, value)
+            fired = seen.get("fired")
+            spikes_out = None if fired is None else fired.sum((1, 2))
+            operands = operands_of(integer.network, shapes, node, seen.get("spike_map"), spikes_out)
+            counts[node.name] = count_node(node, operands)
+            if core is not None:
+                of_core[node.name] = core.count(node, **seen)
 
     pixels = run_integer(integer, to_pixels(image), observe, device)
-    return Result(pixels.astype(np.float64) / 255.0, spikes, counts, size, kept_maps=maps)
+    return Result(pixels.astype(np.float64) / 255.0, spikes, counts, size, kept_maps=maps, of_core=of_core)
 
 
-def _count(
-    network: Network, shapes: dict[str, Shape], operation: Operation, inputs: Sequence[Tensor], value: Tensor
-) -> NodeCounts:
-    node = operation.node
-    spike_map = spikes_out = None
+def _maps_of(network: Network, operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> dict[str, Counts]:
+    """The maps (steps, H, W) that the counts of a node hang on: of the spikes that it fired, or of those it read."""
     if isinstance(operation, IntegerNeuron):
-        spikes_out = value.sum((1, 2, 3)).cpu().numpy()
-    elif reads_spikes(network, node):
-        spike_map = inputs[0].sum(1, dtype=torch.int32).cpu().numpy().astype(np.int64)
-    return count_node(node, operands_of(network, shapes, node, spike_map, spikes_out))
+        return {"fired": _map(value)}
+    return {"spike_map": _map(inputs[0])} if reads_spikes(network, operation.node) else {}
+
+
+def _map(spikes: Tensor) -> Counts:
+    return spikes.sum(1, dtype=torch.int32).cpu().numpy().astype(np.int64)

@@ -22,6 +22,7 @@ from export.graph.execute import numbers
 from export.graph.frames import check_image, check_sequence, output_of
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, ValueKind
+from export.graph.part import Part, PartCounter
 from export.graph.schedule import needs_all_steps
 from export.graph.stream import Stream
 from export.graph.words import Counts, Operands
@@ -41,15 +42,18 @@ def run(
     keep_spikes: bool = True,
     keep_maps: bool = False,
     count: bool = True,
+    part: Part | None = None,
 ) -> Result:
     """Execute the network on one image (3, H, W) in [0, 1] whose sides `network.size_multiple` divides.
 
     `keep_spikes=False` drops the spike tensors as soon as nothing reads them; `keep_maps` keeps where neurons fired,
-    summed over channels (`Result.spike_maps`); `count=False` skips the counting.
+    summed over channels (`Result.spike_maps`); `count=False` skips the counting. `part`: which part of a larger image
+    this one is; its core is counted apart.
     """
     frames = np.ascontiguousarray(image)[None]
     with torch.inference_mode():
         run = _Run(network, check_image(network, image), precision, device, keep_spikes, count, keep_maps)
+        run.part = PartCounter(network, part) if part and count else None
         run.feed(torch.from_numpy(frames).to(run.device, run.dtype))
         return run.result(output_of)
 
@@ -99,6 +103,8 @@ class _Run(Stream):
         self.maps: dict[tuple[str, str], Counts] = {}
         self.spikes: dict[str, list[NDArray[np.bool_]]] = {}
         self.counts: dict[str, NodeCounts] = {}
+        self.part: PartCounter | None = None
+        self.of_core: dict[str, NodeCounts] = {}
         self.outputs: dict[str, list[Tensor]] = {node.name: [] for node in network.outputs}
 
     def result(self, form: Any) -> Result:
@@ -107,13 +113,17 @@ class _Run(Stream):
         spikes = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in self.spikes.items()}
         first = next(iter(outputs.values()))
         maps = {name: np.concatenate(parts) for name, parts in self.kept_maps.items()}
-        return Result(first, spikes, self.counts, self.size, outputs if len(outputs) > 1 else {}, maps)
+        several = outputs if len(outputs) > 1 else {}
+        return Result(first, spikes, self.counts, self.size, several, maps, self.of_core)
 
     def see(self, node: g.Node, value: Tensor) -> None:
         self._check(node, value)
         if self.count:
-            found = self._count(node)
+            seen = self._maps_of(node)
+            found = self._count(node, seen)
             self.counts[node.name] = self.counts[node.name].then(found) if node.name in self.counts else found
+            if self.part is not None:
+                self.of_core[node.name] = self.part.count(node, **seen)
         if self.keep and isinstance(node, g.Spiking):
             self.spikes.setdefault(node.name, []).append(value.cpu().numpy())
         if self.keep_maps and isinstance(node, MAPPED):
@@ -164,16 +174,24 @@ class _Run(Stream):
         now = self._map_of(name, of)
         return np.concatenate([self._map(self.last[name][None], of), now[:-1]]) if name in node.late else now
 
-    def _count(self, node: g.Node) -> NodeCounts:
-        operands, counts = self.plan.operands[node.name], self.plan.counts
+    def _maps_of(self, node: g.Node) -> dict[str, Counts]:
+        """The maps that the counts of a node hang on: of the spikes that it fired, or of what it read."""
         if isinstance(node, (g.Spiking, g.Threshold)):
-            return count_node(node, replace(operands, spikes_out=self._map_of(node.name, "spikes").sum((1, 2))))
+            return {"fired": self._map_of(node.name, "spikes")}
         if reads_spikes(self.network, node):
-            return count_node(node, replace(operands, spike_map=self._map_read(node, "spikes")))
-        if multiplies(self.network, node):
-            graded = self.network.kinds[node.inputs[0]] is ValueKind.GRADED
-            sums = self._map_read(node, "sum") if graded else None
-            return count_node(node, replace(operands, value_map=self._map_read(node, "others"), sum_map=sums))
+            return {"spike_map": self._map_read(node, "spikes")}
+        if not multiplies(self.network, node):
+            return {}
+        graded = self.network.kinds[node.inputs[0]] is ValueKind.GRADED
+        sums = {"sum_map": self._map_read(node, "sum")} if graded else {}
+        return {"value_map": self._map_read(node, "others"), **sums}
+
+    def _count(self, node: g.Node, seen: dict[str, Counts]) -> NodeCounts:
+        operands, counts = self.plan.operands[node.name], self.plan.counts
+        if "fired" in seen:
+            return count_node(node, replace(operands, spikes_out=seen["fired"].sum((1, 2))))
+        if seen:
+            return count_node(node, replace(operands, **seen))  # type: ignore[arg-type]
         if node.name not in counts:
             counts[node.name] = count_node(node, operands)
         return counts[node.name]

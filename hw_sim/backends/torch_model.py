@@ -18,7 +18,9 @@ from esdnet.networks.esdnet.model import ESDNet
 from export.graph.counting import NodeCounts, count_node, operands_of, reads_spikes
 from export.graph.frames import check_image
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import NetworkError, Neuron
+from export.graph.nodes import NetworkError, Neuron, Node
+from export.graph.part import Part, PartCounter
+from export.graph.words import Counts
 from hw_sim.backends.result import Result
 
 
@@ -29,10 +31,12 @@ def run(
     *,
     precision: str = "float32",
     device: str = "cpu",
+    part: Part | None = None,
 ) -> Result:
     """One image (3, H, W), sides multiples of `network.size_multiple`, through the torch model in eval mode.
 
-    The model is moved to `precision` and `device` and stays there.
+    The model is moved to `precision` and `device` and stays there. `part`: which part of a larger image this one is;
+    its core is counted apart.
     """
     size = check_image(network, image)
     dtype = getattr(torch, precision)
@@ -41,7 +45,9 @@ def run(
     with torch.inference_mode(), _watch(model, network) as seen:
         output = model(x)[0].cpu().numpy()
     spikes = {node.name: seen[node.name].cpu().numpy() for node in network.neurons}
-    return Result(output, spikes, _count(network, seen, size), size)
+    maps = {name: value.sum(1).cpu().numpy().astype(np.int64) for name, value in seen.items()}
+    of_core = _count_core(network, maps, PartCounter(network, part)) if part else {}
+    return Result(output, spikes, _count(network, maps, size), size, of_core=of_core)
 
 
 @contextmanager
@@ -87,14 +93,20 @@ def _as_spikes(name: str, value: Tensor) -> Tensor:
     return spikes[:, 0]
 
 
-def _count(network: Network, seen: dict[str, Tensor], size: tuple[int, int]) -> dict[str, NodeCounts]:
+def _count(network: Network, maps: dict[str, Counts], size: tuple[int, int]) -> dict[str, NodeCounts]:
+    """Of maps of spikes, (steps, H, W): those that a neuron fired, or that another node read."""
     shapes = infer_shapes(network, *size)
     counts = {}
     for node in network.nodes:
-        spikes = seen.get(node.name)
-        spike_map = None if spikes is None else spikes.sum(1).cpu().numpy().astype(np.int64)
-        is_neuron = isinstance(node, Neuron)
-        fired = spike_map.sum((1, 2)) if is_neuron and spike_map is not None else None
-        operands = operands_of(network, shapes, node, None if is_neuron else spike_map, fired)
+        found = maps.get(node.name)
+        fired = found.sum((1, 2)) if isinstance(node, Neuron) and found is not None else None
+        operands = operands_of(network, shapes, node, None if isinstance(node, Neuron) else found, fired)
         counts[node.name] = count_node(node, operands)
     return counts
+
+
+def _count_core(network: Network, maps: dict[str, Counts], core: PartCounter) -> dict[str, NodeCounts]:
+    def seen(node: Node) -> dict[str, Counts]:
+        return {("fired" if isinstance(node, Neuron) else "spike_map"): maps[node.name]} if node.name in maps else {}
+
+    return {node.name: core.count(node, **seen(node)) for node in network.nodes}

@@ -13,6 +13,7 @@ from export.graph.counting import count_node, operands_of
 from export.graph.execute import execute_node
 from export.graph.network import Network, infer_shapes
 from export.graph.placement import on_host
+from export.graph.receptive_field import find_halo
 from export.graph.rounding import Rounding
 from export.graph.values import output_shape, value_kind
 from export.integer.quantize import quantize
@@ -49,6 +50,7 @@ ASKED = {
         network["size"], [torch.ones(1, 3, 8, 8)], 1, torch.float64
     ),
     "export/graph/placement.py": on_host,
+    "export/graph/receptive_field.py": find_halo,
     "export/graph/rounding.py": bound,
     "export/targets/nir/segments.py": lambda network: expresses(network["size"], [(1, 3, 8, 8)]),
     "export/targets/onnx/write.py": lambda network: to_model(network, "float64"),
