@@ -117,8 +117,10 @@ def _(node: g.Reduce) -> tuple[Window, Window] | None:
     return None if set("HW") & set(node.axes) else HERE
 
 
-@windows.register
-def _(node: g.Flatten) -> tuple[Window, Window] | None:
+@windows.register(g.Flatten)
+@windows.register(g.RainMask)
+def _(node: g.Node) -> tuple[Window, Window] | None:
+    """All places of a channel become channels; rain falls in the direction that is the strongest of the image."""
     return None
 
 

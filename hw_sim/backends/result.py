@@ -21,8 +21,8 @@ class Result:
     output: (C, H, W) in the executor's dtype; (T, C, H, W) where the network's Output has several frames. spikes: for
     every Neuron node, bool (T, C, H, W); empty if they were not kept. counts: for every node. executed_size: (height,
     width) that was really run, padding included. outputs: by name, where the network has several. kept_maps: what
-    `spike_maps` gives, of an executor that was asked for that and not for the spikes. of_core: of a tile that is part of
-    an image, what happened in its core, as a part of one run of the whole (export/graph/part.py).
+    `spike_maps` gives, of an executor that was asked for that and not for the spikes. of_core: of a tile that is part
+    of an image, what happened in its core, as a part of one run of the whole (export/graph/part.py).
     """
 
     output: NDArray[np.floating[Any]]

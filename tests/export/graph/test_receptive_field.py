@@ -157,6 +157,7 @@ def test_what_has_no_halo_says_why(tiny_network: Network) -> None:
         (tiny_network, r"encoder_level1\.0\.attn\.ta\.mean \(reduce\) and 24 more nodes look at the whole image"),
         (one(g.Flatten(name="node", inputs=("x",)), size=(1, 1)), r"node \(flatten\) look"),
         (one(g.Affine(name="node", inputs=("x",), scale=np.ones((3, 8, 8)))), r"node \(affine\) look"),
+        (one(g.RainMask(name="node", inputs=("x",), angles=(0,), across=7, along=13, clip=38, threshold=8)), "node "),
         (one(g.Conv(**conv)), "y: makes 6 pixels of 8, expected an image of the same size"),
         (one(g.Conv(**conv, stride=(2, 2), padding=(1, 1))), r"node \(conv\): elements every 2 pixels, .* divides 1"),
         (one(g.Conv(**conv, padding=(1, 1)), size=(8, 8)), "takes no images of any size"),
