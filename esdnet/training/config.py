@@ -30,6 +30,7 @@ class TrainingConfig:
     steps: int = _flag(10_000, "optimizer steps")
     batch: int = _flag(8, "crops per step and process")
     crop: int = _flag(64, "side of a crop in pixels")
+    optimizer: str = _flag("adamw", "what moves matrices; all else AdamW does", choices=("adamw", "muon"))
     lr: float = _flag(1e-3, "peak learning rate")
     final_lr: float = 1e-7
     warmup: int = _flag(100, "warm-up steps")

@@ -26,11 +26,11 @@ from esdnet.command.errors import UserError
 from esdnet.networks.architectures import name_of
 from esdnet.networks.checkpoint import read_checkpoint, save_checkpoint
 from esdnet.networks.esdnet.layers import TdBatchNorm
-from esdnet.networks.esdnet.lif import LIF
 from esdnet.training.config import CHANGEABLE, DataConfig, TrainingConfig, check_unchanged
 from esdnet.training.data import PairSource
 from esdnet.training.distillation import DistillationLoss
 from esdnet.training.losses import FiringLoss, RestorationLoss
+from esdnet.training.optimizers import learnt_thresholds, open_optimizers
 from esdnet.training.run_log import RunLog, progress_bar
 from esdnet.training.validation import Validation, validate
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from esdnet.networks.architectures import Network
     from esdnet.networks.esdnet.model import ESDNet
 
-BETAS = (0.9, 0.999)
-THRESHOLD_LR_SCALE = 0.1
 SMALLEST_THRESHOLD = 0.01
 
 
@@ -58,23 +56,6 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
         return config.lr * (step + 1) / config.warmup
     progress = (step - config.warmup) / max(1, config.steps - 1 - config.warmup)
     return config.final_lr + 0.5 * (config.lr - config.final_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def learnt_thresholds(model: nn.Module) -> list[nn.Parameter]:
-    """The thresholds among a network's parameters."""
-    thresholds = (module.threshold for module in model.modules() if isinstance(module, LIF))
-    return [threshold for threshold in thresholds if isinstance(threshold, nn.Parameter)]
-
-
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Weights, and learnt thresholds: these move slowly, one number decides for a whole layer, and do not decay."""
-    thresholds = learnt_thresholds(model)
-    ids = {id(threshold) for threshold in thresholds}
-    weights = [parameter for parameter in model.parameters() if id(parameter) not in ids]
-    groups: list[dict[str, Any]] = [{"params": weights, "lr_scale": 1.0}]
-    if thresholds:
-        groups.append({"params": thresholds, "lr_scale": THRESHOLD_LR_SCALE, "weight_decay": 0.0})
-    return groups
 
 
 def draw_batch(source: PairSource, config: TrainingConfig, rank: int, step: int) -> tuple[Tensor, Tensor]:
@@ -105,10 +86,10 @@ def read_run(last: Path) -> dict[str, Any]:
     """
     content = read_checkpoint(last)
     extra = content.get("extra", {})
-    if not {"step", "ema", "optimizer", "best_psnr", "training"} <= extra.keys():
-        raise UserError(f"{last}: not a run's last.pt, it has no optimizer state; use --init for weights alone")
-    if not all("lr_scale" in group for group in extra["optimizer"]["param_groups"]):
+    if "optimizer" in extra:
         raise UserError(f"{last}: written by an earlier version, cannot be resumed; start from it with --init")
+    if not {"step", "ema", "optimizers", "best_psnr", "training"} <= extra.keys():
+        raise UserError(f"{last}: not a run's last.pt, it has no optimizer state; use --init for weights alone")
     extra["training"] = asdict(TrainingConfig()) | extra["training"]
     return content
 
@@ -172,9 +153,7 @@ class Trainer:
         if config.freeze_norm:
             for module in _norms(self.model):
                 module.eval()
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model), lr=config.lr, betas=BETAS, weight_decay=config.weight_decay
-        )
+        self.optimizers = open_optimizers(self.model, config)
         self.loss: nn.Module = RestorationLoss(config.l1_weight, config.ssim_on_luma, config.log_weight)
         if config.firing_price:
             self.loss = FiringLoss(self.loss, self.model, config.firing_price)
@@ -210,7 +189,8 @@ class Trainer:
             check_unchanged(self.last, extra["training"], self.config)
         self.model.load_state_dict(content["state_dict"])
         self.average.module.load_state_dict(extra["ema"])
-        self.optimizer.load_state_dict(extra["optimizer"])
+        for optimizer, state in zip(self.optimizers, extra["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         self.step = self.saved = extra["step"]
         self.best_psnr = extra["best_psnr"]
 
@@ -220,7 +200,7 @@ class Trainer:
             "step": self.step,
             "best_psnr": self.best_psnr,
             "ema": self.average.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "training": asdict(self.config),
             "data": asdict(self.data) if self.data else None,
         }
@@ -230,9 +210,10 @@ class Trainer:
     def train_step(self, rainy: Tensor, clean: Tensor) -> float:
         """One optimizer step; returns the loss. A loss or gradient that is not finite stops the run."""
         device = self.worker.device
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["lr_scale"] * learning_rate(self.step, self.config)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr_scale"] * learning_rate(self.step, self.config)
+            optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             restored = self.network(rainy.to(device, non_blocking=True))
         loss = self.loss(restored, clean.to(device, non_blocking=True))
@@ -240,7 +221,8 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if not torch.isfinite(loss) or not torch.isfinite(norm):
             raise UserError(self._not_finite(float(loss.detach()), float(norm)))
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         for threshold in learnt_thresholds(self.model):
             threshold.data.clamp_(min=SMALLEST_THRESHOLD)
         self.average.n_averaged.fill_(self.step + 1)

@@ -179,8 +179,7 @@ def test_resuming_from_bare_weights_is_refused(pairs: Path, tmp_path: Path, caps
 def test_resuming_a_run_of_an_earlier_version_is_refused(pairs: Path, tmp_path: Path, capsys) -> None:
     assert main(command(pairs, tmp_path, "--steps", "1")) == 0
     content = torch.load(tmp_path / "last.pt", weights_only=True)
-    for group in content["extra"]["optimizer"]["param_groups"]:
-        del group["lr_scale"]
+    content["extra"]["optimizer"] = content["extra"].pop("optimizers")[0]
     torch.save(content, tmp_path / "last.pt")
     assert main(command(pairs, tmp_path, "--steps", "2", "--resume")) == 2
     assert "last.pt: written by an earlier version, cannot be resumed" in capsys.readouterr().err
