@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from esdnet.command.errors import UserError, report_user_errors
 from esdnet.command.writing import check_folder, make_folder
 from esdnet.networks.architectures import PRESETS, build, preset
 from esdnet.networks.bundled import find_checkpoint
-from esdnet.networks.esdnet.config import spike_driven
+from esdnet.networks.esdnet.config import ESDNetConfig, spike_driven
 from esdnet.training.config import (
     LOSSES,
     DataConfig,
@@ -177,10 +177,11 @@ def _open_source(data: DataConfig) -> PairSource:
 
 def _initial_model(arguments: argparse.Namespace, data: DataConfig, rainy: Callable[[], Tensor]) -> Network:
     """The network before training: that of the run resumed or of a checkpoint, random from a preset, or the preset's
-    with weights copied from a checkpoint's released network, whose attention is measured on `rainy()`."""
+    with weights copied from a checkpoint's released network, whose attention is measured on `rainy()`, or from one of
+    other steps or another gate."""
     from esdnet.networks.checkpoint import load_network
     from esdnet.networks.esdnet.model import ESDNet
-    from esdnet.networks.esdnet.weight_copy import copy_weights
+    from esdnet.networks.esdnet.weight_copy import change_steps, copy_weights
 
     preset_name = arguments.preset
     source = arguments.out / "last.pt" if arguments.resume else data.init
@@ -190,7 +191,14 @@ def _initial_model(arguments: argparse.Namespace, data: DataConfig, rainy: Calla
     if preset_name is None or model.config == preset(preset_name):
         return model.train()
     config = preset(preset_name)
-    if arguments.resume or not isinstance(model, ESDNet) or config != spike_driven(model.config):
+    if arguments.resume or not isinstance(model, ESDNet) or not isinstance(config, ESDNetConfig):
+        raise UserError(f"{source}: holds {model.config}, but --preset {preset_name} is {config}")
+    if config == replace(model.config, steps=config.steps, gate=config.gate):
+        network = ESDNet(config)
+        change_steps(model, network)
+        print(f"{source}: its weights were copied to T = {config.steps}, gate {config.gate}", file=sys.stderr)
+        return network.train()
+    if config != spike_driven(model.config):
         raise UserError(f"{source}: holds {model.config}, but --preset {preset_name} is {config}")
     if arguments.freeze_norm:
         raise UserError(

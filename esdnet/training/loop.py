@@ -29,7 +29,7 @@ from esdnet.networks.esdnet.layers import TdBatchNorm
 from esdnet.training.config import CHANGEABLE, DataConfig, TrainingConfig, check_unchanged
 from esdnet.training.data import PairSource
 from esdnet.training.distillation import DistillationLoss
-from esdnet.training.losses import FiringLoss, RestorationLoss
+from esdnet.training.losses import FiringLoss, GateLoss, RestorationLoss
 from esdnet.training.optimizers import learnt_thresholds, open_optimizers
 from esdnet.training.run_log import RunLog, progress_bar
 from esdnet.training.validation import Validation, validate
@@ -157,6 +157,8 @@ class Trainer:
         self.loss: nn.Module = RestorationLoss(config.l1_weight, config.ssim_on_luma, config.log_weight)
         if config.firing_price:
             self.loss = FiringLoss(self.loss, self.model, config.firing_price)
+        if getattr(self.model.config, "gate", "none") == "learnt":
+            self.loss = GateLoss(self.loss, self.model)
         if bool(config.distillation) != (teacher is not None):
             found = "no teacher" if teacher is None else "a teacher"
             raise UserError(

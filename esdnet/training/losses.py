@@ -12,12 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esdnet.command.errors import UserError
+from esdnet.networks.esdnet.gate import LearntGate
 from esdnet.networks.esdnet.lif import LIF
 
 WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004
 C1, C2 = 0.01**2, 0.03**2  # of a data range of 1
 CHARBONNIER_EPSILON = 1e-3
 LOG_EPSILON = 1e-5  # an error of 50 dB: a dry crop that is left alone cannot be improved without end
+RAINY = 0.015  # of white: the least rain that a gate is to open for
+MISSED = 4.0
 EARLIER_STAGE = 0.5
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, without the offset
 
@@ -129,3 +132,35 @@ class FiringLoss(nn.Module):
         self._fired.clear()
         self._most = 0
         return self.loss(restored, clean) + self.price * share
+
+
+class GateLoss(nn.Module):
+    """`loss` plus how badly the learnt gate of `network` told where rain lies in the forward before.
+
+    In: the restored and the clean batch, as `loss` takes them; the rainy one, (N, 3, H, W), is seen on its way into the
+    network. Rain is where a channel gained RAINY of white, or a pixel beside it did. Binary cross-entropy of the last
+    neurons' membranes at half the image's sides, rain missed by MISSED times as bad as work for nothing. Out: a scalar
+    in float32. UserError for a network without a learnt gate.
+    """
+
+    def __init__(self, loss: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+        gate = getattr(network, "gate", None)
+        if not isinstance(gate, LearntGate):
+            raise UserError("a loss on the gate needs a network that learns its gate, found one without")
+        self._seen: dict[str, Tensor] = {}
+        network.register_forward_pre_hook(lambda module, inputs: self._seen.update(rainy=inputs[0]))
+        gate.fires.register_forward_hook(self._watch)
+
+    def _watch(self, neuron: LIF, inputs: tuple[Tensor], spikes: Tensor) -> None:
+        self._seen["logits"] = neuron.slope * (inputs[0][0].float() - neuron.threshold)
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """The loss of a batch, and of the gate that it was restored behind."""
+        gained = (self._seen["rainy"] - clean).amax(1, keepdim=True)
+        rain = F.max_pool2d(F.max_pool2d((gained > RAINY).float(), 3, 1, 1), 2)
+        weight = torch.tensor(MISSED, device=rain.device)
+        return self.loss(restored, clean) + F.binary_cross_entropy_with_logits(
+            self._seen["logits"], rain, pos_weight=weight
+        )

@@ -21,6 +21,7 @@ Upsampling = Literal["bilinear", "nearest"]
 Refinement = Literal["frb", "time_weights", "time_mean"]
 Coding = Literal["image", "features"]
 Readout = Literal["analog", "spikes"]
+Gate = Literal["none", "morphological", "learnt"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class ESDNetConfig(NetworkConfig):
     refinement: Refinement = "frb"  # FRB on the time mean (Table 5), learnt weights over time, or the time mean alone
     coding: Coding = "image"  # what is repeated T times: the image, or its patch embedding, which is then made once
     readout: Readout = "analog"  # what the output convolution reads: the merged real values, or spikes
+    gate: Gate = "none"  # where neurons may fire: everywhere, or where morphology or spiking layers see rain
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.steps < 1 or min(self.encoder_blocks + self.decoder_blocks) < 1:
@@ -78,8 +80,19 @@ class ESDNetConfig(NetworkConfig):
             raise UserError("config: readout spikes leaves nothing for refinement frb; choose time_weights")
         if self.block == "ann_resnet" and self.learn_thresholds:
             raise UserError("config: learn_thresholds needs spiking neurons, found block ann_resnet")
+        if self.gate != "none" and self._unlike_spike_driven():
+            raise UserError(f"config: a gate is for spike-driven networks, found {self._unlike_spike_driven()}")
         if self.block != "srb" and (self.shortcut, self.polarity) != ("analog", "on"):
             raise UserError(f"config: shortcut and polarity belong to block srb, found block {self.block}")
+
+    def _unlike_spike_driven(self) -> str:
+        """What a gate cannot be in front of: "" if nothing."""
+        needed = {
+            "block": ("srb",), "attention": ("static", "none"), "upsampling": ("nearest",), "coding": ("features",),
+            "refinement": ("time_weights",), "readout": ("analog",),
+        }  # fmt: skip
+        others = [f"{name} {getattr(self, name)}" for name, names in needed.items() if getattr(self, name) not in names]
+        return ", ".join(others)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -98,6 +111,7 @@ _CHOICES = {
     "refinement": get_args(Refinement),
     "coding": get_args(Coding),
     "readout": get_args(Readout),
+    "gate": get_args(Gate),
 }
 _ONCE_BOOLEAN = {"attention": ("none", "mixed"), "refinement": ("time_mean", "frb")}  # in checkpoints of version 0.1
 
@@ -124,6 +138,8 @@ PRESETS: dict[str, ESDNetConfig] = {
     "released": ESDNetConfig(),
     "tiny_spike_driven": spike_driven(_TINY),
     "small_spike_driven": spike_driven(_SMALL),
+    "tiny_gated": replace(spike_driven(_TINY), steps=2, gate="learnt"),
+    "small_gated": replace(spike_driven(_SMALL), steps=2, gate="learnt"),
     "wide_spike_driven": spike_driven(replace(ESDNetConfig(), dim=32)),
     "spike_driven": spike_driven(ESDNetConfig()),
 }

@@ -5,6 +5,7 @@ Module names are the authors' own, so that their checkpoints load without a map.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -45,10 +46,11 @@ def _neuron(config: ESDNetConfig) -> nn.Module:
     """LIF, or ReLU where the network is an ANN."""
     if config.block == "ann_resnet":
         return nn.ReLU()
-    return _lif(config)
+    return lif(config)
 
 
-def _lif(config: ESDNetConfig, gain: Literal[1, -1] = 1) -> LIF:
+def lif(config: ESDNetConfig, gain: Literal[1, -1] = 1) -> LIF:
+    """A layer of neurons as the configuration has them."""
     return LIF(
         config.membrane_decay,
         config.threshold,
@@ -63,10 +65,24 @@ class OnOff(nn.Module):
 
     def __init__(self, config: ESDNetConfig) -> None:
         super().__init__()
-        self.on, self.off = _lif(config), _lif(config, gain=-1)
+        self.on, self.off = lif(config), lif(config, gain=-1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return concat_channels(self.on(x), self.off(x))
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        return concat_channels(self.on(x, gate), self.off(x, gate))
+
+
+def run_layers(modules: Iterable[nn.Module], x: Tensor, gate: Tensor | None) -> Tensor:
+    """Modules one after the other; neurons, and those of blocks among them, fire where `gate` (N, 1, H, W) is 1."""
+    for module in modules:
+        x = module(x, gate) if isinstance(module, (LIF, OnOff, SpikingResidualBlock)) else module(x)
+    return x
+
+
+class Layers(nn.Sequential):
+    """The same as a module."""
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        return run_layers(self, x, gate)
 
 
 def concat_channels(a: Tensor, b: Tensor) -> Tensor:
@@ -174,7 +190,7 @@ class SpikingResidualBlock(nn.Module):
         second = [_neuron(config), conv3x3(channels, channels), batch_norm(config, channels, 0.2)]
         if config.block == "sew_resnet":
             first, second = ([*unit[1:], unit[0]] for unit in (first, second))
-        self.residual = nn.Sequential(*first, *second)
+        self.residual = Layers(*first, *second)
         self.shortcut_reads_spikes = config.shortcut == "spikes"
         self.shortcut = None
         if config.block == "srb":
@@ -183,11 +199,10 @@ class SpikingResidualBlock(nn.Module):
             )
         self.attn = _attention(config, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         first, *others = self.residual
-        y = spikes = first(x)
-        for module in others:
-            y = module(y)
+        spikes = run_layers([first], x, gate)
+        y = run_layers(others, spikes, gate)
         if self.shortcut is not None:
             y = y + self.shortcut(spikes if self.shortcut_reads_spikes else x)
         return y + x if self.attn is None else self.attn(y, x)
@@ -199,12 +214,10 @@ class Downsample(nn.Module):
     def __init__(self, config: ESDNetConfig, channels: int) -> None:
         super().__init__()
         neurons, spiking = input_neurons(config, channels)
-        self.maxpool_conv = nn.Sequential(
-            neurons, conv3x3(spiking, 2 * channels, stride=2), batch_norm(config, 2 * channels)
-        )
+        self.maxpool_conv = Layers(neurons, conv3x3(spiking, 2 * channels, stride=2), batch_norm(config, 2 * channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.maxpool_conv(x)
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        return self.maxpool_conv(x, gate)
 
 
 class Upsample(nn.Module):
@@ -214,12 +227,12 @@ class Upsample(nn.Module):
         super().__init__()
         neurons, spiking = input_neurons(config, channels)
         self.resizes_spikes = config.upsampling == "nearest"
-        self.up = nn.Sequential(neurons, conv3x3(spiking, channels // 2), batch_norm(config, channels // 2))
+        self.up = Layers(neurons, conv3x3(spiking, channels // 2), batch_norm(config, channels // 2))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         neurons, conv, norm = self.up
         if self.resizes_spikes:
-            return norm(conv(_enlarge(neurons(x), mode="nearest")))
+            return norm(conv(_enlarge(run_layers([neurons], x, gate), mode="nearest")))
         return norm(conv(neurons(_enlarge(x, mode="bilinear", align_corners=False))))
 
 

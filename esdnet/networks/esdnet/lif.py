@@ -119,8 +119,13 @@ class LIF(snntorch.Leaky):
         self.beta = torch.tensor(self.exact_beta, dtype=dtype, device=device)
         return self
 
-    def forward(self, current: Tensor) -> Tensor:
-        """Spikes of T steps: (T, ...) -> (T, ...), the same floating dtype."""
+    def forward(self, current: Tensor, gate: Tensor | None = None) -> Tensor:
+        """Spikes of T steps: (T, ...) -> (T, ...), the same floating dtype. Where `gate`, which broadcasts over (...),
+        is 0 there are none."""
+        spikes = self._fire(current)
+        return spikes if gate is None else spikes * gate
+
+    def _fire(self, current: Tensor) -> Tensor:
         if self.gain == -1:
             current = -current
         if self.fused:

@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 from esdnet.images.padding import pad_to_multiple
 from esdnet.networks.esdnet.config import SIZE_MULTIPLE, ESDNetConfig
+from esdnet.networks.esdnet.gate import at_all_levels, open_gate
 from esdnet.networks.esdnet.layers import (
     Downsample,
     FeatureRefinement,
+    Layers,
     SpikingResidualBlock,
     StepConv,
     TimeWeights,
@@ -52,7 +54,7 @@ class ESDNet(nn.Module):
         self.decoder_level3 = self._blocks(config.decoder_blocks[2], 4 * dim)
         self.up3_2 = Upsample(config, 4 * dim)
         neurons, spiking = input_neurons(config, 4 * dim)
-        self.reduce_chan_level2 = nn.Sequential(
+        self.reduce_chan_level2 = Layers(
             neurons, StepConv(spiking, 2 * dim, 1, bias=False), batch_norm(config, 2 * dim)
         )
         self.decoder_level2 = self._blocks(config.decoder_blocks[1], 2 * dim)
@@ -61,6 +63,7 @@ class ESDNet(nn.Module):
         self.time_weights = TimeWeights(config.steps) if config.refinement == "time_weights" else None
         self.refinement = FeatureRefinement(2 * dim) if config.refinement == "frb" else nn.Identity()
         self.output = self._output(2 * dim)
+        self.gate = open_gate(config)
 
     def _output(self, channels: int) -> nn.Sequential:
         if self.config.readout == "analog":
@@ -69,26 +72,29 @@ class ESDNet(nn.Module):
         return nn.Sequential(neurons, conv3x3(spiking, 3, bias=True))
 
     def _blocks(self, count: int, channels: int) -> nn.Sequential:
-        return nn.Sequential(*(SpikingResidualBlock(self.config, channels) for _ in range(count)))
+        return Layers(*(SpikingResidualBlock(self.config, channels) for _ in range(count)))
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 3, H, W); not clipped to [0, 1]."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, SIZE_MULTIPLE)
         x = self._embed(padded)
-        skip1 = self.encoder_level1(x)  # (T, N, dim, H, W)
-        skip2 = self.encoder_level2(self.down1_2(skip1))  # (T, N, 2 dim, H/2, W/2)
-        x = self.encoder_level3(self.down2_3(skip2))  # (T, N, 4 dim, H/4, W/4)
-        x = self.up3_2(self.decoder_level3(x))
-        x = self.decoder_level2(self.reduce_chan_level2(concat_channels(x, skip2)))
-        x = self.decoder_level1(concat_channels(self.up2_1(x), skip1))  # (T, N, 2 dim, H, W)
-        return (self._read_out(x) + padded)[..., :height, :width]
+        gate1, gate2, gate3 = (None, None, None) if self.gate is None else at_all_levels(self.gate(padded, x))
+        skip1 = self.encoder_level1(x, gate1)  # (T, N, dim, H, W)
+        skip2 = self.encoder_level2(self.down1_2(skip1, gate1), gate2)  # (T, N, 2 dim, H/2, W/2)
+        x = self.encoder_level3(self.down2_3(skip2, gate2), gate3)  # (T, N, 4 dim, H/4, W/4)
+        x = self.up3_2(self.decoder_level3(x, gate3), gate3)
+        x = self.decoder_level2(self.reduce_chan_level2(concat_channels(x, skip2), gate2), gate2)
+        x = self.decoder_level1(concat_channels(self.up2_1(x, gate2), skip1), gate1)  # (T, N, 2 dim, H, W)
+        return (self._read_out(x, gate1) + padded)[..., :height, :width]
 
-    def _read_out(self, x: Tensor) -> Tensor:
-        """Features (T, N, C, H, W) to the light that is added to the image, (N, 3, H, W)."""
+    def _read_out(self, x: Tensor, gate: Tensor | None) -> Tensor:
+        """Features (T, N, C, H, W) to the light that is added to the image, (N, 3, H, W): none where a gate is shut."""
         merge = mean_over_steps if self.time_weights is None else self.time_weights
         if self.config.readout == "spikes":
             return merge(self.output(x))
+        if gate is not None:
+            return self.output(merge(x) * gate) * gate
         return self.output(self.refinement(merge(x)))
 
     def _embed(self, image: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
-"""A spike-driven network that starts from the weights of a trained released one of the same widths and blocks."""
+"""A spike-driven network that starts from the weights of a trained one of the same widths and blocks: of a released
+one, or of one with other steps or another gate."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -31,6 +34,28 @@ def copy_weights(released: ESDNet, network: ESDNet, rainy: Tensor) -> None:
             value.copy_(weight)
     for name, gain in mean_attention(released, rainy).items():
         ours[f"{name}.gain"].copy_(gain)
+
+
+def change_steps(trained: ESDNet, network: ESDNet) -> None:
+    """Set the weights of `network`, spike-driven, from one that differs in its steps T and its gate alone.
+
+    More steps: each step's gains are repeated, its weight over time is divided. Fewer: the first ones stay as they
+    were, and the last that is left takes the weights over time of those that are gone. A gate that `trained` has not
+    stays as it is.
+    UserError for other differences.
+    """
+    ours, theirs = trained.config, network.config
+    if replace(ours, steps=theirs.steps, gate=theirs.gate) != theirs or theirs.refinement != "time_weights":
+        raise UserError(f"weights of {ours} fit networks with other steps or another gate, not {theirs}")
+    read = [step * ours.steps // theirs.steps if theirs.steps > ours.steps else step for step in range(theirs.steps)]
+    state = trained.state_dict()
+    for name, value in network.state_dict().items():
+        if name == "time_weights.weight":
+            spread = state[name][:, read] / torch.tensor([read.count(step) for step in read])
+            spread[:, -1] += state[name][:, theirs.steps :].sum(1)
+            value.copy_(spread)
+        elif name in state:
+            value.copy_(state[name][read] if name.endswith(".gain") else state[name])
 
 
 def mean_attention(network: ESDNet, rainy: Tensor) -> dict[str, Tensor]:
