@@ -24,6 +24,8 @@ from export.graph.nodes import Array, NetworkError
 
 def lower(model: ESDNet, name: str = "ESDNet") -> Network:
     """The layer graph of a trained network as it runs at inference (running statistics of the batch norms)."""
+    if model.gate is not None:
+        raise NetworkError(f"{name}: a gated network has no layer graph yet; derain and evaluate run it in torch")
     graph = GraphBuilder(model)
     lower_module(model, graph, "", graph.add(g.Input, "input", []))
     return Network(

@@ -51,7 +51,7 @@ class MorphologicalGate(nn.Module):
 class LearntGate(nn.Module):
     """Spiking layers of one step on the patch embedding, at half the image's sides: open where the last neuron fires.
 
-    A pixel sees 31 x 31 of the image.
+    Each of its decisions sees 29 x 29 pixels.
     """
 
     def __init__(self, config: ESDNetConfig) -> None:

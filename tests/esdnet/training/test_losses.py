@@ -7,13 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from esdnet.command.errors import UserError
 from esdnet.images.metrics import luminance
+from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.lif import LIF
-from esdnet.training.losses import FiringLoss, RestorationLoss, charbonnier, log_error, luma, ssim_map
+from esdnet.networks.esdnet.model import ESDNet
+from esdnet.training.losses import FiringLoss, GateLoss, RestorationLoss, charbonnier, log_error, luma, ssim_map
 
 
 def _images(size: int = 24) -> tuple[Tensor, Tensor]:
@@ -120,3 +123,35 @@ def test_a_price_on_spikes_pushes_membranes_down() -> None:
 def test_a_price_on_spikes_needs_neurons() -> None:
     with pytest.raises(UserError, match="needs a network with LIF neurons, found one without"):
         FiringLoss(RestorationLoss(), nn.ReLU(), price=1.0)
+
+
+def test_a_gate_is_judged_by_where_the_rain_is() -> None:
+    """By hand: at half the image's sides a pixel is rain where one of its four, or a neighbour of these, gained more
+    than 0.015; a membrane below its threshold there costs four times what one above costs elsewhere."""
+    torch.manual_seed(0)
+    network = ESDNet(preset("tiny_gated")).eval()
+    loss = GateLoss(RestorationLoss(), network)
+    clean = torch.full((1, 3, 16, 16), 0.5)
+    rainy = clean.clone()
+    rainy[0, 1, 5, 8] += 0.02
+    rainy[0, 2, 12, 3] += 0.01
+    network(rainy)
+    membranes = loss._seen["logits"].flatten()
+    rain = torch.zeros(8, 8)
+    rain[2:4, 3:5] = 1
+    expected = torch.where(rain.flatten() > 0, 4 * F.softplus(-membranes), F.softplus(membranes)).mean()
+    assert float(loss(clean, clean)) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_gate_learns_from_its_loss_alone() -> None:
+    torch.manual_seed(0)
+    network = ESDNet(preset("tiny_gated"))
+    loss = GateLoss(RestorationLoss(), network)
+    rainy = torch.rand(1, 3, 16, 16)
+    loss(network(rainy), torch.zeros_like(rainy)).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.gate.decide.parameters())
+
+
+def test_a_loss_on_the_gate_needs_one_that_is_learnt() -> None:
+    with pytest.raises(UserError, match="needs a network that learns its gate, found one without"):
+        GateLoss(RestorationLoss(), ESDNet(preset("tiny_spike_driven")))
