@@ -15,7 +15,10 @@ from export.graph.placement import on_host, place_of
 from export.readers.esdnet import GraphBuilder, fold_batch_norm, lower, lower_module
 
 READOUT = replace(preset("tiny_spike_driven"), readout="spikes")
-CONFIGS = {**PRESETS, "tiny, spikes read out": READOUT}
+CONFIGS = {
+    **{name: config for name, config in PRESETS.items() if config.gate == "none"},
+    "tiny, spikes read out": READOUT,
+}
 SPIKE_DRIVEN = [name for name in PRESETS if name.endswith("spike_driven")]
 
 
@@ -110,3 +113,8 @@ def test_a_module_without_a_rule_is_refused_by_name():
 def test_a_batch_norm_without_its_convolution_is_refused():
     with pytest.raises(NetworkError, match=r"s\.0: batch norm without a convolution before it"):
         lower_module(nn.Sequential(nn.BatchNorm2d(3)), GraphBuilder(nn.Module()), "s", "x")
+
+
+def test_a_gated_network_is_refused_by_name() -> None:
+    with pytest.raises(NetworkError, match="gated: a gated network has no layer graph yet"):
+        lower(ESDNet(PRESETS["tiny_gated"]), "gated")
