@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"seed {seed}: {control}", file=sys.stderr)
             folder = arguments.out / f"{control.replace(' ', '_')}_{seed}"
             train(replace(PRESETS[arguments.preset], **changed), source, arguments.steps, seed, folder)
-            rows.append({"control": control, "seed": seed, "scores": score(folder, scored)})
+            rows.append({"control": control, "seed": seed, "scores": score(folder / "ema.pt", folder, scored)})
             write_json(
                 arguments.out / "controls.json", {"preset": arguments.preset, "steps": arguments.steps, "runs": rows}
             )

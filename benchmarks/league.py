@@ -3,7 +3,9 @@
     python -m benchmarks.league --photos DIR [--streaks DIR] [--pasted DIR] --scored NAME=DIR --out runs/league
 
 In: training data as esdnet.train takes it, and folders of pairs (input/ and target/). Out: league.json and league.md in
---out, and the training run of each network. Run again, it goes on where it stopped.
+--out, and the training run of each network: scores, operations, energy under every model, CPU time; of the networks
+trained alike, then of the bundled ones as they ship. league_figure.py draws it. Run again, it goes on where it
+stopped.
 
 What is planned is steps: each network's CPU time per step is measured first and kept, so that the learning rate ends
 where the time does. The CPU time that the training then took is measured as well.
@@ -27,7 +29,14 @@ if TYPE_CHECKING:
     from esdnet.training.data import PairSource
     from esdnet.training.loop import Trainer
 
-NETWORKS = ("small_dual_stage", "small_two_unets", "small_nafnet", "small_released", "small_spike_driven")
+NETWORKS = (
+    "small_dual_stage",
+    "small_two_unets",
+    "small_nafnet",
+    "small_released",
+    "small_spike_driven",
+    "small_gated",
+)
 WARMED, TIMED = 3, 20  # steps before the time is taken, and steps that it is taken of
 
 
@@ -45,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scored", nargs="+", metavar="NAME=DIR", default=(), help="pairs that all are scored on")
     parser.add_argument("--held-out", type=int, default=16, help="images kept for validation (default: 16)")
     parser.add_argument("--loss", choices=tuple(LOSSES), default="log_ssim", help="default: log_ssim")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="muon", help="default: muon")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16: mixed precision")
@@ -77,12 +87,43 @@ def run(arguments: argparse.Namespace) -> int:
     rows = []
     for name in arguments.networks:
         print(name, file=sys.stderr)
-        rows.append(train(name, source, arguments) | {"scores": score(arguments.out / name, scored)})
-    write_json(arguments.out / "league.json", {"hours": arguments.hours, "loss": arguments.loss, "networks": rows})
-    text = as_markdown(rows, list(scored))
+        trained = train(name, source, arguments)
+        rows.append(trained | assess(arguments.out / name / "ema.pt", arguments.out / name, scored))
+    shipped = [as_shipped(path, arguments.out / "shipped" / path.stem, scored) for path in bundled()]
+    content = {"hours": arguments.hours, "loss": arguments.loss, "optimizer": arguments.optimizer}
+    write_json(arguments.out / "league.json", {**content, "networks": rows, "shipped": shipped})
+    text = as_markdown(rows, shipped, list(scored))
     write_text(arguments.out / "league.md", text)
     print(text, end="")
     return 0
+
+
+def bundled() -> list[Path]:
+    """The checkpoints that ship."""
+    from esdnet.networks.bundled import FOLDER
+
+    return sorted(FOLDER.glob("*.pt"))
+
+
+def as_shipped(checkpoint: Path, folder: Path, scored: dict[str, Path]) -> dict[str, Any]:
+    """A bundled checkpoint's row of the table; what was found of it is kept in `folder`."""
+    from esdnet.networks.checkpoint import load_network
+
+    print(f"{checkpoint.stem}, as it ships", file=sys.stderr)
+    make_folder(folder)
+    parameters = sum(parameter.numel() for parameter in load_network(checkpoint).parameters())
+    return {"name": checkpoint.stem, "parameters": parameters} | assess(checkpoint, folder, scored)
+
+
+def assess(checkpoint: Path, folder: Path, scored: dict[str, Path]) -> dict[str, Any]:
+    """Scores and costs of a checkpoint, each found once and kept in `folder`."""
+    from benchmarks.league_costs import costs
+    from esdnet.networks.checkpoint import load_network
+
+    kept = folder / "costs.json"
+    if not kept.exists():
+        write_json(kept, costs(load_network(checkpoint)))
+    return {"scores": score(checkpoint, folder, scored), "costs": json.loads(kept.read_text())}
 
 
 def scored_folders(given: list[str]) -> dict[str, Path]:
@@ -148,36 +189,63 @@ def open_trainer(name: str, source: PairSource, arguments: argparse.Namespace, f
 
     config = TrainingConfig(
         steps=steps, batch=arguments.batch, lr=arguments.lr, warmup=min(100, steps), precision=arguments.precision,
-        validate_every=max(1, steps // 10), validation_images=arguments.held_out, **LOSSES[arguments.loss],
+        optimizer=arguments.optimizer, validate_every=max(1, steps // 10), validation_images=arguments.held_out,
+        **LOSSES[arguments.loss],
     )  # fmt: skip
     torch.manual_seed(config.seed)
     return Trainer(build(PRESETS[name]).train(), source, config, folder, Worker())
 
 
-def score(folder: Path, scored: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """Mean scores of the averaged weights on each folder of pairs, by esdnet.evaluate; done once."""
+def score(checkpoint: Path, folder: Path, scored: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Mean scores of a checkpoint on each folder of pairs, by esdnet.evaluate; done once, its reports in `folder`."""
     from esdnet import evaluate
 
     means = {}
     for name, pairs in scored.items():
         report = folder / f"{name}.json"
         if not report.exists():
-            flags = ["--data", str(pairs), "--checkpoint", str(folder / "ema.pt"), "--device", "cpu"]
+            flags = ["--data", str(pairs), "--checkpoint", str(checkpoint), "--device", "cpu"]
             if evaluate.main([*flags, "--json", str(report)]):
                 raise UserError(f"{pairs}: not all of it was scored")
         means[name] = json.loads(report.read_text())["mean"]
     return means
 
 
-def as_markdown(rows: list[dict[str, Any]], scored: list[str]) -> str:
-    """One line for each network: size, training, PSNR / SSIM."""
-    titles = ["network", "parameters", "steps", "CPU hours", *scored]
-    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+def as_markdown(rows: list[dict[str, Any]], shipped: list[dict[str, Any]], scored: list[str]) -> str:
+    """Two tables of scores and operations, trained alike and as shipped, and one of the energies of all."""
+    everyone = [row | {"title": row["name"]} for row in rows]
+    everyone += [row | {"title": row["name"] + ", as shipped"} for row in shipped]
+    return "\n".join([*_table(rows, scored), "", *_table(shipped, scored), "", *_energies(everyone)]) + "\n"
+
+
+def _table(rows: list[dict[str, Any]], scored: list[str]) -> list[str]:
+    """A line for each network: size, training if it was trained here, PSNR / SSIM, operations, time."""
+    trained = all("steps" in row for row in rows)
+    titles = ["network", "parameters", *(["steps", "CPU hours"] if trained else []), *scored]
+    lines = _head([*titles, "MACs", "ACs", "spikes", "CPU s a megapixel"])
     for row in rows:
-        scores = [f"{row['scores'][name]['psnr']:.2f} / {row['scores'][name]['ssim']:.3f}" for name in scored]
-        facts = [row["name"], f"{row['parameters']:,}", f"{row['steps']:,}", f"{row['cpu_seconds'] / 3600:.2f}"]
-        lines.append(f"| {' | '.join([*facts, *scores])} |")
-    return "\n".join(lines) + "\n"
+        costs = row["costs"]
+        cells = [row["name"], f"{row['parameters']:,}"]
+        cells += [f"{row['steps']:,}", f"{row['cpu_seconds'] / 3600:.2f}"] if trained else []
+        cells += [f"{row['scores'][name]['psnr']:.2f} / {row['scores'][name]['ssim']:.3f}" for name in scored]
+        cells += [f"{costs[name]:,}" for name in ("macs", "acs", "spikes")]
+        lines.append(f"| {' | '.join([*cells, format(costs['cpu_seconds_per_megapixel'], '.1f')])} |")
+    return lines
+
+
+def _energies(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each model and way of asking, a column for each network: microjoules at 256x256."""
+    lines = _head(["model", "asked", *(row["title"] for row in rows)])
+    for key in rows[0]["costs"]["energy_uj"] if rows else ():
+        model, asked = key.split(", ", 1)
+        found = [row["costs"]["energy_uj"][key] for row in rows]
+        cells = ["no price" if joules is None else f"{joules:,.0f}" for joules in found]
+        lines.append(f"| {' | '.join([f'`{model}`', asked, *cells])} |")
+    return lines
+
+
+def _head(titles: list[str]) -> list[str]:
+    return [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ C1, C2 = 0.01**2, 0.03**2  # of a data range of 1
 CHARBONNIER_EPSILON = 1e-3
 LOG_EPSILON = 1e-5  # an error of 50 dB: a dry crop that is left alone cannot be improved without end
 RAINY = 0.015  # of white: the least rain that a gate is to open for
-MISSED = 4.0
+MISSED = 3.0
 EARLIER_STAGE = 0.5
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, without the offset
 
@@ -138,9 +138,9 @@ class GateLoss(nn.Module):
     """`loss` plus how badly the learnt gate of `network` told where rain lies in the forward before.
 
     In: the restored and the clean batch, as `loss` takes them; the rainy one, (N, 3, H, W), is seen on its way into the
-    network. Rain is where a channel gained RAINY of white, or a pixel beside it did. Binary cross-entropy of the last
-    neurons' membranes at half the image's sides, rain missed by MISSED times as bad as work for nothing. Out: a scalar
-    in float32. UserError for a network without a learnt gate.
+    network. Rain is where a channel gained RAINY of white. Binary cross-entropy of the last neurons' membranes, in
+    blocks of 2x2 pixels, rain missed by MISSED times as bad as work for nothing. Out: a scalar in float32. UserError
+    for a network without a learnt gate.
     """
 
     def __init__(self, loss: nn.Module, network: nn.Module) -> None:
@@ -159,7 +159,7 @@ class GateLoss(nn.Module):
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
         """The loss of a batch, and of the gate that it was restored behind."""
         gained = (self._seen["rainy"] - clean).amax(1, keepdim=True)
-        rain = F.max_pool2d(F.max_pool2d((gained > RAINY).float(), 3, 1, 1), 2)
+        rain = F.max_pool2d((gained > RAINY).float(), 2)
         weight = torch.tensor(MISSED, device=rain.device)
         return self.loss(restored, clean) + F.binary_cross_entropy_with_logits(
             self._seen["logits"], rain, pos_weight=weight

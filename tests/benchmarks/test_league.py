@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from benchmarks import league_figure as figure
 from benchmarks.league import main
 from esdnet.networks.architectures import preset
 from esdnet.networks.checkpoint import load_network
@@ -30,16 +32,32 @@ def test_all_are_trained_for_the_same_time_and_scored_once(pairs: Path, tmp_path
     first = (out / "tiny_nafnet" / "last.pt").read_bytes()
     assert main(command(pairs, out)) == 0
     assert (out / "tiny_nafnet" / "last.pt").read_bytes() == first
-    table = capsys.readouterr().out.splitlines()
-    rows = json.loads((out / "league.json").read_text())["networks"]
+    text = capsys.readouterr().out
+    league = json.loads((out / "league.json").read_text())
+    rows, shipped = league["networks"], league["shipped"]
     assert [row["name"] for row in rows] == NETWORKS
-    for row, line in zip(rows, table[-2:], strict=True):
+    assert {"small_released", "small_spike_driven", "small_dual_stage"} <= {row["name"] for row in shipped}
+    for row, line in zip(rows, text.splitlines()[2:], strict=False):
         network = load_network(out / row["name"] / "ema.pt")
         assert network.config == preset(row["name"])
         assert row["parameters"] == sum(parameter.numel() for parameter in network.parameters())
         assert row["steps"] == max(1, round(0.00003 * 3600 / row["seconds_per_step"]))
         assert row["cpu_seconds"] > 0
         assert f"{row['scores']['pairs']['psnr']:.2f} / {row['scores']['pairs']['ssim']:.3f}" in line
+        assert f"{row['costs']['macs']:,}" in line
+    spiking = next(row for row in shipped if row["name"] == "small_spike_driven")
+    assert spiking["costs"]["energy_uj"]["paper, as its source states it"] == pytest.approx(1555, abs=1)  # as in README
+    assert spiking["costs"]["energy_uj"]["odin, as its source states it"] is None  # its first convolution multiplies
+    assert "| `odin` | as its source states it | no price |" in text
+    drawn = tmp_path / "league.png"
+    assert figure.main([str(out / "league.json"), "--score", "pairs", "-o", str(drawn)]) == 0
+    assert Image.open(drawn).size == (1210, 770)
+
+
+def test_the_front_is_of_what_nothing_beats() -> None:
+    points = [(1.0, 30.0), (2.0, 31.0), (2.0, 29.0), (3.0, 31.0), (1.0, 30.0)]
+    front = [point for point in points if not any(figure.beats(other, point) for other in points)]
+    assert front == [(1.0, 30.0), (2.0, 31.0), (1.0, 30.0)]
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from esdnet.images.rain_streaks import rain_mask
 from esdnet.networks.esdnet.config import ESDNetConfig
-from esdnet.networks.esdnet.layers import Layers, StepConv, batch_norm, input_neurons, lif
+from esdnet.networks.esdnet.layers import Layers, StepConv, TdBatchNorm, input_neurons, lif
 
 THRESHOLD = 4  # grey levels from which a streak opens a morphological gate: 0.015 of white
 SPREAD = 3  # pixels: every pixel of a mask opens a square of that side
 MOST = 0.3  # of an image's pixels: where more are open all are; heavy rain leaves no pixel dry
-HIDDEN = 16  # channels of the learnt gate
+LAYERS = ((16, 1, 1), (32, 2, 1), (32, 1, 2), (32, 1, 4))  # of the learnt gate: channels, stride, dilation
 
 
 class Gates(NamedTuple):
@@ -49,21 +49,20 @@ class MorphologicalGate(nn.Module):
 
 
 class LearntGate(nn.Module):
-    """Spiking layers of one step on the patch embedding, at half the image's sides: open where the last neuron fires.
+    """Spiking layers of one step on the patch embedding: open where the last neuron fires, in blocks of 2x2 pixels.
 
-    Each of its decisions sees 29 x 29 pixels.
+    Each decision sees 31x31 pixels of the image.
     """
 
     def __init__(self, config: ESDNetConfig) -> None:
         super().__init__()
-        neurons, spiking = input_neurons(config, config.dim)
-
-        def layer(channels: int, stride: int, reach: int) -> list[nn.Module]:
-            conv = StepConv(channels, HIDDEN, 3, stride, reach, reach, bias=False)
-            return [conv, batch_norm(config, HIDDEN), lif(config)]
-
-        self.layers = Layers(neurons, *layer(spiking, 2, 1), *layer(HIDDEN, 1, 2), *layer(HIDDEN, 1, 4))
-        self.decide = StepConv(HIDDEN, 1, 1)
+        neurons, channels = input_neurons(config, config.dim)
+        self.layers = Layers(neurons)
+        for wider, stride, reach in LAYERS:
+            conv = StepConv(channels, wider, 3, stride, reach, reach, bias=False)
+            self.layers.extend([conv, TdBatchNorm(wider, 1.0), lif(config)])
+            channels = wider
+        self.decide = StepConv(channels, 1, 1)
         nn.init.constant_(self.decide.get_parameter("bias"), 2 * config.threshold)  # open nearly everywhere at first
         self.fires = lif(config)
 
