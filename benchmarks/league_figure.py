@@ -52,10 +52,10 @@ def draw(axes: Axes, content: dict[str, Any], asked: str, score: str) -> None:
         for row in content[group]:
             energy = row["costs"]["energy_uj"][asked]
             if energy is not None:
-                name = row["name"].removeprefix("small_")
                 points.append((energy, row["scores"][score]["psnr"]))
-                label = name + (", as shipped" if group == "shipped" else "")
-                axes.plot(*points[-1], marker, color=COLOURS[name], markersize=9, label=label)
+                label = row["name"] + (", as shipped" if group == "shipped" else "")
+                colour = COLOURS.get(row["name"].partition("_")[2], "black")
+                axes.plot(*points[-1], marker, color=colour, markersize=9, label=label)
     front = sorted(point for point in points if not any(beats(other, point) for other in points))
     axes.plot(*zip(*front, strict=True), color="black", linewidth=0.8, linestyle=":", zorder=0)
     model, way = asked.split(", ", 1)
