@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,7 +44,7 @@ class MorphologicalGate(nn.Module):
         """(N, 3, H, W), and features that are not looked at -> (N, 1, H, W)."""
         mask = F.max_pool2d(rain_mask(image, threshold=THRESHOLD), SPREAD, 1, SPREAD // 2)
         heavy = mask.mean((2, 3), keepdim=True) > MOST
-        return torch.maximum(mask, heavy.to(mask.dtype))
+        return ((mask > 0) | heavy).to(mask.dtype)
 
 
 class LearntGate(nn.Module):
