@@ -12,7 +12,7 @@ from torch import nn
 
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
-from export.readers.esdnet import fold_batch_norm
+from export.readers.lowering import fold_batch_norm
 
 LAYER = "encoder_level1.0.residual"  # .1 convolves, .2 normalises, .3 fires
 NEURON = f"{LAYER}.3"

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.near_ties import astray, explained, membranes
+from export.graph.near_ties import astray, behind, explained, find_near_choices, membranes
 from export.graph.network import Network
-from export.graph.nodes import Affine, Array, Conv, Linear, Neuron
+from export.graph.nodes import Affine, ArgMax, Array, Conv, Linear, Neuron
 from export.graph.witness import Values, Witness
 
 # float64, layer by layer: what rounding alone can do, derived for each layer in rounding.py (ESDNet: some 1e-13)
@@ -96,13 +96,18 @@ def broken_promise(
     """What breaks the promise in a run of its own, layers named; "" if nothing does.
 
     output: (3, h, w), at most the size that the witness saw. In float64 no spike differs but by near-ties. Where no
-    spike differs, the output is as near as promised; where one does, it depends on what follows from that.
+    spike differs and no choice is a near-tie, the output is as near as promised; else it depends on what follows.
     """
     if precision == "float64":
         neuron, words = no_near_tie(network, reference, spikes)
         if neuron:
             return f"{suspects(network, neuron)}: {words}, promised none but at near-ties"
     if differing_spikes({key: reference.values[key] for key in spikes}, spikes)[0]:
+        return ""
+    if any(
+        find_near_choices(node, reference.values[node.inputs[0]], _of_choice(node, reference, precision))
+        for node in network.of(ArgMax)
+    ):
         return ""
     name = network.output.name
     expected = reference.values[name][0, :, : output.shape[1], : output.shape[2]]
@@ -113,6 +118,14 @@ def broken_promise(
         return ""
     difference = float(np.abs(output - expected).max())
     return f"{suspects(network, name)}: output differs by {difference:.1e}, promised {FLOAT64_OUTPUT:g}"
+
+
+def _of_choice(node: ArgMax, reference: Witness, precision: FloatPrecision) -> float:
+    """How far behind the largest channel a chosen one may be."""
+    source = node.inputs[0]
+    if precision == "float64":
+        return 2 * reference.bounds[source]
+    return FLOAT32_MEMBRANE * max(1.0, float(np.abs(reference.values[source]).max()))
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,8 @@ def check_layers(network: Network, reference: Witness, found: Values, precision:
 
     A value may deviate by what rounding can do (float64), or by FLOAT32_MEMBRANE times its largest magnitude, if that
     is more than 1. The same holds for a neuron's membranes, and a spike must be what they say, but where they are that
-    near to the threshold (float32: FLOAT32_MEMBRANE). KeyError: a value of the reference was not found.
+    near to the threshold (float32: FLOAT32_MEMBRANE). What an ArgMax chooses must be the largest, or that near to it.
+    KeyError: a value of the reference was not found.
     """
     failures: list[str] = []
     differing, deviation, margin = 0, 0.0, 0.0
@@ -154,6 +168,10 @@ def check_layers(network: Network, reference: Witness, found: Values, precision:
             failures += _failure(network, values, name, name, what, distance, allowed)
             if not np.isin(found[name], (0, 1)).all():
                 failures.append(f"{layer_names(network, name, values)}: {name}: gives values other than 0 and 1")
+        elif isinstance(node, ArgMax):
+            short = behind(np.asarray(values[node.inputs[0]], np.float64), found[name])
+            what = "chooses a channel that is behind the largest by"
+            failures += _failure(network, values, name, name, what, short, _of_choice(node, reference, precision))
         else:
             allowed = reference.bounds[name] if exact else FLOAT32_MEMBRANE * max(1.0, float(np.abs(expected).max()))
             failures += _failure(network, values, name, name, "deviates by", np.abs(found[name] - expected), allowed)

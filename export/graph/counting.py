@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet.images.rain_streaks import Offsets, line_across, line_along
+from export.graph import elementwise as cost
 from export.graph import nodes as g
+from export.graph.attention import windows
 from export.graph.network import Network
 from export.graph.nodes import NetworkError, Shape, ValueKind
 from export.graph.words import EVERYWHERE, Counts, Operands, Place, Work, count_memory, scales, shifts
@@ -169,6 +171,9 @@ def count_work(node: g.Node, operands: Operands) -> Work:
 @count_work.register(g.Repeat)
 @count_work.register(g.Concat)
 @count_work.register(g.Flatten)
+@count_work.register(g.Chunk)
+@count_work.register(g.DepthToSpace)
+@count_work.register(g.WindowOrder)
 @count_work.register(g.Delay)
 @count_work.register(g.Membrane)
 def _(node: g.Node, operands: Operands) -> Work:
@@ -288,8 +293,9 @@ def _(node: g.Pool, operands: Operands) -> Work:
     return {"adds": max(0, inside - operands.outputs), "muls": operands.outputs if node.function == "mean" else 0}
 
 
-@count_work.register
-def _(node: g.Add, operands: Operands) -> Work:
+@count_work.register(g.Add)
+@count_work.register(g.Sub)
+def _(node: g.Node, operands: Operands) -> Work:
     return {"adds": operands.outputs}
 
 
@@ -347,3 +353,39 @@ def _along_line(line: Offsets, height: int, width: int) -> int:
     """Comparisons that find the extreme of each pixel's line: one less than its points that lie inside."""
     inside = sum(max(0, height - abs(down)) * max(0, width - abs(right)) for down, right in line)
     return inside - height * width
+
+
+@count_work.register
+def _(node: g.LayerNorm, operands: Operands) -> Work:
+    """Mean, centred, squared, mean, scaled over the channels of each pixel; weight and bias."""
+    adds, muls = cost.normalisation(operands.outputs, prod(operands.output_shape[2:]), affine=True)
+    return {"adds": adds, "muls": muls}
+
+
+@count_work.register
+def _(node: g.ArgMax, operands: Operands) -> Work:
+    return {"adds": (operands.input_shapes[0][1] - 1) * operands.outputs}
+
+
+@count_work.register
+def _(node: g.SortOrder, operands: Operands) -> Work:
+    """n log2 n comparisons."""
+    return {"adds": cost.sorting(operands.outputs, 1)[0]}
+
+
+@count_work.register
+def _(node: g.WindowAttention, operands: Operands) -> Work:
+    """Both products, of queries and keys and of weights and values, on places that there are; each query scaled once, a
+    softmax for each query and head; where keys are shut, a comparison for each pixel and a subtraction for each logit.
+
+    Weights are taken not to be 0: nobody looks at them.
+    """
+    pixels = prod(operands.output_shape[2:])
+    places = windows(pixels, node.window, node.overlap)
+    logits = node.heads * sum((asking.stop - asking.start) * (near.stop - near.start) for asking, near in places)
+    macs = 2 * operands.output_shape[1] // node.heads * logits
+    adds, muls = cost.softmax(logits, node.heads * pixels)
+    if len(operands.input_shapes) == 3:
+        adds += pixels + logits
+    scaled = operands.outputs
+    return {"macs": macs, "nonzero_macs": macs, "dense_taps": macs, "adds": adds, "muls": muls + scaled}

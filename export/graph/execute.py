@@ -16,6 +16,7 @@ from torch import Tensor
 
 from esdnet.images.rain_streaks import rain_mask
 from export.graph import nodes as g
+from export.graph.attention import attend
 from export.graph.nodes import AXES, NetworkError
 from export.graph.states import State, open_state, run_state
 
@@ -118,6 +119,11 @@ def _(node: g.Add, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> 
 
 
 @execute_node.register
+def _(node: g.Sub, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    return numbers(inputs[0], dtype) - numbers(inputs[1], dtype)
+
+
+@execute_node.register
 def _(node: g.Mul, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     return numbers(inputs[0], dtype) * numbers(inputs[1], dtype)
 
@@ -170,3 +176,45 @@ def _(node: g.RainMask, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype
         angles=node.angles, across=node.across, along=node.along, clip=node.clip, threshold=node.threshold,
     )  # fmt: skip
     return found > 0
+
+
+@execute_node.register
+def _(node: g.Chunk, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    return inputs[0].chunk(node.parts, dim=1)[node.part]
+
+
+@execute_node.register
+def _(node: g.DepthToSpace, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    return F.pixel_shuffle(inputs[0], node.factor)
+
+
+@execute_node.register
+def _(node: g.LayerNorm, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    x = numbers(inputs[0], dtype).movedim(1, -1)
+    weight, bias = (_constant(node, name, x, dtype) for name in ("weight", "bias"))
+    return F.layer_norm(x, x.shape[-1:], weight, bias, node.epsilon).movedim(-1, 1)
+
+
+@execute_node.register
+def _(node: g.ArgMax, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    return numbers(inputs[0], dtype).argmax(1, keepdim=True).to(dtype)
+
+
+@execute_node.register
+def _(node: g.WindowOrder, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    time, _, height, width = inputs[0].shape
+    pixels = torch.arange(height * width, dtype=dtype, device=inputs[0].device)
+    order = pixels.view(height // node.side, node.side, width // node.side, node.side).transpose(1, 2)
+    return order.reshape(1, 1, height, width).repeat(time, 1, 1, 1)
+
+
+@execute_node.register
+def _(node: g.SortOrder, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    order = numbers(inputs[0], dtype).flatten(1).argsort(dim=1, stable=True)
+    return order.to(dtype).view(inputs[0].shape)
+
+
+@execute_node.register
+def _(node: g.WindowAttention, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    frames = zip(*(numbers(value, dtype) for value in inputs), strict=True)
+    return torch.stack([attend(node, qkv, order, *(mask or [None])) for qkv, order, *mask in frames])

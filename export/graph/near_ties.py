@@ -1,7 +1,9 @@
-"""Near-ties: membranes so near to their threshold that rounding decides whether they fire.
+"""Near-ties: membranes so near to their threshold that rounding decides whether they fire; channels so nearly equal
+that it decides which one is the largest.
 
-In: a neuron, the currents (T, C, H, W) that it reads, the spikes that it fired. Out: its membranes, the near-ties among
-them, and the spikes that do not follow from them. How near is near, export/graph/rounding.py says.
+In: a neuron, the currents (T, C, H, W) that it reads, the spikes that it fired; or an ArgMax and what it reads. Out:
+membranes, the near-ties among them, and the spikes or numbers that do not follow. How near is near,
+export/graph/rounding.py says.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.graph.neuron import NeuronState
-from export.graph.nodes import Array, Neuron
+from export.graph.nodes import ArgMax, Array, Neuron
 
 
 def membranes(neuron: Neuron, current: NDArray[np.floating[Any]], spikes: NDArray[Any]) -> Array:
@@ -41,12 +43,14 @@ def astray(neuron: Neuron, current: NDArray[np.floating[Any]], spikes: NDArray[A
 
 @dataclass(frozen=True, eq=False)
 class NearTies:
-    """The near-ties of one neuron node: flat indices into (T, C, H, W), ascending, and how far off each one is."""
+    """The near-ties of one neuron node, or ArgMax: flat indices into its value (T, C, H, W), ascending, and how far off
+    each one is, of its threshold or of another channel."""
 
     neuron: str
     shape: tuple[int, ...]
     where: NDArray[np.int64]
     distances: Array
+    off: str = "the threshold"
 
     def by_step(self) -> dict[int, tuple[int, float]]:
         """Step -> number of near-ties, and the distance of the nearest."""
@@ -72,10 +76,32 @@ def find_near_ties(neuron: Neuron, membrane: Array, bound: float) -> NearTies | 
     return NearTies(neuron.name, membrane.shape, where, distance.flat[where]) if where.size else None
 
 
+def behind(values: NDArray[np.floating[Any]], chosen: NDArray[Any]) -> Array:
+    """How far below the largest of the channels (T, C, H, W) those chosen lie, by their numbers (T, 1, H, W); infinite
+    for what is no channel's number."""
+    there = np.isin(chosen, np.arange(values.shape[1]))
+    numbers = np.where(there, chosen, 0).astype(np.int64)
+    below = values.max(1, keepdims=True) - np.take_along_axis(values, numbers, 1)
+    return np.where(there, below, np.inf)
+
+
+def find_near_choices(choice: ArgMax, values: NDArray[np.floating[Any]], bound: float) -> NearTies | None:
+    """Where the two largest channels of what an ArgMax reads, (T, C, H, W), lie within `bound` of each other; None if
+    nowhere."""
+    if values.shape[1] < 2:
+        return None
+    second, first = np.partition(values, (-2, -1), axis=1)[:, -2:].transpose(1, 0, 2, 3)
+    distance = (first - second)[:, None]
+    where = np.flatnonzero(distance <= bound)
+    if not where.size:
+        return None
+    return NearTies(choice.name, distance.shape, where, distance.flat[where], "another channel")
+
+
 def describe_near_ties(ties: Sequence[NearTies]) -> list[str]:
     """A line per node and step: how many membranes are near-ties, and how far off the nearest is."""
     return [
-        f"{tie.neuron}, step {step}: {count:,} within rounding of the threshold, the nearest {distance:.1e} off"
+        f"{tie.neuron}, step {step}: {count:,} within rounding of {tie.off}, the nearest {distance:.1e} off"
         for tie in ties
         for step, (count, distance) in tie.by_step().items()
     ]

@@ -16,7 +16,7 @@ from export.graph.nodes import FAN_IN, NetworkError, Shape, ValueKind
 from export.graph.values import output_shape, value_kind
 
 Kind = TypeVar("Kind", bound=g.Node)
-JOINS = ("add", "mul", "leaky")  # of two inputs either decides the shape
+JOINS = ("add", "sub", "mul", "leaky")  # of two inputs either decides the shape
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,6 +91,11 @@ class Network:
     def neurons(self) -> tuple[g.Spiking, ...]:
         """All spiking nodes, in order."""
         return self.of(g.Spiking)
+
+    @property
+    def has_neurons(self) -> bool:
+        """Whether anything has a membrane, spikes or not."""
+        return bool(self.neurons or self.of(g.Euler))
 
     def of(self, kind: type[Kind]) -> tuple[Kind, ...]:
         """All nodes of a kind, in order."""

@@ -227,6 +227,11 @@ class Add(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Sub(Node):
+    """The first value less the second; axes of size 1 broadcast."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Mul(Node):
     """The product of two values; axes of size 1 broadcast."""
 
@@ -245,6 +250,22 @@ class Concat(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Chunk(Node):
+    """One of so many equal `parts` of the channels; `part` counts from 0."""
+
+    part: int
+    parts: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DepthToSpace(Node):
+    """Channels become pixels: (C f f, H, W) to (C, f H, f W), f the `factor`. Channel c f f + i f + j holds the pixels
+    (f h + i, f w + j) of channel c."""
+
+    factor: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Reduce(Node):
     """Mean or max over the axes named (of 'TCHW'); they stay with size 1. The mean over 'T' is the time mean."""
 
@@ -257,6 +278,15 @@ class Activation(Node):
     """relu or sigmoid, element by element."""
 
     function: Literal["relu", "sigmoid"] = "relu"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerNorm(Node):
+    """Over the channels of each pixel, (x - mean) / sqrt(variance + epsilon) weight + bias; weight and bias (C,)."""
+
+    weight: Array
+    bias: Array
+    epsilon: float = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -283,6 +313,42 @@ class RainMask(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ArgMax(Node):
+    """The number of the channel with the largest value, of equals the first: (C, H, W) -> (1, H, W)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WindowOrder(Node):
+    """Pixels window after window of `side` x `side`, row by row in each and the windows too; 1: row by row. The value
+    (1, H, W) has at each place, counted row by row, the number of the pixel that stands there. It reads no value, only
+    a shape (C, H, W)."""
+
+    side: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SortOrder(Node):
+    """Pixels in the order of their values (1, H, W), equal ones row by row; written as in WindowOrder."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WindowAttention(Node):
+    """Softmax attention between pixels that stand near each other: (3 C, H, W) queries, keys and values, one after the
+    other, and an order of the pixels, to (C, H, W), each value at its pixel.
+
+    Pixels that stand in one `window` of the order ask together; they look at it and at `overlap` places on either side,
+    as far as there are any. `heads` share the channels; logits are products times d^-0.5, d channels a head. With a
+    third value (1, H, W): `penalty` is taken from the logits of keys where it is `shut_from` or more.
+    """
+
+    heads: int
+    window: int
+    overlap: int = 0
+    shut_from: float = 0.5
+    penalty: float = 50.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Output(Node):
     """The result of the network, unchanged."""
 
@@ -290,6 +356,7 @@ class Output(Node):
 FAN_IN: dict[type[Node], tuple[int, int]] = {  # how many values a node of each kind reads, at least and at most
     Input: (0, 0), Repeat: (1, 1), Conv: (1, 1), Linear: (1, 1), Neuron: (1, 1), Euler: (1, 1), Leaky: (1, 2),
     LoihiNeuron: (1, 1), Membrane: (1, 1), Threshold: (1, 1), Delay: (1, 1), Pool: (1, 1), Flatten: (1, 1),
-    Add: (2, 2), Mul: (2, 2), Affine: (1, 1), Concat: (2, 10**6), Reduce: (1, 1), Activation: (1, 1), Resize: (1, 1),
-    RainMask: (1, 1), Output: (1, 1),
+    Add: (2, 2), Sub: (2, 2), Mul: (2, 2), Affine: (1, 1), Concat: (2, 10**6), Chunk: (1, 1), DepthToSpace: (1, 1),
+    Reduce: (1, 1), Activation: (1, 1), LayerNorm: (1, 1), Resize: (1, 1), RainMask: (1, 1), ArgMax: (1, 1),
+    WindowOrder: (1, 1), SortOrder: (1, 1), WindowAttention: (2, 3), Output: (1, 1),
 }  # fmt: skip

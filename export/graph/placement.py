@@ -1,8 +1,9 @@
 """Where nodes run: on neuro-cores or on the host processor beside them.
 
 In: a Network, and what a target expresses beyond the rule for all of them. Out: the nodes on the host. Cores hold
-synapses and neurons and sum in dendrites: products of two values, means, matrices, sigmoids and interpolation have no
-place in them. Reports and Loihi go by that alone; NIR has less (export/targets/nir/segments.py).
+synapses and neurons and sum in dendrites: products of two values, means, norms, matrices, attention, sorting,
+morphology, sigmoids and interpolation have no place in them. Reports and Loihi go by that alone; NIR has less
+(export/targets/nir/segments.py).
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import NetworkError
 
-ON_VALUES_AS_THEY_COME = (g.Activation, g.Add, g.Affine, g.Concat)  # work that is not worth a way to the cores and back
+ON_VALUES_AS_THEY_COME = (  # work that is not worth a way to the cores and back
+    g.Activation, g.Add, g.Sub, g.Affine, g.Concat, g.Chunk, g.DepthToSpace,
+)  # fmt: skip
 
 
 ALWAYS = (
-    g.Input, g.Repeat, g.Conv, g.Spiking, g.Euler, g.Membrane, g.Threshold, g.Delay, g.Flatten, g.Add, g.Affine,
-    g.Concat,
+    g.Input, g.Repeat, g.Conv, g.Spiking, g.Euler, g.Membrane, g.Threshold, g.Delay, g.Flatten, g.Add, g.Sub, g.Affine,
+    g.Concat, g.Chunk, g.DepthToSpace,
 )  # fmt: skip
-NEVER = (g.Mul, g.Reduce, g.RainMask, g.Output)
+NEVER = (
+    g.Mul, g.Reduce, g.LayerNorm, g.RainMask, g.ArgMax, g.WindowOrder, g.SortOrder, g.WindowAttention, g.Output,
+)  # fmt: skip
 
 
 def cores_express(node: g.Node) -> bool:
@@ -70,8 +75,8 @@ def on_cores(network: Network, expresses: Callable[[g.Node], bool]) -> frozenset
 
 
 def place_of(network: Network, node: g.Node) -> str:
-    """In a word, as reports say it: 'host' or 'neurocore'."""
-    return "host" if node.name in on_host(network) else "neurocore"
+    """In a word, as reports say it: 'host' or 'neurocore'. Cores have no part in a network without neurons."""
+    return "neurocore" if network.has_neurons and node.name not in on_host(network) else "host"
 
 
 def _merges_steps(node: g.Node) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from math import prod
+from math import expm1, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ class Rounding:
         return self._found[name]
 
     def _start(self, node: g.Node, source: str) -> Reach:
-        if source in self._known and isinstance(node, (g.Conv, g.Linear, g.Neuron)):
+        if source in self._known and isinstance(node, (g.Conv, g.Linear, g.LayerNorm, g.Neuron)):
             return Reach(self._known[source])
         return self._reach(source)
 
@@ -106,6 +106,8 @@ def reach(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset
 @reach.register(g.Output)
 @reach.register(g.Concat)
 @reach.register(g.Flatten)
+@reach.register(g.Chunk)
+@reach.register(g.DepthToSpace)
 @reach.register(g.Delay)
 def _(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     return Reach(max(x.peak for x in inputs), max(x.error for x in inputs))
@@ -153,8 +155,9 @@ def _(node: g.Affine, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: 
     return inputs[0].summed(_largest(node.scale), _largest(node.offset), 2)
 
 
-@reach.register
-def _(node: g.Add, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+@reach.register(g.Add)
+@reach.register(g.Sub)
+def _(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     x, y = inputs
     return Reach(x.peak + y.peak, x.error + y.error).summed(1.0, 0.0, 1)
 
@@ -177,6 +180,36 @@ def _(node: g.Reduce, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: 
 def _(node: g.Activation, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     """A sigmoid is nowhere steeper than 1/4."""
     return inputs[0] if node.function == "relu" else Reach(1.0, inputs[0].error / 4 + EXTRA * EPS)
+
+
+@reach.register
+def _(node: g.LayerNorm, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+    """Centred values c are at most e apart, standard deviations s at most e + e^2 / 2s and their own rounding, since
+    the mean of |c| is at most s; c / s is at most sqrt(n), and s at least sqrt(epsilon)."""
+    x, terms = inputs[0], shapes[0][1]
+    of_sums, most = (terms + EXTRA) * EPS, sqrt(terms)
+    apart = (2 * x.error + (of_sums + 2 * EPS) * x.peak) / sqrt(node.epsilon)
+    error = apart + most * (apart + apart**2 / 2 + of_sums)
+    return Reach(most, error).summed(_largest(node.weight), _largest(node.bias), 2)
+
+
+@reach.register(g.ArgMax)
+@reach.register(g.WindowOrder)
+@reach.register(g.SortOrder)
+def _(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+    """Numbers of channels, or of pixels, that both evaluations choose."""
+    return Reach(float(shapes[0][1] if isinstance(node, g.ArgMax) else prod(shapes[0][2:])))
+
+
+@reach.register
+def _(node: g.WindowAttention, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+    """Logits e apart have weights that are expm1(2 e) of themselves apart; the weights add up to 1. Keys are those that
+    both evaluations shut."""
+    x, depth = inputs[0], shapes[0][1] // (3 * node.heads)
+    largest = sqrt(depth) * x.peak**2 + node.penalty
+    logits = sqrt(depth) * (2 * x.peak * x.error + x.error**2) + (depth + EXTRA) * EPS * largest
+    summed = 2 * (node.window + 2 * node.overlap) + EXTRA
+    return Reach(x.peak, x.error + x.peak * (expm1(min(2 * logits, 1.0)) + summed * EPS))
 
 
 @reach.register

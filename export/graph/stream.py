@@ -23,6 +23,8 @@ from export.graph.nodes import NetworkError, ValueKind
 from export.graph.schedule import needs_all_steps, schedule
 from export.graph.states import STATEFUL, State, open_state
 
+VIEWS = (g.Flatten, g.Chunk)  # of their input
+
 
 class Stream:
     """One input on its way. Subclasses look at values as they come: `see` and `forget`."""
@@ -117,8 +119,8 @@ class Stream:
         shape = np.broadcast_shapes(*(tuple(self.values[name].shape) for name in node.inputs))
         for name in node.inputs:
             value = self.values[name]
-            own = not isinstance(self.network[name], (g.Input, g.Repeat, g.Flatten)) and value.dtype is self.dtype
-            viewed = any(isinstance(self.network[other], (g.Flatten, g.Output)) for other in self.network.readers[name])
+            own = not isinstance(self.network[name], (g.Input, g.Repeat, *VIEWS)) and value.dtype is self.dtype
+            viewed = any(isinstance(self.network[other], (g.Output, *VIEWS)) for other in self.network.readers[name])
             if own and not viewed and self.readers[name] == 1 and name not in self.last and tuple(value.shape) == shape:
                 return value
         return None

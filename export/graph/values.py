@@ -100,6 +100,7 @@ def _(node: g.Linear, inputs: Sequence[Shape], steps: int) -> Shape:
 
 
 @output_shape.register(g.Add)
+@output_shape.register(g.Sub)
 @output_shape.register(g.Mul)
 def _(node: g.Node, inputs: Sequence[Shape], steps: int) -> Shape:
     try:
@@ -139,6 +140,67 @@ def _(node: g.RainMask, inputs: Sequence[Shape], steps: int) -> Shape:
     return (inputs[0][0], 1, *inputs[0][2:])
 
 
+@output_shape.register
+def _(node: g.Chunk, inputs: Sequence[Shape], steps: int) -> Shape:
+    time, channels, height, width = inputs[0]
+    if not 0 <= node.part < node.parts or channels % node.parts:
+        raise NetworkError(f"{node.name} (chunk): part {node.part} of {node.parts} equal ones of {channels} channels")
+    return (time, channels // node.parts, height, width)
+
+
+@output_shape.register
+def _(node: g.DepthToSpace, inputs: Sequence[Shape], steps: int) -> Shape:
+    time, channels, height, width = inputs[0]
+    if channels % node.factor**2:
+        raise NetworkError(f"{node.name} (depthtospace): {channels} channels, expected a multiple of {node.factor**2}")
+    return (time, channels // node.factor**2, node.factor * height, node.factor * width)
+
+
+@output_shape.register
+def _(node: g.LayerNorm, inputs: Sequence[Shape], steps: int) -> Shape:
+    channels = (inputs[0][1],)
+    if node.weight.shape != channels or node.bias.shape != channels:
+        found = f"weight {node.weight.shape}, bias {node.bias.shape}"
+        raise NetworkError(f"{node.name} (layernorm): {found}, expected {channels} of both")
+    return inputs[0]
+
+
+@output_shape.register
+def _(node: g.ArgMax, inputs: Sequence[Shape], steps: int) -> Shape:
+    return (inputs[0][0], 1, *inputs[0][2:])
+
+
+@output_shape.register(g.WindowOrder)
+@output_shape.register(g.SortOrder)
+def _(node: g.Node, inputs: Sequence[Shape], steps: int) -> Shape:
+    """Pixels have numbers that float32 holds, too."""
+    time, channels, height, width = inputs[0]
+    if isinstance(node, g.SortOrder) and channels != 1:
+        raise NetworkError(f"{node.name} ({node.kind}): sorts by {channels} channels, expected 1")
+    if isinstance(node, g.WindowOrder) and (height % node.side or width % node.side):
+        raise NetworkError(f"{node.name} ({node.kind}): {height}x{width} pixels, expected whole windows of {node.side}")
+    if height * width > 2**24:
+        raise NetworkError(
+            f"{node.name} ({node.kind}): {height}x{width} pixels, expected at most 2^24; run it in tiles"
+        )
+    return (time, 1, height, width)
+
+
+@output_shape.register
+def _(node: g.WindowAttention, inputs: Sequence[Shape], steps: int) -> Shape:
+    time, channels, height, width = inputs[0]
+    if channels % (3 * node.heads):
+        expected = f"queries, keys and values of {node.heads} heads"
+        raise NetworkError(f"{node.name} (windowattention): {channels} channels, expected {expected}")
+    if node.window < 1 or node.overlap < 0:
+        raise NetworkError(f"{node.name} (windowattention): windows of {node.window} places and {node.overlap} beside")
+    beside = (time, 1, height, width)
+    for other in inputs[1:]:
+        if other != beside:
+            raise NetworkError(f"{node.name} (windowattention): an order or mask of shape {other}, expected {beside}")
+    return (time, channels // 3, height, width)
+
+
 @singledispatch
 def value_kind(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
     """What a node's value is, given what its inputs are."""
@@ -149,7 +211,13 @@ def value_kind(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
 @value_kind.register(g.Linear)
 @value_kind.register(g.Euler)
 @value_kind.register(g.Membrane)
+@value_kind.register(g.Sub)
 @value_kind.register(g.Mul)
+@value_kind.register(g.LayerNorm)
+@value_kind.register(g.ArgMax)
+@value_kind.register(g.WindowOrder)
+@value_kind.register(g.SortOrder)
+@value_kind.register(g.WindowAttention)
 @value_kind.register(g.Affine)
 @value_kind.register(g.Activation)
 def _(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
@@ -181,6 +249,8 @@ def _(node: g.Pool, inputs: Sequence[ValueKind]) -> ValueKind:
 @value_kind.register(g.Repeat)
 @value_kind.register(g.Output)
 @value_kind.register(g.Flatten)
+@value_kind.register(g.Chunk)
+@value_kind.register(g.DepthToSpace)
 @value_kind.register(g.Delay)
 def _(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
     return inputs[0]

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.graph.near_ties import NearTies, find_near_ties, membranes
-from export.graph.network import Network
-from export.graph.nodes import Array, Conv, Linear, Neuron, Node
+from export.graph.near_ties import NearTies, find_near_choices, find_near_ties, membranes
+from export.graph.network import Network, infer_shapes
+from export.graph.nodes import ArgMax, Array, Conv, LayerNorm, Linear, Neuron, Node
 from export.graph.rounding import Rounding
 
 Values = Mapping[str, NDArray[np.floating[Any]]]
@@ -50,13 +50,16 @@ class Watch:
         self._last: Array = np.zeros(0)
 
     def see(self, name: str, value: Array) -> bool:
-        """The next value, True if it is new. A neuron's spikes first come right after the current that it reads."""
+        """The next value, True if it is new. Spikes and choices first come right after what they are made of."""
         node, current = self.network[name], self._last
         self._last = value
         if self.rounding.knows(name):
             return False
         if isinstance(node, Neuron):
             found = find_near_ties(node, membranes(node, current, value), self.rounding.bound(name))
+            self.near_ties += [found] if found else []
+        elif isinstance(node, ArgMax):
+            found = find_near_choices(node, current, 2 * self.rounding.bound(node.inputs[0]))
             self.near_ties += [found] if found else []
         self.rounding.know(name, value)
         return True
@@ -75,7 +78,7 @@ def follow(
     watch = Watch(double, network, (image.shape[1], image.shape[2]))
 
     def see(name: str, value: Tensor) -> None:
-        array = _steps_first(value).cpu().numpy()
+        array = value.cpu().numpy().reshape(watch.rounding.shapes[name])
         if watch.see(name, array):
             keep(name, array)
 
@@ -99,25 +102,24 @@ def on_given_inputs(model: nn.Module, network: Network, given: Values) -> dict[s
     dtype, device = parameter.dtype, parameter.device
     inputs = {name: torch.from_numpy(np.ascontiguousarray(value)).to(device, dtype) for name, value in given.items()}
     found: dict[str, NDArray[np.floating[Any]]] = {}
+    shapes = infer_shapes(network, *given[network.input.name].shape[2:])
 
     def keep(name: str, value: Tensor) -> None:
-        found.setdefault(name, _steps_first(value).cpu().numpy())
+        found.setdefault(name, value.cpu().numpy().reshape(shapes[name]))
 
     with torch.inference_mode(), _hooks(model, network, keep, inputs):
         keep(network.output.name, model(inputs[network.input.name]))
     return found
 
 
-def _steps_first(value: Tensor) -> Tensor:
-    """(T, 1, C, H, W) as torch modules see it, or (1, C, H, W) -> (T or 1, C, H, W)."""
-    return value[:, 0] if value.ndim == 5 else value
-
-
 @contextmanager
 def _hooks(
     model: nn.Module, network: Network, keep: Callable[[str, Tensor], None], given: Mapping[str, Tensor]
 ) -> Iterator[None]:
-    """While open: `keep(node, value)` for every value that can be seen, before a value given takes its place."""
+    """While open: `keep(node, value)` for every value that can be seen, before a value given takes its place: in front
+    of whoever reads it, and a choice at once, since what follows from it is no module. Modules see (T, 1, C, H, W), or
+    pixels in one axis.
+    """
     modules = dict(model.named_modules())
 
     def reads(name: str) -> Callable[..., Any]:
@@ -128,7 +130,13 @@ def _hooks(
         return hook
 
     def gives(name: str) -> Callable[..., Any]:
-        return lambda module, inputs, output: keep(name, output)
+        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+            keep(name, output)
+            if not isinstance(network[name], ArgMax) or name not in given:
+                return None
+            return given[name].reshape(output.shape).to(output.dtype)
+
+        return hook
 
     handles = []
     for node in _alone(network):
@@ -142,9 +150,9 @@ def _hooks(
 
 
 def _alone(network: Network) -> list[Node]:
-    """Convolutions, matrices and neurons whose modules run for them alone: a module that two nodes share runs twice."""
+    """Nodes of these kinds whose modules run for them alone: a module that two nodes share runs twice."""
     users = Counter(name for node in network.nodes for name in node.modules)
-    kinds = (Conv, Linear, Neuron)
+    kinds = (Conv, Linear, LayerNorm, ArgMax, Neuron)
     return [
         node
         for node in network.nodes

@@ -57,7 +57,8 @@ class Operands:
 def count_memory(node: g.Node, operands: Operands) -> Work:
     """Values read and written per step when every operand moves once: inputs, output, parameters, membranes."""
     if isinstance(
-        node, (g.Input, g.Output, g.Repeat, g.Concat, g.Flatten, g.Membrane)
+        node,
+        (g.Input, g.Output, g.Repeat, g.Concat, g.Chunk, g.DepthToSpace, g.Flatten, g.WindowOrder, g.Membrane),
     ):  # wiring: moves nothing by itself
         return {}
     activations = spikes = 0
@@ -106,6 +107,13 @@ def parameter_words(node: g.Node, steps: int) -> int:
 @parameter_words.register(g.Flatten)
 @parameter_words.register(g.Membrane)
 @parameter_words.register(g.RainMask)
+@parameter_words.register(g.Sub)
+@parameter_words.register(g.Chunk)
+@parameter_words.register(g.DepthToSpace)
+@parameter_words.register(g.ArgMax)
+@parameter_words.register(g.WindowOrder)
+@parameter_words.register(g.SortOrder)
+@parameter_words.register(g.WindowAttention)
 def _(node: g.Node, steps: int) -> int:
     return 0
 
@@ -113,6 +121,11 @@ def _(node: g.Node, steps: int) -> int:
 @parameter_words.register
 def _(node: g.Conv, steps: int) -> int:
     return node.weight.size + (0 if node.bias is None else node.bias.size)
+
+
+@parameter_words.register
+def _(node: g.LayerNorm, steps: int) -> int:
+    return node.weight.size + node.bias.size
 
 
 @parameter_words.register

@@ -5,11 +5,6 @@ One rule per torch module; a module without a rule is refused by name. Every tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import singledispatch
-from typing import Any
-
 import numpy as np
 from torch import nn
 
@@ -19,7 +14,7 @@ from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.esdnet.model import ESDNet, PatchEmbed
 from export.graph import nodes as g
 from export.graph.network import Network
-from export.graph.nodes import Array, NetworkError
+from export.readers.lowering import GraphBuilder, add_conv, array, lower_module
 
 
 def lower(model: ESDNet, name: str = "ESDNet") -> Network:
@@ -28,105 +23,7 @@ def lower(model: ESDNet, name: str = "ESDNet") -> Network:
         raise NetworkError(f"{name}: a gated network has no layer graph yet; derain and evaluate run it in torch")
     graph = GraphBuilder(model)
     lower_module(model, graph, "", graph.add(g.Input, "input", []))
-    return Network(
-        name=name,
-        nodes=tuple(graph.nodes),
-        steps=model.config.steps,
-        size_multiple=SIZE_MULTIPLE,
-        model_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        reader="esdnet",
-    )
-
-
-class GraphBuilder:
-    """Collects the nodes of a model; knows the block in force, and which parameters have been counted."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.nodes: list[g.Node] = []
-        self._names = {id(module): name for name, module in model.named_modules()}
-        self._block = ""
-        self._counted: set[int] = set()
-
-    @contextmanager
-    def inside(self, block: str) -> Iterator[None]:
-        """Nodes added meanwhile belong to this block."""
-        before, self._block = self._block, block
-        yield
-        self._block = before
-
-    def add(
-        self, kind: type[g.Node], name: str, inputs: list[str], modules: list[nn.Module] | None = None, **fields: Any
-    ) -> str:
-        """Append a node; the parameters of `modules` that no node has counted yet become its source_parameters."""
-        parameters = [
-            p for module in modules or [] for p in module.parameters(recurse=False) if id(p) not in self._counted
-        ]
-        self._counted.update(id(parameter) for parameter in parameters)
-        self.nodes.append(
-            kind(
-                name=name,
-                inputs=tuple(inputs),
-                block=self._block,
-                source_parameters=sum(parameter.numel() for parameter in parameters),
-                modules=tuple(self._names[id(module)] for module in modules or []),
-                **fields,
-            )
-        )
-        return name
-
-
-def _array(tensor: Any) -> Array:
-    return np.array(tensor.detach().cpu().numpy(), dtype=np.float64)
-
-
-def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Array, Array]:
-    """Weight and bias of the convolution that computes norm(conv(x)) at inference, in float64.
-
-    k = gamma / sqrt(var + eps); W' = W k; b' = beta + (b - mean) k.
-    """
-    scale = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
-    bias = _array(conv.bias) if conv.bias is not None else np.zeros(conv.out_channels)
-    return _array(conv.weight) * scale[:, None, None, None], _array(norm.bias) + (
-        bias - _array(norm.running_mean)
-    ) * scale
-
-
-def add_conv(graph: GraphBuilder, name: str, x: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> str:
-    """One Conv node, with its batch norm folded in where it has one."""
-    weight, bias = _array(conv.weight), None if conv.bias is None else _array(conv.bias)
-    if norm is not None:
-        weight, bias = fold_batch_norm(conv, norm)
-    stride, padding, dilation = ((int(pair[0]), int(pair[1])) for pair in (conv.stride, conv.padding, conv.dilation))
-    modules: list[nn.Module] = [conv] if norm is None else [conv, norm]
-    return graph.add(
-        g.Conv, name, [x], modules,
-        weight=weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=conv.groups,
-    )  # fmt: skip
-
-
-@singledispatch
-def lower_module(module: nn.Module, graph: GraphBuilder, name: str, x: str) -> str:
-    """Add the nodes of one torch module that reads node `x`; returns the name of the node that holds its result."""
-    raise NetworkError(
-        f"{name} ({type(module).__name__}): no lowering rule for this module; add one to export/readers/esdnet.py"
-    )
-
-
-@lower_module.register
-def _(module: nn.Sequential, graph: GraphBuilder, name: str, x: str) -> str:
-    """Children in order; a batch norm is folded into the convolution before it."""
-    children = list(module.named_children())
-    for index, (key, child) in enumerate(children):
-        follower = children[index + 1][1] if index + 1 < len(children) else None
-        if isinstance(child, nn.BatchNorm2d):
-            if index == 0 or not isinstance(children[index - 1][1], nn.Conv2d):
-                raise NetworkError(f"{name}.{key}: batch norm without a convolution before it cannot be folded")
-        elif isinstance(child, nn.Conv2d):
-            norm = follower if isinstance(follower, nn.BatchNorm2d) else None
-            x = add_conv(graph, f"{name}.{key}", x, child, norm)
-        else:
-            x = lower_module(child, graph, f"{name}.{key}", x)
-    return x
+    return graph.finish(name, "esdnet", SIZE_MULTIPLE, model.config.steps)
 
 
 @lower_module.register
@@ -142,28 +39,6 @@ def _(module: LIF, graph: GraphBuilder, name: str, x: str) -> str:
 def _(module: layers.OnOff, graph: GraphBuilder, name: str, x: str) -> str:
     pair = [lower_module(getattr(module, half), graph, f"{name}.{half}", x) for half in ("on", "off")]
     return graph.add(g.Concat, f"{name}.pair", pair)
-
-
-@lower_module.register
-def _(module: nn.Identity, graph: GraphBuilder, name: str, x: str) -> str:
-    return x
-
-
-@lower_module.register
-def _(module: nn.ReLU, graph: GraphBuilder, name: str, x: str) -> str:
-    return graph.add(g.Activation, name, [x], function="relu")
-
-
-@lower_module.register
-def _(module: nn.Sigmoid, graph: GraphBuilder, name: str, x: str) -> str:
-    return graph.add(g.Activation, name, [x], function="sigmoid")
-
-
-@lower_module.register
-def _(module: nn.AdaptiveAvgPool2d, graph: GraphBuilder, name: str, x: str) -> str:
-    if module.output_size != 1:
-        raise NetworkError(f"{name}: adaptive pooling to {module.output_size} has no primitive; only to 1 pixel")
-    return graph.add(g.Reduce, name, [x], function="mean", axes="HW")
 
 
 @lower_module.register
@@ -200,7 +75,7 @@ def _(module: layers.MixedAttention, graph: GraphBuilder, name: str, x: str) -> 
 @lower_module.register
 def _(module: layers.StaticGains, graph: GraphBuilder, name: str, x: str) -> str:
     with graph.inside(name):
-        scaled = graph.add(g.Affine, f"{name}.gain", [x], [module], scale=_array(module.gain)[:, 0])
+        scaled = graph.add(g.Affine, f"{name}.gain", [x], [module], scale=array(module.gain)[:, 0])
         return graph.add(g.Activation, f"{name}.relu", [scaled], function="relu")
 
 
@@ -215,7 +90,7 @@ def _lower_pooled_attention(module: layers.PooledAttention, graph: GraphBuilder,
             if layer is None:
                 pooled = graph.add(g.Activation, node, [pooled], function="relu")
             else:
-                weight = _array(layer.weight)[:, :, 0, 0, 0]
+                weight = array(layer.weight)[:, :, 0, 0, 0]
                 pooled = graph.add(g.Linear, node, [pooled], [layer], weight=weight, axis=axis)
         branches.append(pooled)
     total = graph.add(g.Add, f"{name}.sum", branches)
@@ -257,7 +132,7 @@ def _(module: layers.Upsample, graph: GraphBuilder, name: str, x: str) -> str:
 
 @lower_module.register
 def _(module: layers.TimeWeights, graph: GraphBuilder, name: str, x: str) -> str:
-    return graph.add(g.Linear, name, [x], [module], weight=_array(module.weight), axis="T")
+    return graph.add(g.Linear, name, [x], [module], weight=array(module.weight), axis="T")
 
 
 @lower_module.register

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array, NetworkError
+from export.readers.lowering import array
 from export.readers.recorded_loop import Loop, Source
 from export.readers.recording import PASSING
 from export.readers.torch_functions import add_function
@@ -305,11 +306,6 @@ def norm_constants(norm: Any, name: str) -> tuple[Array, Array]:
     scale = 1 / np.sqrt(array(norm.running_var) + norm.eps)
     scale = scale if norm.weight is None else array(norm.weight) * scale
     return scale, (0.0 if norm.bias is None else array(norm.bias)) - array(norm.running_mean) * scale
-
-
-def array(tensor: Any) -> Array:
-    """A parameter as float64."""
-    return np.array(tensor.detach().cpu().numpy(), dtype=np.float64)
 
 
 def column(values: Array) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from esdnet.command.command_line import require_extra
 from esdnet.command.errors import UserError
 from esdnet.networks.esdnet.lif import LIF
-from esdnet.networks.esdnet.model import ESDNet
 from export.graph.agreement import FloatPrecision
 from export.graph.witness import Values, on_given_inputs
 from hw_sim.agreement.judge import Candidate, Subject, simulate_layers
@@ -35,8 +36,7 @@ def float_candidates(device: str) -> list[Candidate]:
     fused, unfused = partial(_torch_model, device, True), partial(_torch_model, device, False)
     return [
         _torch_backend(f"torch on {device}", "float32", fused),
-        _torch_backend("snnTorch, step by step", "float64", unfused, UNFUSED),
-        _torch_backend("snnTorch, step by step", "float32", unfused, UNFUSED),
+        *(_torch_backend("snnTorch, step by step", precision, unfused, has_neurons, UNFUSED) for precision in _BOTH),
         *(_simulator(precision, place) for place in dict.fromkeys((device, "cpu")) for precision in _BOTH),
         _nir(),
         *(_onnx(precision) for precision in _BOTH),
@@ -44,6 +44,7 @@ def float_candidates(device: str) -> list[Candidate]:
     ]
 
 
+Ready = Callable[[Subject], None]
 UNFUSED = "the modules of the reference but for its neurons"
 ON_LAVA = (
     "frames, neurons and delays are Lava's processes; what is without state in a frame, the simulator's rules compute"
@@ -51,13 +52,19 @@ ON_LAVA = (
 _BOTH: tuple[FloatPrecision, FloatPrecision] = ("float64", "float32")
 
 
-def _torch_model(device: str, fused: bool, precision: FloatPrecision, model: ESDNet) -> ESDNet:
+def _torch_model(device: str, fused: bool, precision: FloatPrecision, model: nn.Module) -> nn.Module:
     """A copy of the model; not fused, it calls snntorch.Leaky once per step."""
     ready = copy.deepcopy(model).to(device, getattr(torch, precision)).eval()
     for module in ready.modules():
         if isinstance(module, LIF):
             module.fused = fused
     return ready
+
+
+def has_neurons(subject: Subject) -> None:
+    """UserError for a network without spikes, which some backends are not for."""
+    if not subject.network.neurons:
+        raise UserError("the network has no neurons: there are no spikes to carry from step to step")
 
 
 def lava_ready(size: tuple[int, int]) -> None:
@@ -71,7 +78,9 @@ def lava_ready(size: tuple[int, int]) -> None:
         )
 
 
-def _torch_backend(name: str, precision: FloatPrecision, prepare: Any, note: str = "") -> Candidate:
+def _torch_backend(
+    name: str, precision: FloatPrecision, prepare: Any, ready: Ready = lambda subject: None, note: str = ""
+) -> Candidate:
     def run(subject: Subject) -> Result:
         model = prepare(precision, subject.model)
         device = str(next(model.parameters()).device)
@@ -80,7 +89,7 @@ def _torch_backend(name: str, precision: FloatPrecision, prepare: Any, note: str
     def run_layers(subject: Subject, given: Values) -> Values:
         return on_given_inputs(prepare(precision, subject.model), subject.network, given)
 
-    return Candidate(name, precision, run, run_layers, note=note)
+    return Candidate(name, precision, run, run_layers, ready, note)
 
 
 def _simulator(precision: FloatPrecision, device: str) -> Candidate:
@@ -100,7 +109,7 @@ def _nir() -> Candidate:
     def run_layers(subject: Subject, given: Values) -> Values:
         return _written_and_read(subject).run_layers(given)
 
-    return Candidate("NIR, written and read back", "float64", run, run_layers)
+    return Candidate("NIR, written and read back", "float64", run, run_layers, has_neurons)
 
 
 def _written_and_read(subject: Subject) -> OpenedExport:
@@ -130,11 +139,17 @@ def _onnx(precision: FloatPrecision) -> Candidate:
 
         return run_layers(to_model(subject.network, precision), subject.network, given)
 
-    return Candidate("ONNX Runtime", precision, run, run_layers, lambda subject: require_extra("onnx", "ONNX Runtime"))
+    def ready(subject: Subject) -> None:
+        require_extra("onnx", "ONNX Runtime")
+        if not subject.network.neurons:
+            raise UserError("without neurons it is traced, not written from its graph: to_onnx.py runs that file")
+
+    return Candidate("ONNX Runtime", precision, run, run_layers, ready)
 
 
 def _lava(precision: FloatPrecision) -> Candidate:
     def ready(subject: Subject) -> None:
+        has_neurons(subject)
         size = (int(subject.image.shape[1]), int(subject.image.shape[2]))
         lava_ready(size)
         from hw_sim.backends.lava.memory import check_memory

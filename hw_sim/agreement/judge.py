@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from esdnet.command.errors import UserError
-from esdnet.networks.esdnet.model import ESDNet
 from export.graph.agreement import (
     FLOAT32_MEMBRANE,
     FLOAT64_OUTPUT,
@@ -43,7 +43,7 @@ SILENT = "nothing spiked in the reference, so nothing of the neurons was compare
 class Subject:
     """What is executed: a torch model, the graph lowered from it, an image (3, H, W) of sides that the graph takes."""
 
-    model: ESDNet
+    model: nn.Module
     network: Network
     image: Array
 
@@ -81,8 +81,8 @@ class Reference:
 
     @property
     def silent_run(self) -> bool:
-        """True if no neuron fired."""
-        return len(self.silent) == len(self.result.spikes)
+        """True if there are neurons and not one fired."""
+        return bool(self.result.spikes) and len(self.silent) == len(self.result.spikes)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ def _verdict(
         layers = check_layers(network, reference.witness, found, precision)
         if layers.failures:
             return layers.failures[0], ""
-        notes.append(f"{layers.layers} layers on torch's inputs: membranes within {layers.membrane:.1e}")
+        within = f"membranes within {layers.membrane:.1e}" if network.neurons else "each within what it may deviate by"
+        notes.append(f"{layers.layers} layers on torch's inputs: {within}")
     elif precision == "float32":
         margin, failure = unexplained(reference.subject, result)
         if failure:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from esdnet.command.errors import UserError
 
 if TYPE_CHECKING:
-    from esdnet.networks.esdnet.model import ESDNet
+    from torch import nn
+
     from export.graph.network import Network
     from export.integer.network import IntegerNetwork
     from hw_sim.backends.result import Result
@@ -35,7 +36,7 @@ class Source:
 
     label: str
     network: Network
-    model: ESDNet | None
+    model: nn.Module | None
     integer: IntegerNetwork | None = None
 
 

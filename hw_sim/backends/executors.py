@@ -30,11 +30,11 @@ def load_source(checkpoint: str | Path | None, network: Path | None) -> Source:
             return _giving_an_image(Source(str(network), integer.network, None, integer))
         return _giving_an_image(Source(str(network), read_network(network), None))
     from esdnet.networks.bundled import DEFAULT, checkpoint_label, find_checkpoint
-    from esdnet.networks.checkpoint import load_checkpoint
-    from export.readers.esdnet import lower
+    from esdnet.networks.checkpoint import load_network
+    from export.readers.architectures import lower
 
     path = find_checkpoint(checkpoint or DEFAULT)
-    model = load_checkpoint(path)
+    model = load_network(path)
     return Source(checkpoint_label(path), lower(model, path.stem), model)
 
 

@@ -1,6 +1,6 @@
 """The torch model as an executor: the reference. Spikes and spike-fed operands are what the modules really saw.
 
-In: a torch ESDNet, its lowered Network and an image. Out: a Result, counted by the same rules as every other backend.
+In: a torch network, its lowered Network and an image. Out: a Result, counted by the same rules as every other backend.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from esdnet.networks.esdnet.model import ESDNet
 from export.graph.counting import NodeCounts, count_node, operands_of, reads_spikes
 from export.graph.frames import check_image
 from export.graph.network import Network, infer_shapes
@@ -25,7 +24,7 @@ from hw_sim.backends.result import Result
 
 
 def run(
-    model: ESDNet,
+    model: nn.Module,
     network: Network,
     image: NDArray[np.floating[Any]],
     *,
@@ -51,7 +50,7 @@ def run(
 
 
 @contextmanager
-def _watch(model: ESDNet, network: Network) -> Iterator[dict[str, Tensor]]:
+def _watch(model: nn.Module, network: Network) -> Iterator[dict[str, Tensor]]:
     """Collects, while it is open, the spikes of every neuron and of every input that the graph declares to be spikes.
 
     Keys are node names; values are boolean (T, C, H, W), a neuron's output or the input of a convolution or matrix.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.graph import elementwise as cost
 from export.graph.nodes import ValueKind
-from hw_sim.counter import elementwise as cost
 from hw_sim.counter.ledger import Layer, frame_shape
 from hw_sim.counter.onnx_context import Call, Context, Item
 from hw_sim.counter.synapses import Axis, dense_operations, operations

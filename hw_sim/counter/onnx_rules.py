@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from hw_sim.counter import elementwise as cost
+from export.graph import elementwise as cost
 from hw_sim.counter import onnx_products
 from hw_sim.counter.onnx_context import Call, Context
 from hw_sim.counter.synapses import taps_along

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hw_sim.counter import elementwise as cost
+from export.graph import elementwise as cost
 from hw_sim.counter.ledger import Layer
 from hw_sim.counter.torch_context import Call, Context
 from hw_sim.counter.torch_products import book_layer, book_pair

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hw_sim.counter import elementwise as cost
+from export.graph import elementwise as cost
 from hw_sim.counter.synapses import Axis, taps_along
 from hw_sim.counter.torch_context import Call, Context
 from hw_sim.counter.torch_values import storage_of

@@ -16,6 +16,11 @@ def as_ann(layers: list[LayerFacts]) -> list[LayerFacts]:
     return [_once(layer) for layer in layers]
 
 
+def has_spikes(layers: list[LayerFacts]) -> bool:
+    """Whether anything fires, or adds up spikes; else the layers are that ANN already."""
+    return any(layer.kind == "neuron" or layer.acs for layer in layers)
+
+
 def _once(layer: LayerFacts) -> LayerFacts:
     runs = layer.runs
     silent = partial(

@@ -12,7 +12,7 @@ from typing import Any
 
 from export.graph.counting import NodeCounts
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import Conv, Euler, Linear, Node, Shape, Spiking
+from export.graph.nodes import Conv, Euler, Linear, Node, Shape, Spiking, WindowAttention
 from export.graph.words import is_leaky, states_of
 from hw_sim.pricing.layer_facts import LayerFacts
 
@@ -32,7 +32,10 @@ def layer_facts(
     `active_updates` stays None, and `nonzero_macs` unless the backend `looks_at_values`.
     """
     shapes = infer_shapes(network, *size)
-    facts = [_facts(network, node, shapes, counts[node.name], runs) for node in network.nodes]
+    facts = []
+    for node in network.nodes:
+        layer = _facts(network, node, shapes, counts[node.name], runs)
+        facts += _products_and_rest(layer) if isinstance(node, WindowAttention) else [layer]
     return facts if looks_at_values else [replace(layer, nonzero_macs=None) for layer in facts]
 
 
@@ -61,6 +64,14 @@ def _facts(network: Network, node: Node, shapes: Mapping[str, Shape], counts: No
         **same,
         **_held(node, words, shapes[node.name]),
     )
+
+
+def _products_and_rest(layer: LayerFacts) -> list[LayerFacts]:
+    """Attention is two products of matrices, which are no weights, and element-wise work."""
+    rest = replace(
+        layer, name=f"{layer.name}: the rest", kind="other", macs=0, nonzero_macs=0, taps=0, activation_words=0
+    )
+    return [replace(layer, kind="linear", adds=0, muls=0), rest]
 
 
 def _held(node: Node, words: int, shape: Shape) -> dict[str, Any]:

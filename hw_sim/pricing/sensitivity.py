@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from hw_sim.pricing.all_models import AllModels
-from hw_sim.pricing.ann import as_ann
+from hw_sim.pricing.ann import as_ann, has_spikes
 from hw_sim.pricing.energy import Conditions
 from hw_sim.pricing.equations import price
 from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.model import EnergyModel
-from hw_sim.pricing.verdicts import VARIANTS, Variant, macs_saved, no_price_of_ann, variants
+from hw_sim.pricing.verdicts import NO_SPIKES, VARIANTS, Variant, asked_of, macs_saved, no_price_of_ann, variants
 
 AC_FACTORS = tuple(2.0 ** (step / 4) for step in range(-16, 17))  # times the model's own price
 MEMORY_FACTORS = tuple(2.0**step for step in range(-10, 5))  # times each layer's own size
@@ -74,15 +74,16 @@ def _row(model: EnergyModel, ways: list[Variant], sides: dict[str, list[LayerFac
         "sides": {},
     }
     for side, layers in sides.items():
-        asked = [way.network if side == "network" else way.ann for way in ways]
+        asked = [asked_of(way, layers) if side == "network" else way.ann for way in ways]
         record["sides"][side] = {
             "energies": [_by_memory(model, layers, conditions) for conditions in asked],
             "per_second": _per_second(model, layers, asked[0]),
         }
         if side != "network":
             energy = price(model, layers, asked[0])
+            itself = side == "own" and not has_spikes(sides["network"])
             record["sides"][side] |= {
-                "no_answer": no_price_of_ann(model, layers, energy),
+                "no_answer": NO_SPIKES if itself else no_price_of_ann(model, layers, energy),
                 "unpriced": bool(energy.unpriced),
                 "saved_macs": macs_saved(model, sides["network"], network, layers),
             }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hw_sim.pricing.ann import as_ann
+from hw_sim.pricing.ann import as_ann, has_spikes
 from hw_sim.pricing.energy import STATED, Conditions, Energy
 from hw_sim.pricing.equations import price, weakest_grade
 from hw_sim.pricing.equations.chip import chips, operating_point_j
@@ -36,6 +36,7 @@ VARIANTS = {
         Variant("the ANN reads weights and inputs once", STATED, Conditions("operands")),
     ),
 }
+NO_SPIKES = "No spikes: its own layers as an ANN are the network itself"
 BEYOND_PUBLISHED = ("add", "mul", "memory_word")  # constants that only a row with everything uses
 
 
@@ -128,6 +129,11 @@ def variants(model: EnergyModel) -> list[Variant]:
     return ways
 
 
+def asked_of(variant: Variant, layers: list[LayerFacts]) -> Conditions:
+    """The conditions that a network is priced under; without spikes it is an ANN."""
+    return variant.network if has_spikes(layers) else variant.ann
+
+
 def _row(
     model: EnergyModel,
     variant: Variant,
@@ -136,7 +142,7 @@ def _row(
     reference: list[LayerFacts] | None,
     step_seconds: float | None,
 ) -> ModelRow:
-    network, ann = (replace(side, step_seconds=step_seconds) for side in (variant.network, variant.ann))
+    network, ann = (replace(side, step_seconds=step_seconds) for side in (asked_of(variant, layers), variant.ann))
     energy, own_energy = price(model, layers, network), price(model, own, ann)
     other = None if reference is None else price(model, reference, ann)
     return ModelRow(
@@ -146,7 +152,7 @@ def _row(
         reproduces=reproduces(model),
         energy=energy,
         own_ann=own_energy,
-        against_own=compare(model, layers, energy, own, own_energy),
+        against_own=against_own(model, layers, energy, own, own_energy),
         reference=other,
         against_reference=None
         if reference is None or other is None
@@ -154,6 +160,15 @@ def _row(
         operating_points=operating_point_j(model, layers),
         chips=chips(model, layers),
     )
+
+
+def against_own(
+    model: EnergyModel, layers: list[LayerFacts], energy: Energy, own: list[LayerFacts], own_energy: Energy
+) -> Verdict:
+    """Beside its own layers run once as an ANN, which a network without spikes is itself."""
+    if not has_spikes(layers):
+        return Verdict("no answer", why=NO_SPIKES)
+    return compare(model, layers, energy, own, own_energy)
 
 
 def compare(
@@ -180,7 +195,7 @@ def no_price_of_ann(model: EnergyModel, ann: list[LayerFacts], energy: Energy) -
 
 
 def macs_saved(model: EnergyModel, layers: list[LayerFacts], energy: Energy, ann: list[LayerFacts]) -> int:
-    """MACs that the ANN has more than the network, where a chip prices all events but no MACs; else 0."""
-    if model.equation != "chip" or set(energy.unpriced) - {"macs"}:
+    """MACs that the ANN has more than the network, where a chip prices all its events but no MACs; else 0."""
+    if model.equation != "chip" or set(energy.unpriced) - {"macs"} or not energy.total_j:
         return 0
     return max(0, total(ann, "macs") - total(layers, "macs"))

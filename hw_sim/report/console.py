@@ -66,7 +66,7 @@ def table_rows(report: EnergyReport) -> list[LayerRow]:
     for block, members in groupby(report.rows, key=lambda row: row.block.removesuffix(".attn")):
         group = list(members)
         own = [row for row in group if row.block == block]
-        alone = [row for row in own if row.kind in ("conv", "neuron") or row.name == block]
+        alone = [row for row in own if row.kind in ("conv", "neuron", "windowattention") or row.name == block]
         rest = [
             row for row in group if row not in alone and (row.elementwise or row.counts["macs"] or row.counts["acs"])
         ]
@@ -106,8 +106,9 @@ def part_table(report: EnergyReport) -> Table:
         placed = [row.energy_j for row in report.rows if row.placement == place]
         if placed:
             table.add_row(label, "", f"{sum(placed) * 1e6:,.1f}", _share(sum(placed), whole))
-    table.add_section()
-    table.add_row("firing rate (spikes per neuron and step)", "", "", f"{report.firing_rate:.2%}")
+    if totals["neuron_updates"]:
+        table.add_section()
+        table.add_row("firing rate (spikes per neuron and step)", "", "", f"{report.firing_rate:.2%}")
     return table
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from export.graph.counting import OF_VALUES, NodeCounts
 from export.graph.network import Network
-from export.graph.nodes import Conv, Linear, Neuron, Node, Repeat
+from export.graph.nodes import Neuron, Node, Repeat
 from export.graph.placement import place_of
 from hw_sim.pricing.from_counts import layer_facts, steps_of
 from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.prices import PriceList, load_prices, memory_words
 
+DENSE_ANN = "the same layers as a dense ANN, one pass"
 PAPER_RATE = 0.1642  # "For the binary SNNs, the sparsity is 16.42%" (paper, 4.2)
 
 
@@ -133,7 +134,7 @@ class EnergyReport:
             "references_uj": {name: energy * 1e6 for name, energy in self.references.items()},
             "break_even_ac_to_mac_price": self.break_even,
             "layers": [row.to_dict() for row in self.rows],
-            "facts": [{**facts.to_record(), "per_step": self.per_step[facts.name]} for facts in self.facts],
+            "facts": [{**facts.to_record(), "per_step": self.per_step.get(facts.name, {})} for facts in self.facts],
         }
 
 
@@ -158,7 +159,7 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
         rows.append(LayerRow(node.name, node.block, node.kind, read, place_of(network, node), totals, energy))
     totals = sum_counts(row.counts for row in rows)
     ann_macs = dense_ann_macs(network, counts)
-    acs = totals["acs"]
+    acs, spiking = totals["acs"], network.has_neurons or totals["acs"] > 0  # else it is that ANN
     return EnergyReport(
         run=run,
         prices=prices,
@@ -167,9 +168,7 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
         counted_parameters=sum(node.source_parameters for node in network.nodes if node.name in counts),
         references={
             **({"the paper's text rule": text_rule_energy_j(network, counts)} if network.reader == "esdnet" else {}),
-            "the same layers as a dense ANN, one pass": prices.energy_j(
-                {**NodeCounts.zeros(1).totals(), "macs": ann_macs}
-            ),
+            **({DENSE_ANN: prices.energy_j({**NodeCounts.zeros(1).totals(), "macs": ann_macs})} if spiking else {}),
         },
         break_even=(ann_macs - totals["macs"]) / acs if acs else None,
         facts=tuple(layer_facts(network, counts, run.executed_size, run.tiles, run.looks_at_values)),
@@ -179,11 +178,7 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
 
 def dense_ann_macs(network: Network, counts: dict[str, NodeCounts]) -> int:
     """Multiply-accumulates of the same layers run once, with analog values everywhere: the ANN without time steps."""
-    return sum(
-        int(counts[node.name].dense_taps.sum()) // len(counts[node.name].dense_taps)
-        for node in network.nodes
-        if isinstance(node, (Conv, Linear))
-    )
+    return sum(int(counts[node.name].dense_taps.sum()) // len(counts[node.name].dense_taps) for node in network.nodes)
 
 
 def text_rule_energy_j(network: Network, counts: dict[str, NodeCounts]) -> float:

@@ -14,7 +14,7 @@ BEYOND = 1e4  # taken from the logits of places before the first pixel and after
 
 
 def attend(qkv: Tensor, order: Tensor, shut: Tensor | None, heads: int, overlap: int) -> Tensor:
-    """Softmax attention of each window of 64 places to itself and to `overlap` places on either side.
+    """Softmax attention of each window of 64 places to itself and to `overlap` places, at most 64, on either side.
 
     `qkv` (N, 3 C, H, W) holds queries, keys and values, `order` the pixel at each place (see rearrange), `shut` (N, 1,
     H, W) is 1 where a pixel's key must not be read. Where all keys of a window are shut, all are read as if none were:
@@ -22,30 +22,55 @@ def attend(qkv: Tensor, order: Tensor, shut: Tensor | None, heads: int, overlap:
     pixel.
     """
     images, _, height, width = qkv.shape
-    queries, keys, values = take(_tokens(qkv), order).chunk(3, dim=2)  # (N, L, C)
-    queries = queries.unflatten(1, (-1, WINDOW)).unflatten(3, (heads, -1)).transpose(2, 3)  # (N, windows, heads, 64, d)
-    queries = queries * queries.shape[-1] ** -0.5
-    keys, values = (
-        _slide(each, overlap).unflatten(2, (heads, -1)) for each in (keys, values)
-    )  # (..., d, 64 + 2 overlap)
-    closed = qkv.new_zeros(1, height * width, 1) if shut is None else SHUT * take(_tokens(shut), order)
-    logits = queries @ keys
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) - _slide(closed, overlap, BEYOND).unsqueeze(2)
-    found = logits.softmax(-1).to(values.dtype) @ values.transpose(-1, -2)
-    tokens = take(found.transpose(2, 3).reshape(images, height * width, -1), inverse(order))
+    tokens = take(_tokens(qkv), order).unflatten(2, (3, heads, -1)).unflatten(1, (-1, WINDOW))
+    queries, keys, values = tokens.permute(3, 0, 1, 4, 2, 5)  # (N, windows, heads, 64, d) each
+    logits = _near(queries * queries.shape[-1] ** -0.5, keys, overlap)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if shut is not None:
+        logits = logits - SHUT * _slide(take(_tokens(shut), order), overlap)
+    tokens = _weighted(logits.softmax(-1).to(values.dtype), values, overlap)
+    tokens = take(tokens.transpose(2, 3).reshape(images, height * width, -1), inverse(order))
     return tokens.transpose(1, 2).unflatten(2, (height, width))
+
+
+def _near(queries: Tensor, keys: Tensor, overlap: int) -> Tensor:
+    """Logits of each window's queries and the keys that they look at: (..., 64, 64 + 2 overlap)."""
+    own = queries @ keys.mT
+    if not overlap:
+        return own
+    before = queries[:, 1:] @ keys[:, :-1, :, -overlap:].mT
+    after = queries[:, :-1] @ keys[:, 1:, :, :overlap].mT
+    return torch.cat([_window_before(before, -BEYOND), own, _window_after(after, -BEYOND)], -1)
+
+
+def _weighted(weights: Tensor, values: Tensor, overlap: int) -> Tensor:
+    """The values that each window looks at, summed by their weights: (N, windows, heads, 64, d)."""
+    if not overlap:
+        return weights @ values
+    before, own, after = weights.split([overlap, WINDOW, overlap], -1)
+    of_before = _window_before(before[:, 1:] @ values[:, :-1, :, -overlap:])
+    return own @ values + of_before + _window_after(after[:, :-1] @ values[:, 1:, :, :overlap])
+
+
+def _window_before(windows: Tensor, value: float = 0.0) -> Tensor:
+    """One more window (N, windows, heads, rows, columns), the first, all of one value."""
+    return F.pad(windows, (0, 0, 0, 0, 0, 0, 1, 0), value=value)
+
+
+def _window_after(windows: Tensor, value: float = 0.0) -> Tensor:
+    return F.pad(windows, (0, 0, 0, 0, 0, 0, 0, 1), value=value)
 
 
 def _tokens(features: Tensor) -> Tensor:
     return features.flatten(2).transpose(1, 2)
 
 
-def _slide(tokens: Tensor, overlap: int, beyond: float = 0.0) -> Tensor:
-    """(N, L, C) to the windows that its queries look at: (N, L / 64, C, 64 + 2 overlap)."""
+def _slide(tokens: Tensor, overlap: int) -> Tensor:
+    """(N, L, 1) as the windows' queries look at it: (N, L / 64, 1, 1, 64 + 2 overlap)."""
     first = torch.arange(0, tokens.shape[1], WINDOW, device=tokens.device)
     places = first[:, None] + torch.arange(WINDOW + 2 * overlap, device=tokens.device)
-    windows = F.pad(tokens, (0, 0, overlap, overlap), value=beyond).index_select(1, places.flatten())
-    return windows.unflatten(1, (-1, WINDOW + 2 * overlap)).movedim(2, -1)
+    windows = F.pad(tokens, (0, 0, overlap, overlap)).index_select(1, places.flatten())
+    return windows.unflatten(1, (-1, WINDOW + 2 * overlap)).movedim(2, -1).unsqueeze(2)
 
 
 class WindowAttention(nn.Module):

@@ -54,6 +54,13 @@ class Shuffled(nn.Module):
         return torch.randperm(features.shape[-2] * features.shape[-1], generator=generator).to(features.device)[None]
 
 
+class Largest(nn.Module):
+    """The number of the largest of so many scores, of equals the first: (..., K, L) -> (..., L)."""
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores.argmax(-2)
+
+
 class Clusters(nn.Module):
     """Cluster after cluster, in each row after row: (N, C, H, W) -> (N, H W).
 
@@ -73,6 +80,7 @@ class Clusters(nn.Module):
         self.register_buffer("centres", F.normalize(torch.randn(clusters, channels), dim=1))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("share", torch.full((clusters,), 1 / clusters))
+        self.nearest = Largest()
 
     @torch.no_grad()
     def forward(self, features: Tensor) -> Tensor:
@@ -85,8 +93,9 @@ class Clusters(nn.Module):
             return torch.argsort(labels * labels.shape[1] + pixel, dim=1)  # no two are equal: every sort is stable
 
     def label(self, pixels: Tensor) -> Tensor:
-        """The cluster of each pixel: (..., C) -> (...). The cosine's denominator is left out: it changes no maximum."""
-        return F.linear(pixels, self.centres, -self.centres @ self.mean).argmax(-1)
+        """Clusters of pixels: (..., L, C) -> (..., L). The cosine's denominator is left out: it changes no maximum."""
+        scores = F.linear(pixels, self.centres, -(self.centres * self.mean).sum(1))
+        return self.nearest(scores.mT)
 
     def _follow(self, pixels: Tensor, labels: Tensor) -> None:
         """Move the centres to where their pixels (P, C) are, and the deadest to the pixel worst served."""

@@ -12,7 +12,8 @@ from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.esdnet.model import ESDNet
 from export.graph.nodes import Conv, NetworkError, Neuron, ValueKind
 from export.graph.placement import on_host, place_of
-from export.readers.esdnet import GraphBuilder, fold_batch_norm, lower, lower_module
+from export.readers.esdnet import lower
+from export.readers.lowering import GraphBuilder, fold_batch_norm, lower_module
 
 READOUT = replace(preset("tiny_spike_driven"), readout="spikes")
 CONFIGS = {

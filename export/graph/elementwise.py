@@ -1,4 +1,4 @@
-"""What element-wise operations cost, for torch and ONNX alike: additions and multiplications per element.
+"""What element-wise operations cost, for the graph, torch and ONNX alike: additions and multiplications per element.
 
 A comparison is an addition. What a chip reads from a table (exp, tanh, a root) is one of each, an interpolation.
 The table is the one of docs/count_anything.md.
