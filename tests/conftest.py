@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from esdnet.networks.esdnet.config import ESDNetConfig, preset
+from esdnet.networks.architectures import Config, build, preset
+from esdnet.networks.esdnet.config import ESDNetConfig
 from esdnet.networks.esdnet.model import ESDNet
 from export.readers.esdnet import lower
 
@@ -105,6 +107,24 @@ def either_model(request) -> ESDNet:
 def either_network(either_model):
     """The network of `either_model`, lowered."""
     return lower(either_model, "tiny")
+
+
+def as_if_learnt(config: Config) -> nn.Module:
+    """A network without spikes, float32, eval mode: no weight is zero, clusters have seen features."""
+    torch.manual_seed(0)
+    model = build(config).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        for _ in range(5):
+            model(torch.rand(2, 3, 64, 64))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def dual_stage_model() -> nn.Module:
+    """A tiny dual-stage network."""
+    return as_if_learnt(preset("tiny_dual_stage"))
 
 
 # For a test of `either_model` that takes long: `make test` runs it on the released network, `make test-all` on both.

@@ -83,6 +83,14 @@ class Builder:
             pooled.append(self.one(g.Activation, y, function="relu"))
         return self.two(g.Mul, x, self.one(g.Activation, self.two(g.Add, *pooled), function="sigmoid"))
 
+    def attention(self, x: str, order: str, *mask: str, **fields) -> str:
+        """Conv1x1(attention(Conv1x1(norm(x))))."""
+        channels = self.channels[x]
+        weight, bias = self.rng.normal(1, 0.3, channels), self.rng.normal(0, 0.3, channels)
+        qkv = self.conv(self.one(g.LayerNorm, x, weight=weight, bias=bias), 3 * channels, 1)
+        node = g.WindowAttention(name=self.name("attention"), inputs=(qkv, order, *mask), **fields)
+        return self.conv(self.add(node, channels), channels, 1)
+
 
 def random_network(seed: int, size: float = 0.3) -> Network:
     """Image (3, H, W), H and W even. `size`: standard deviation of the weights; large ones saturate and wrap."""
@@ -167,6 +175,23 @@ def random_local(seed: int, spiking: bool = True) -> Network:
     merged = b.one(g.Reduce, conv(y, 3, (3, 3), padding=(1, 1)), function="max", axes="T")
     b.one(g.Output, b.two(g.Add, merged, image))
     return Network(name=f"local{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=factor)
+
+
+def random_without_neurons(seed: int, size: float = 0.3) -> Network:
+    """Image (3, H, W), H and W multiples of 4: a mask, norms, attention in windows of the image, then of clusters."""
+    b = Builder(seed, size)
+    image = b.add(g.Input(name="input"), 3)
+    mask = b.one(g.RainMask, image, 1, angles=(-20, 0, 20), across=3, along=5, clip=38, threshold=8)
+    x = b.conv(image, 8)
+    near = b.add(g.WindowOrder(name="squares", inputs=(x,), side=4), 1)
+    x = b.two(g.Add, x, b.attention(x, near, mask, heads=2, window=16))
+    scores = b.one(g.Linear, x, 5, weight=b.rng.normal(0, 1.0, (5, 8)), bias=b.rng.normal(0, 1.0, 5))
+    order = b.one(g.SortOrder, b.one(g.ArgMax, scores, 1))
+    x = b.two(g.Sub, x, b.attention(x, order, heads=4, window=10, overlap=7))
+    halves = [b.one(g.Chunk, x, 4, part=part, parts=2) for part in (0, 1)]
+    fine = b.one(g.DepthToSpace, b.two(g.Mul, *halves), 1, factor=2)
+    b.one(g.Output, b.two(g.Add, image, b.conv(b.conv(fine, 3, stride=(2, 2)), 3)))
+    return Network(name=f"without_neurons{seed}", nodes=tuple(b.nodes), steps=1, size_multiple=4)
 
 
 RANDOM = {"released": random_network, "spike_driven": random_spike_driven}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.graph.near_ties import astray, behind, explained, find_near_choices, membranes
 from export.graph.network import Network
-from export.graph.nodes import Affine, ArgMax, Array, Conv, Linear, Neuron
+from export.graph.nodes import Affine, ArgMax, Array, Conv, LayerNorm, Linear, Neuron
 from export.graph.witness import Values, Witness
 
 # float64, layer by layer: what rounding alone can do, derived for each layer in rounding.py (ESDNet: some 1e-13)
@@ -198,7 +198,7 @@ def layer_names(network: Network, name: str, known: Values | Sequence[str]) -> s
     waiting, visited = [name], {name}
     while waiting:
         node = network[waiting.pop()]
-        if isinstance(node, (Conv, Linear)) or (isinstance(node, Affine) and node.source_parameters):
+        if isinstance(node, (Conv, Linear, LayerNorm)) or (isinstance(node, Affine) and node.source_parameters):
             found.append(node.name)
         fresh = [source for source in node.inputs if source not in known and source not in visited]
         visited.update(fresh)

@@ -145,7 +145,7 @@ def _check_fan_in(node: g.Node) -> None:
         raise NetworkError(f"{node.name}: no rule for the inputs of kind {node.kind}; add one to FAN_IN")
     (least, most), found = FAN_IN[known[0]], len(node.inputs)
     if not least <= found <= most:
-        expected = f"{least}" if most == least else f"{least} or more" if most > 2 else f"{least} or {most}"
+        expected = f"{least}" if most == least else f"{least} or more" if most > 3 else f"{least} or {most}"
         raise NetworkError(f"{node.name} ({node.kind}): {found} inputs, expected {expected}")
 
 

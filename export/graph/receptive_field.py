@@ -63,8 +63,12 @@ def windows(node: g.Node) -> tuple[Window, Window] | None:
 @windows.register(g.Linear)
 @windows.register(g.Membrane)
 @windows.register(g.Add)
+@windows.register(g.Sub)
 @windows.register(g.Mul)
 @windows.register(g.Concat)
+@windows.register(g.Chunk)
+@windows.register(g.LayerNorm)
+@windows.register(g.ArgMax)
 @windows.register(g.Activation)
 def _(node: g.Node) -> tuple[Window, Window] | None:
     return HERE
@@ -113,14 +117,23 @@ def _(node: g.Resize) -> tuple[Window, Window] | None:
 
 
 @windows.register
+def _(node: g.DepthToSpace) -> tuple[Window, Window] | None:
+    return (Window(factor=node.factor),) * 2
+
+
+@windows.register
 def _(node: g.Reduce) -> tuple[Window, Window] | None:
     return None if set("HW") & set(node.axes) else HERE
 
 
 @windows.register(g.Flatten)
 @windows.register(g.RainMask)
+@windows.register(g.WindowOrder)
+@windows.register(g.SortOrder)
+@windows.register(g.WindowAttention)
 def _(node: g.Node) -> tuple[Window, Window] | None:
-    """All places of a channel become channels; rain falls in the direction that is the strongest of the image."""
+    """All places of a channel become channels; rain falls in the direction that is the strongest of the image; who
+    stands beside whom in an order is a matter of all pixels."""
     return None
 
 

@@ -14,6 +14,7 @@ from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.esdnet.model import ESDNet, PatchEmbed
 from export.graph import nodes as g
 from export.graph.network import Network
+from export.graph.nodes import NetworkError
 from export.readers.lowering import GraphBuilder, add_conv, array, lower_module
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from esdnet.images.files import load_image, save_image
 from esdnet.networks.checkpoint import save_checkpoint
+from esdnet.networks.derainer import derain
 from export.graph.counting import OF_VALUES
 from hw_sim.backends import simulator
 from hw_sim.energy import main
@@ -262,3 +263,57 @@ def test_the_command_runs_as_a_script_from_anywhere(files):
     done = subprocess.run(command, cwd=files, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "Layer by layer" in done.stdout
+
+
+@pytest.fixture
+def without_spikes(files, dual_stage_model):
+    """A dual-stage network's checkpoint in the place of the other."""
+    save_checkpoint(files / "tiny.pt", dual_stage_model)
+    return files
+
+
+def test_a_network_without_spikes_is_counted_and_priced(without_spikes, capsys):
+    files = without_spikes
+    for backend in ("simulator", "torch"):
+        more = ["--prices", "all", "--html", str(files / "e.html")] if backend == "simulator" else []
+        assert run(files, "--backend", backend, "--json", str(files / f"{backend}.json"), *more) == 0
+    out = capsys.readouterr().out
+    assert "stage2.bottleneck.attentions.0.attend" in out
+    assert "No spikes: its own layers as an ANN are the network itself." in out
+    assert not any(words in out for words in ("neurocores", "firing rate", "dense ANN", "even at"))
+    one, other = (json.loads((files / f"{name}.json").read_text()) for name in ("simulator", "torch"))
+    assert one["executed_size"] == [32, 32]
+    assert one["totals"]["macs"] > 0 == one["totals"]["acs"] == one["totals"]["spikes"]
+    assert {row["placement"] for row in one["layers"]} == {"host"}
+    assert (one["references_uj"], one["break_even_ac_to_mac_price"]) == ({}, None)
+    assert {row["against_own"]["word"] for row in one["models"]} == {"no answer"}
+    looked = [{key: row[key] for key in row if key not in OF_VALUES} for row in one["layers"]]
+    assert looked == [{key: row[key] for key in row if key not in OF_VALUES} for row in other["layers"]]
+    assert main(["--from", str(files / "torch.json"), "--prices", "all"]) == 0
+
+
+def test_tiles_of_a_network_without_spikes(without_spikes, dual_stage_model):
+    files = without_spikes
+    save_image(files / "x.png", np.random.default_rng(0).random((40, 70, 3)))
+    assert run(files, "--tile", "32", "--save-image", str(files / "o.png"), "--json", str(files / "e.json")) == 0
+    content = json.loads((files / "e.json").read_text())
+    assert (content["tiles"], content["executed_size"]) == (12, [32, 32])  # 64 x 96 padded: 3 rows x 4 columns
+    expected = derain(dual_stage_model, load_image(files / "x.png"), tile=32, overlap=8).output.permute(1, 2, 0).numpy()
+    assert np.abs(load_image(files / "o.png") - expected.clip(0, 1)).max() < 1.5 / 255  # as above
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tile", "36"], "tile size 36: expected 0 (whole image) or a multiple of 32"),
+        (["--precision", "int8"], "no integer rule for kind "),
+        (["--backend", "lava"], "the Lava backend has no rule for kind "),
+    ],
+)
+def test_what_a_network_without_spikes_is_not_for_is_one_line(without_spikes, capsys, options, message):
+    if "lava" in options:
+        pytest.importorskip("lava")
+    assert run(without_spikes, *options) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err.splitlines()[-1]
+    assert captured.out == ""

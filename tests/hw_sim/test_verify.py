@@ -197,3 +197,20 @@ def test_help_promises_no_record_that_does_not_ship(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "ships" not in capsys.readouterr().out.split("--reference", 2)[2]
+
+
+def test_a_network_without_neurons_holds_where_it_runs(tmp_path, dual_stage_model, capsys):
+    save_checkpoint(tmp_path / "dual.pt", dual_stage_model)
+    save_image(tmp_path / "x.png", np.random.default_rng(0).random((40, 33, 3)))
+    command = ["--image", str(tmp_path / "x.png"), "--checkpoint", str(tmp_path / "dual.pt"), "--device", "cpu"]
+    assert main([*command, "--json", str(tmp_path / "rows.json")]) == 0
+    content = json.loads((tmp_path / "rows.json").read_text())
+    assert content["size"] == [64, 64]  # padded to multiples of 32
+    status = {(row["backend"], row["precision"]): row["status"] for row in content["rows"]}
+    held = {key for key, word in status.items() if word == "holds"}
+    assert held == {("torch on cpu", "float32"), ("simulator on cpu", "float64"), ("simulator on cpu", "float32")}
+    assert {word for key, word in status.items() if key not in held} == {"reference", "not run"}
+    assert all(row["note"] for row in content["rows"] if row["status"] == "not run")
+    assert "3 hold, 0 failed, 9 not run" in capsys.readouterr().out
+    assert main([*command, "--crop", "36"]) == 2
+    assert "--crop 36: expected 0 (the whole image) or a multiple of 32" in capsys.readouterr().err

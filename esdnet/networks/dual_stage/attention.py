@@ -23,7 +23,7 @@ def attend(qkv: Tensor, order: Tensor, shut: Tensor | None, heads: int, overlap:
     """
     images, _, height, width = qkv.shape
     tokens = take(_tokens(qkv), order).unflatten(2, (3, heads, -1)).unflatten(1, (-1, WINDOW))
-    queries, keys, values = tokens.permute(3, 0, 1, 4, 2, 5)  # (N, windows, heads, 64, d) each
+    queries, keys, values = tokens.permute(3, 0, 1, 4, 2, 5).unbind()  # (N, windows, heads, 64, d) each
     logits = _near(queries * queries.shape[-1] ** -0.5, keys, overlap)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if shut is not None:
@@ -35,11 +35,11 @@ def attend(qkv: Tensor, order: Tensor, shut: Tensor | None, heads: int, overlap:
 
 def _near(queries: Tensor, keys: Tensor, overlap: int) -> Tensor:
     """Logits of each window's queries and the keys that they look at: (..., 64, 64 + 2 overlap)."""
-    own = queries @ keys.mT
+    own = queries @ keys.transpose(-1, -2)
     if not overlap:
         return own
-    before = queries[:, 1:] @ keys[:, :-1, :, -overlap:].mT
-    after = queries[:, :-1] @ keys[:, 1:, :, :overlap].mT
+    before = queries[:, 1:] @ keys[:, :-1, :, -overlap:].transpose(-1, -2)
+    after = queries[:, :-1] @ keys[:, 1:, :, :overlap].transpose(-1, -2)
     return torch.cat([_window_before(before, -BEYOND), own, _window_after(after, -BEYOND)], -1)
 
 

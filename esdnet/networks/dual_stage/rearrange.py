@@ -95,7 +95,7 @@ class Clusters(nn.Module):
     def label(self, pixels: Tensor) -> Tensor:
         """Clusters of pixels: (..., L, C) -> (..., L). The cosine's denominator is left out: it changes no maximum."""
         scores = F.linear(pixels, self.centres, -(self.centres * self.mean).sum(1))
-        return self.nearest(scores.mT)
+        return self.nearest(scores.transpose(-1, -2))
 
     def _follow(self, pixels: Tensor, labels: Tensor) -> None:
         """Move the centres to where their pixels (P, C) are, and the deadest to the pixel worst served."""

@@ -2,8 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.graph.near_ties import astray, describe_near_ties, explained, find_near_ties, membranes
-from export.graph.nodes import Neuron
+from export.graph.near_ties import (
+    astray,
+    behind,
+    describe_near_ties,
+    explained,
+    find_near_choices,
+    find_near_ties,
+    membranes,
+)
+from export.graph.nodes import ArgMax, Neuron
 
 
 def lif(**fields) -> Neuron:
@@ -64,3 +72,23 @@ def test_a_difference_is_explained_by_a_near_tie_where_it_differs_and_by_nothing
     where = np.array([3, 4, 5])
     assert np.argwhere(explained(differs, where))[:, [0, 3]].tolist() == [[1, 0], [2, 0]]
     assert not explained(differs, np.zeros(0, np.int64)).any()
+
+
+def test_choices_between_channels_that_are_nearly_equal():
+    largest = ArgMax(name="largest", inputs=("x",))
+    values = np.array([[1.0, 2.0, 5.0, 3.0], [1.0, 2.5, 4.0, 3.0 - 1e-14], [0.0, 0.0, 4.9, 3.0]]).reshape(1, 3, 2, 2)
+    ties = find_near_choices(largest, values, 0.2)
+    assert ties.where.tolist() == [0, 2, 3]
+    assert describe_near_ties([ties]) == [
+        "largest, step 0: 3 within rounding of another channel, the nearest 0.0e+00 off"
+    ]
+    assert find_near_choices(largest, values, 1e-14).where.tolist() == [0, 3]
+    assert find_near_choices(largest, values[:, :, :1, 1:], 0.2) is None
+    assert find_near_choices(largest, values[:, :1], 9.0) is None  # one channel is no choice
+
+
+def test_how_far_a_choice_is_behind_the_largest():
+    values = np.array([[1.0, 2.0], [4.0, 2.0]]).reshape(1, 2, 1, 2)
+    assert behind(values, np.array([1, 0]).reshape(1, 1, 1, 2)).ravel().tolist() == [0.0, 0.0]
+    assert behind(values, np.array([0, 1]).reshape(1, 1, 1, 2)).ravel().tolist() == [3.0, 0.0]
+    assert behind(values, np.array([0.5, 2]).reshape(1, 1, 1, 2)).ravel().tolist() == [np.inf, np.inf]  # no channels

@@ -15,14 +15,16 @@ from export.graph.rounding import EPS, MOST, Reach, Rounding
 from export.graph.values import output_shape
 from export.graph.witness import witness
 from hw_sim.agreement.judge import simulate_layers
-from tests.random_networks import RANDOM
+from tests.random_networks import RANDOM, random_without_neurons
+
+NETWORKS = {**RANDOM, "without neurons": random_without_neurons}
 
 
-@pytest.mark.parametrize("kind", RANDOM)
+@pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("seed", range(6))
 def test_a_float32_run_stays_within_the_bound_of_float32(kind, seed):
     """Every kind of node, against an evaluation whose roundings are 2^29 times as large: so must the bound be."""
-    network = RANDOM[kind](seed)
+    network = NETWORKS[kind](seed)
     image = np.random.default_rng(seed).random((3, 16, 12))
     exact = simulate_layers(network, {"input": image[None]}, "float64")
     given = {name: value.astype(np.float32).astype(np.float64) for name, value in exact.items()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import hw_sim
 from esdnet.images.files import load_image
 from esdnet.networks.nafnet.config import NAFNetConfig
 from esdnet.networks.nafnet.model import NAFNet
-from export.graph.nodes import Conv, Linear, Neuron
+from export.graph.nodes import Conv, Linear, Neuron, WindowAttention
 from hw_sim.backends import simulator
 from hw_sim.backends.executors import load_source
 from hw_sim.pricing.layer_facts import total
@@ -54,6 +56,58 @@ def test_every_layer_of_the_shipped_networks_to_the_last_operation(checkpoint):
     assert report.parameters == report.counted_parameters == source.network.model_parameters
     with torch.no_grad():
         assert torch.equal(model(x), report.output)
+
+
+@pytest.fixture(scope="module")
+def without_spikes() -> SimpleNamespace:
+    """The shipped dual-stage network: what each layer with weights and each attention of its graph did, in float64."""
+    source = load_source("small_dual_stage", None)
+    image = np.ascontiguousarray(load_image(SAMPLE).transpose(2, 0, 1))
+    simulated = simulator.run(source.network, image, precision="float64")
+    expected = {}
+    for node in source.network.nodes:
+        if isinstance(node, (Conv, Linear, WindowAttention)):  # what has no module of its own is its block's
+            totals = simulated.counts[node.name].totals()
+            expected[node.modules[0] if node.modules else node.block] = {count: totals[count] for count in SAME}
+    return SimpleNamespace(expected=expected, model=source.model, image=image)
+
+
+def by_owner(report, expected) -> dict[str, Counter]:
+    """The same counts of a report, by the nearest of the owners expected: both products of an attention together."""
+    found: dict[str, Counter] = {}
+    for layer in report.layers:
+        kept = Counter({count: layer.counts[count] for count in SAME})
+        name = layer.name.replace("/", ".")  # of nodes in ONNX files
+        if any(kept.values()):
+            owner = max((key for key in expected if f"{name}.".startswith(f"{key}.")), key=len, default=name)
+            found.setdefault(owner, Counter()).update(kept)
+    return found
+
+
+def test_every_layer_of_the_network_without_spikes_to_the_last_operation(without_spikes):
+    """Convolutions, the scores of the clusters, both products of each attention: as torch runs them."""
+    expected, x = without_spikes.expected, torch.from_numpy(without_spikes.image)[None]
+    report = hw_sim.count(deepcopy(without_spikes.model).double().eval(), x, strict=True)
+    assert {name: dict(kept) for name, kept in by_owner(report, expected).items()} == expected
+    assert report.totals["macs"] == sum(counts["macs"] for counts in expected.values()) == 510_898_432
+    assert report.totals["acs"] == report.totals["spikes"] == 0
+    assert report.parameters == report.counted_parameters == 433_046
+
+
+@pytest.mark.slow  # the tracer takes its time
+def test_and_of_its_onnx_file(without_spikes, tmp_path):
+    """Torch's tracer wrote it, ONNX Runtime runs it in float32; which sums are exactly 0 there may differ."""
+    pytest.importorskip("onnxruntime")
+    from export.targets.onnx.traced import write
+    from hw_sim.counter.onnx_counter import count_onnx
+
+    write(without_spikes.model.float().eval(), tmp_path / "traced.onnx")
+    image = without_spikes.image[None].astype(np.float32)
+    report = count_onnx(tmp_path / "traced.onnx", [image], strict=True)
+    found, counts = by_owner(report, without_spikes.expected), ("macs", "dense_taps", "acs", "spikes", "events")
+    assert found.keys() == without_spikes.expected.keys()
+    for name, expected in without_spikes.expected.items():
+        assert {count: found[name][count] for count in counts} == {count: expected[count] for count in counts}, name
 
 
 def test_nafnet_runs_what_its_published_description_says():

@@ -7,7 +7,7 @@ import torch
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
 from export.graph.network import Network
-from export.graph.nodes import Conv, Input, Linear, Neuron, Output, ValueKind
+from export.graph.nodes import Conv, Input, Linear, Neuron, Output, ValueKind, WindowAttention
 from export.readers.esdnet import lower
 from hw_sim.backends import simulator
 from hw_sim.pricing.energy import Conditions
@@ -17,6 +17,7 @@ from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.load import load_model
 from hw_sim.pricing.prices import available, load_prices
 from hw_sim.report.energy_report import sum_counts
+from tests.random_networks import random_without_neurons
 from tests.tolerances import ENERGY
 
 
@@ -98,3 +99,21 @@ def test_what_reads_spikes_is_what_the_graph_declares(network, result):
         if isinstance(node, (Conv, Linear)):
             assert (layer.reads == "spike") == (network.kinds[node.inputs[0]] is ValueKind.SPIKE)
             assert layer.taps * layer.executions == result.counts[node.name].dense_taps.sum()
+
+
+def test_attention_is_two_products_of_no_weights_and_the_rest():
+    network = random_without_neurons(0)
+    result = simulator.run(network, np.random.default_rng(0).random((3, 16, 16)), precision="float64")
+    facts = layer_facts(network, result.counts, (16, 16))
+    node, *_ = network.of(WindowAttention)
+    products, rest = (layer for layer in facts if layer.name.startswith(node.name))
+    totals = result.counts[node.name].totals()
+    assert (products.kind, products.macs, products.weight_words) == ("linear", totals["macs"], 0)
+    assert (rest.name, rest.kind, rest.macs) == (f"{node.name}: the rest", "other", 0)
+    assert (products.adds + rest.adds, products.muls + rest.muls) == (totals["adds"], totals["muls"])
+    assert products.adds == products.muls == 0 < rest.adds
+    for count in ("macs", "adds", "muls", "activation_words"):
+        assert (
+            sum(getattr(layer, count) for layer in facts)
+            == sum_counts(counts.totals() for counts in result.counts.values())[count]
+        )

@@ -77,6 +77,20 @@ def in_node(path, positions, program=PROGRAM):
     return json.loads(done.stdout)
 
 
+def test_a_page_of_a_network_without_spikes_does_not_hold_it_against_itself(tmp_path):
+    """Reuse is its own, too; where a chip prices nothing of it, there is no price of a MAC to break even at."""
+    layers = as_ann(NETWORK)
+    found = price_all(REPORT | {"facts": [layer.to_record() for layer in layers]})
+    write_page(tmp_path / "page.html", REPORT, found)
+    start = {axis["name"]: axis["start"] for axis in sensitivity(found)["axes"]}
+    for position in (start, start | {"reuse": 2}):
+        (rows,) = in_node(tmp_path / "page.html", [position])
+        assert all(row["verdicts"][0]["word"] == "no answer" for row in rows)
+        assert all(row["network"] == row["own"] for row in rows)
+        assert all(verdict["break_even_mac_pj"] is None for row in rows for verdict in row["verdicts"])
+        assert {row["verdicts"][1]["word"] for row in rows} == {"wins", "no answer"}
+
+
 def test_where_the_sliders_start_the_page_has_the_rows_of_the_table(found, page):
     axes = sensitivity(found)["axes"]
     start = {axis["name"]: axis["start"] for axis in axes}

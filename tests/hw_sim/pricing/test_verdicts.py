@@ -93,6 +93,19 @@ def test_static_power_enters_when_a_time_is_given():
     assert timed.operating_points == still.operating_points
 
 
+def test_a_network_without_spikes_is_its_own_ann():
+    models = [load_model(name) for name in available_models()]
+    rows = judge(as_ann(NETWORK), models, nafnet_layers(64, 64))
+    for row_ in rows:
+        assert (row_.against_own.word, row_.against_own.ratio) == ("no answer", None)
+        assert row_.against_own.why.startswith("No spikes")
+        assert row_.energy == row_.own_ann  # as an ANN it has the ANN's reuse
+        assert row_.against_reference.break_even_mac_j is None
+    stated, _, reused = [row_ for row_ in rows if row_.model.name == "lemaire2022"]
+    assert reused.energy.total_j < stated.energy.total_j
+    assert reused.against_reference.word == "wins"
+
+
 def test_a_row_as_json():
     record = json.loads(json.dumps(row("loihi1", reference=nafnet_layers(16, 16)).to_record()))
     assert record["model"] == "loihi1"

@@ -13,7 +13,9 @@ from tests.tolerances import FLOAT64_OUTPUT
 HEADS = 2
 
 
-def by_definition(qkv: np.ndarray, order: np.ndarray, shut: np.ndarray, overlap: int) -> np.ndarray:
+def by_definition(
+    qkv: np.ndarray, order: np.ndarray, shut: np.ndarray, overlap: int, window: int = WINDOW, heads: int = HEADS
+) -> np.ndarray:
     """One image: qkv (3 C, pixels), order (pixels), shut (pixels) to (C, pixels), one softmax at a time.
 
     Shut keys are left out altogether, unless all that a query could read are shut.
@@ -22,10 +24,10 @@ def by_definition(qkv: np.ndarray, order: np.ndarray, shut: np.ndarray, overlap:
     channels, pixels = queries.shape
     found = np.empty_like(queries)
     for place, asking in enumerate(order):
-        start = place // WINDOW * WINDOW
-        near = order[max(0, start - overlap) : min(pixels, start + WINDOW + overlap)]
+        start = place // window * window
+        near = order[max(0, start - overlap) : min(pixels, start + window + overlap)]
         read = near[~shut[near]] if not shut[near].all() else near
-        for head in np.split(np.arange(channels), HEADS):
+        for head in np.split(np.arange(channels), heads):
             logits = queries[head, asking] @ keys[head][:, read] / np.sqrt(len(head))
             weights = np.exp(logits - logits.max())
             found[head, asking] = values[head][:, read] @ (weights / weights.sum())

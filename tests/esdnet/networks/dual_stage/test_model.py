@@ -16,17 +16,9 @@ from tests.tolerances import FLOAT32_MEMBRANE
 TINY = PRESETS["tiny_dual_stage"]
 
 
-@pytest.fixture(scope="module")
-def network() -> DualStage:
-    """A tiny one as if it had learnt: no weight is zero, clusters have seen features."""
-    torch.manual_seed(0)
-    made = DualStage(TINY).train()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-        for _ in range(20):
-            made(torch.rand(2, 3, 64, 64))
-    return made.eval()
+@pytest.fixture
+def network(dual_stage_model: DualStage) -> DualStage:
+    return dual_stage_model
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 47), (1, 1), (50, 96)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -13,43 +14,32 @@ import torch
 from torch import nn
 
 from esdnet.command.errors import CheckFailed
-from esdnet.networks.architectures import build, preset
+from esdnet.networks.architectures import preset
 from esdnet.networks.checkpoint import save_checkpoint
 from esdnet.networks.dual_stage.model import DualStage
 from export.targets.onnx import traced as onnx_traced
 from export.to_onnx import main
+from tests.conftest import as_if_learnt
 from tests.tolerances import FLOAT32_MEMBRANE
 
 
-def learnt(name: str) -> nn.Module:
-    """A tiny network as if it had learnt: no weight is zero, clusters have seen features."""
-    torch.manual_seed(0)
-    network = build(preset(name)).train()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-        for _ in range(20):
-            network(torch.rand(2, 3, 64, 64))
-    return network.eval()
+@pytest.fixture
+def dual_stage(dual_stage_model: DualStage) -> DualStage:
+    return dual_stage_model
 
 
 @pytest.fixture(scope="module")
-def dual_stage() -> DualStage:
-    return learnt("tiny_dual_stage")
-
-
-@pytest.fixture(scope="module")
-def file(dual_stage: DualStage, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def file(dual_stage_model: DualStage, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The dual-stage network's file; each test reads a copy."""
     path = tmp_path_factory.mktemp("onnx") / "dual.onnx"
-    onnx_traced.write(dual_stage, path)
+    onnx_traced.write(dual_stage_model, path)
     return path.read_bytes()
 
 
 @pytest.mark.parametrize("name", [pytest.param("tiny_dual_stage", marks=pytest.mark.slow), "tiny_nafnet"])
 def test_a_checkpoint_becomes_a_checked_file(name: str, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save_checkpoint("a.pt", learnt(name))
+    save_checkpoint("a.pt", as_if_learnt(preset(name)))
     assert main(["a.pt"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"ONNX opset 17, float32, [\d,]+ operators", lines[0])
@@ -127,8 +117,7 @@ def test_what_is_wrong_in_the_file_is_found_and_nothing_is_left(
 @pytest.mark.slow
 def test_a_pixel_between_two_clusters_may_go_to_either(dual_stage: DualStage, tmp_path: Path) -> None:
     """Two centres are the same; in the file the second is a millionth longer, and wins where torch takes the first."""
-    network = build(preset("tiny_dual_stage")).eval()
-    network.load_state_dict(dual_stage.state_dict())
+    network = deepcopy(dual_stage)
     clusters = network.stage2.bottleneck.arrange
     clusters.mean.zero_()
     clusters.centres[1] = clusters.centres[0]
