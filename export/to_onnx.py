@@ -127,7 +127,7 @@ def _write_and_check(model: Any, network: Network, precision: FloatPrecision, pa
 
 
 def _trace_and_check(model: Any, path: Path) -> list[str]:
-    """The same for a network without a layer graph."""
+    """The same for a network without spikes, which torch traces."""
     from export.targets.onnx.traced import OPSET, check, write
 
     written = write(model, path)

@@ -1,4 +1,4 @@
-"""Networks without spikes, which have no layer graph, as ONNX: traced by torch's own exporter, checked against torch.
+"""Networks without spikes as ONNX, not from their layer graph: traced by torch's own exporter, checked against torch.
 
 In: a dual-stage network or a NAFNet, float32, in eval mode. Out: an ONNX file for images of any size, and what ONNX
 Runtime found with it. The tracer refuses whatever it would have to freeze, such as the size of the image.

@@ -16,6 +16,8 @@ from export.readers.dual_stage import lower
 from hw_sim.agreement import judge as verification
 from hw_sim.agreement.candidates import float_candidates
 from hw_sim.agreement.judge import Subject, judge, make_reference, reference_row
+from hw_sim.agreement.records import check_record, identity, make_record
+from hw_sim.backends import simulator
 
 CANDIDATES = {f"{one.name}, {one.precision}": one for one in float_candidates("cpu")}
 EXACT, ROUGH = "simulator on cpu, float64", "simulator on cpu, float32"
@@ -150,3 +152,11 @@ def test_clusters_that_are_equal_are_near_ties_and_excuse_that_choice_alone(subj
 def judge_labels(subject: Subject) -> np.ndarray:
     found = verification.simulate_layers(subject.network, {"input": subject.image[None]}, "float64")
     return found[f"{ARRANGE}.nearest"].astype(int)
+
+
+def test_the_answer_of_a_gpu_is_compared_though_nothing_fires(subject):
+    result = simulator.run(subject.network, subject.image, precision="float64")
+    record = make_record({"device": "some GPU", **identity(subject.network, subject.image)}, {"float64": result})
+    assert check_record(record, "float64", result).status == "holds"
+    other = replace(result, output=result.output + 1e-6)
+    assert check_record(record, "float64", other).status == "FAILED"
