@@ -17,7 +17,7 @@ from hw_sim.pricing.prices import available, load_prices
 from hw_sim.report.console import table_rows
 from hw_sim.report.energy_report import EnergyReport, assumptions, price_table
 from hw_sim.report.model_page import open_templates, section
-from hw_sim.report.plots import CHARTS, chart_png
+from hw_sim.report.plots import chart_png, charts_of
 
 
 def write_html(
@@ -35,7 +35,7 @@ def write_html(
         price_rows=price_table(report, [load_prices(name) for name in available()]),
         assumptions=assumptions(report),
         pictures={name: _picture(picture) for name, picture in pictures.items()},
-        charts={name.replace("_", " "): _data_uri(chart_png(chart(report))) for name, chart in CHARTS.items()},
+        charts={name.replace("_", " "): _data_uri(chart_png(figure)) for name, figure in charts_of(report).items()},
         models=section(models) if models else None,
     )  # fmt: skip
     write_text(path, text)

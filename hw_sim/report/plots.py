@@ -82,12 +82,18 @@ def chart_png(figure: Figure) -> bytes:
 
 
 def chart_names(folder: Path) -> list[Path]:
-    """The files that `write_plots` writes."""
+    """The files that `write_plots` may write."""
     return [folder / f"{name}.png" for name in CHARTS]
+
+
+def charts_of(report: EnergyReport) -> dict[str, Figure]:
+    """The charts by name; without neurons there are no firing rates."""
+    fires = report.total()["neuron_updates"] > 0
+    return {name: chart(report) for name, chart in CHARTS.items() if fires or chart is not firing_rates}
 
 
 def write_plots(folder: Path, report: EnergyReport) -> None:
     """One PNG per chart into a folder that exists."""
-    for path, chart in zip(chart_names(folder), CHARTS.values(), strict=True):
-        with written_beside(path) as beside:
-            beside.write_bytes(chart_png(chart(report)))
+    for name, figure in charts_of(report).items():
+        with written_beside(folder / f"{name}.png") as beside:
+            beside.write_bytes(chart_png(figure))

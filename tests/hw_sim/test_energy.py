@@ -275,12 +275,15 @@ def without_spikes(files, dual_stage_model):
 def test_a_network_without_spikes_is_counted_and_priced(without_spikes, capsys):
     files = without_spikes
     for backend in ("simulator", "torch"):
-        more = ["--prices", "all", "--html", str(files / "e.html")] if backend == "simulator" else []
+        shown = ["--prices", "all", "--html", str(files / "e.html"), "--plots", str(files / "plots")]
+        more = shown if backend == "simulator" else []
         assert run(files, "--backend", backend, "--json", str(files / f"{backend}.json"), *more) == 0
     out = capsys.readouterr().out
     assert "stage2.bottleneck.attentions.0.attend" in out
     assert "No spikes: its own layers as an ANN are the network itself." in out
     assert not any(words in out for words in ("neurocores", "firing rate", "dense ANN", "even at"))
+    assert [path.name for path in (files / "plots").iterdir()] == ["energy_by_block.png"]
+    assert not re.search("(?i)firing rate|beside it", (files / "e.html").read_text())
     one, other = (json.loads((files / f"{name}.json").read_text()) for name in ("simulator", "torch"))
     assert one["executed_size"] == [32, 32]
     assert one["totals"]["macs"] > 0 == one["totals"]["acs"] == one["totals"]["spikes"]
