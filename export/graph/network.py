@@ -94,8 +94,8 @@ class Network:
 
     @property
     def has_neurons(self) -> bool:
-        """Whether anything has a membrane, spikes or not."""
-        return bool(self.neurons or self.of(g.Euler))
+        """Whether anything has a membrane, or fires."""
+        return bool(self.neurons or self.of(g.Euler) or self.of(g.Threshold))
 
     def of(self, kind: type[Kind]) -> tuple[Kind, ...]:
         """All nodes of a kind, in order."""

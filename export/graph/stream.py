@@ -23,7 +23,7 @@ from export.graph.nodes import NetworkError, ValueKind
 from export.graph.schedule import needs_all_steps, schedule
 from export.graph.states import STATEFUL, State, open_state
 
-VIEWS = (g.Flatten, g.Chunk)  # of their input
+VIEWS = (g.Flatten, g.Chunk, g.DepthToSpace)  # of their input, or they may be
 
 
 class Stream:
