@@ -8,10 +8,9 @@ first, as a saved image is.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,16 @@ import numpy as np
 from esdnet.command.command_line import program_name
 from esdnet.command.errors import UserError, report_user_errors
 from esdnet.command.jobs import run_jobs
-from esdnet.command.writing import check_outputs, write_json, write_text
-from esdnet.images.files import from_tensor
+from esdnet.command.table import Table, add_table_flags, check_table
+from esdnet.command.workers import add_worker_flags, open_workers
+from esdnet.command.writing import check_outputs, write_json
 from esdnet.images.metrics import psnr_y, ssim_y
+from esdnet.images.photo import image_size, photo_of
 from esdnet.images.piqe import piqe
 from esdnet.images.tile_choice import check_tile_flags
 from esdnet.networks.architectures import LEAST_MULTIPLE
 from esdnet.networks.bundled import checkpoint_label, find_checkpoint
-from esdnet.networks.derainer import Derainer, add_network_flags, facts
+from esdnet.networks.derainer import Derainer, Setup, add_network_flags, derain_photo
 from esdnet.training.data import LAYOUTS, Pair, PairedFolder
 
 IMAGE_BYTES = 300  # a pixel of a whole image: two or three of them in float64, and their local means
@@ -40,9 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--layout", choices=LAYOUTS, default="paired", help="default: paired (input/ and target/)")
     add_network_flags(parser)
+    add_worker_flags(parser)
     parser.add_argument("--limit", type=int, help="only the first N images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores, and what failed")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the scores per image")
+    add_table_flags(parser, "image")
+    parser.add_argument("--skip-existing", action="store_true", help="take over the images that --table holds already")
     return parser
 
 
@@ -54,23 +57,29 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score what the flags name, print the table and write the files asked for."""
-    check_tile_flags(arguments, LEAST_MULTIPLE)
-    if arguments.limit is not None and arguments.limit < 1:
-        raise UserError(f"--limit {arguments.limit}: expected at least 1")
-    checkpoint = find_checkpoint(arguments.checkpoint)
-    pairs = PairedFolder(arguments.data, arguments.layout).pairs()[: arguments.limit]
-    inputs = [path for pair in pairs for path in (pair.rainy, pair.target) if path is not None]
-    check_outputs({"--json": arguments.json, "--csv": arguments.csv}, [checkpoint, *inputs])
-    network = Derainer(checkpoint, arguments, [pair.rainy for pair in pairs], IMAGE_BYTES)
-    outcome = run_jobs(pairs, lambda pair: score_pair(network, pair), lambda pair: pair.name)
-    rows = outcome.results
+    checkpoint, pairs = _check(arguments)
+    with open_workers(arguments) as workers:
+        network = Derainer(checkpoint, arguments, [pair.rainy for pair in pairs], IMAGE_BYTES, workers)
+        table = _open_table(arguments, network)
+        left = [pair for pair in pairs if table is None or pair.name not in table.rows]
+
+        def task(pair: Pair) -> ToScore:
+            return ToScore(network.setup, pair, network.tile(pair.name, image_size(pair.rainy)))
+
+        outcome = run_jobs(
+            left, score_pair, lambda pair: pair.name, workers=workers, task=task,
+            done=lambda row: None if table is None else table.add(_flat(row)),
+        )  # fmt: skip
+    found = {row["name"]: row for row in (table.without_settings() if table else [])}
+    found |= {row["name"]: row for row in outcome.results}
+    rows = [found[pair.name] for pair in pairs if pair.name in found]
     report = {
         "checkpoint": checkpoint_label(checkpoint),
         "data": str(arguments.data),
         "layout": arguments.layout,
         "tile": arguments.tile,  # that was asked for; each image says which it had
-        "overlap": arguments.overlap,
-        "device": network.device,
+        "overlap": network.setup.overlap,
+        "device": network.setup.device,
         "images": rows,
         "mean": {name: sum(row[name] for row in rows) / len(rows) for name in score_names(rows)},
         **outcome.to_dict(),
@@ -79,17 +88,54 @@ def evaluate(arguments: argparse.Namespace) -> int:
         _print_table(rows, report["mean"])
     if arguments.json is not None:
         write_json(arguments.json, _finite(report))
-    if arguments.csv is not None:
-        write_text(arguments.csv, _to_csv(rows))
     return outcome.status
 
 
-def score_pair(network: Derainer, pair: Pair) -> dict[str, Any]:
+def _check(arguments: argparse.Namespace) -> tuple[Path, list[Pair]]:
+    """What the flags name, the checkpoint and the pairs; UserError for what cannot be."""
+    check_tile_flags(arguments, LEAST_MULTIPLE)
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UserError(f"--limit {arguments.limit}: expected at least 1")
+    if arguments.skip_existing and arguments.table is None:
+        raise UserError("--skip-existing: takes over what --table FILE holds; give both")
+    checkpoint = find_checkpoint(arguments.checkpoint)
+    pairs = PairedFolder(arguments.data, arguments.layout).pairs()[: arguments.limit]
+    inputs = [path for pair in pairs for path in (pair.rainy, pair.target) if path is not None]
+    check_outputs({"--json": arguments.json, "--table": arguments.table}, [checkpoint, *inputs])
+    check_table(arguments.table, arguments.skip_existing)
+    return checkpoint, pairs
+
+
+def _open_table(arguments: argparse.Namespace, network: Derainer) -> Table | None:
+    if arguments.table is None:
+        return None
+    setup = network.setup
+    made_with = {
+        "checkpoint": network.label, "sha256": setup.sha256, "data": arguments.data, "layout": arguments.layout,
+        "asked_tile": arguments.tile, "overlap": setup.overlap,
+    }  # fmt: skip
+    return Table(arguments.table, "name", made_with)
+
+
+@dataclass(frozen=True)
+class ToScore:
+    """An image to derain and score, and all that must be known of how."""
+
+    setup: Setup
+    pair: Pair
+    tile: int
+
+
+def score_pair(given: ToScore) -> dict[str, Any]:
     """Derain one image and score it: name, size, what was executed, and the scores of output and input."""
-    rainy, clean = pair.load()
-    tile, result = network.derain(pair.name, rainy)
-    output = np.floor(np.clip(from_tensor(result.output), 0.0, 1.0) * 255.0 + 0.5) / 255.0
-    return {"name": pair.name, **facts(rainy, tile, result), **_scores(output, rainy, clean)}
+    rainy, clean = given.pair.load()
+    derained = derain_photo(given.setup, given.pair.name, photo_of(rainy), given.tile)
+    return {"name": given.pair.name, **derained.facts, **_scores(np.asarray(derained.image) / 255.0, rainy, clean)}
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """What fits in a table."""
+    return {name: value for name, value in row.items() if not isinstance(value, list)}
 
 
 def score_names(rows: list[dict[str, Any]]) -> list[str]:
@@ -124,15 +170,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _to_csv(rows: list[dict[str, Any]]) -> str:
-    names = ["name", "height", "width", "tile", "tiles", *score_names(rows)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 if __name__ == "__main__":

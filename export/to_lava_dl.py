@@ -17,7 +17,7 @@ if __name__ == "__main__":  # run as a script: the repository need not be instal
 
 from esdnet.command.command_line import program_name
 from esdnet.command.errors import CheckFailed, report_user_errors
-from esdnet.images.files import check_image_file
+from esdnet.images.photo import check_image_file
 from esdnet.networks.bundled import find_checkpoint
 
 if TYPE_CHECKING:

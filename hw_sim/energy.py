@@ -17,7 +17,7 @@ if __name__ == "__main__":  # run as a script: its folder is on the path, the re
 from esdnet.command.command_line import program_name, require_extra
 from esdnet.command.device import DEVICES
 from esdnet.command.errors import UserError, report_user_errors
-from esdnet.images.tile_choice import TileChoice, add_tile_flags, check_tile_flags
+from esdnet.images.tile_choice import OVERLAP, TileChoice, add_tile_flags, check_tile_flags
 from esdnet.networks.architectures import LEAST_MULTIPLE
 from esdnet.networks.bundled import DEFAULT, find_checkpoint
 from hw_sim.backends.executor import backend_label, check_lava_flags
@@ -95,7 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _price_images(args: argparse.Namespace) -> int:
-    from esdnet.images.files import image_size, list_images, load_image
+    from esdnet.images.files import list_images, load_image
+    from esdnet.images.photo import image_size
     from hw_sim.energy_folder import read_earlier
     from hw_sim.pricing.prices import load_prices
 
@@ -230,6 +231,7 @@ def _check_options(args: argparse.Namespace, is_folder: bool) -> None:
     """UserError for options that would be ignored."""
     check_no_sequence_flags(args)
     check_tile_flags(args, LEAST_MULTIPLE)
+    args.overlap = OVERLAP if args.overlap is None else args.overlap
     check_lava_flags(args)
     if is_folder and (args.html or args.plots):
         raise UserError("--html and --plots show one image; give --image a file, or use --json for a folder")
@@ -243,14 +245,14 @@ def _check_options(args: argparse.Namespace, is_folder: bool) -> None:
 def _check_outputs(args: argparse.Namespace, images: list[Path], read: Path) -> dict[Path, Path]:
     """What cannot be written is said before the work begins; returns the PNG of each image if --save-image is given."""
     from esdnet.command.writing import check_folder, check_outputs
-    from esdnet.images.files import check_png_name, png_names
+    from esdnet.images.files import check_png_name, output_names
 
     pngs: dict[Path, Path] = {}
     others: list[Path] = []
     files = {"--json": args.json, "--html": args.html}
     if args.save_image and args.image.is_dir():
         check_folder("--save-image", args.save_image)
-        pngs = png_names(images, args.save_image)
+        pngs = output_names(images, args.save_image)
         others += pngs.values()
     elif args.save_image:
         check_png_name(f"--save-image {args.save_image}", args.save_image)

@@ -13,6 +13,7 @@ from esdnet.command.errors import UserError
 
 PACKAGE = "esdnet-deploy"
 EXTRAS = {  # extra of pyproject.toml -> the modules that it brings
+    "cluster": ("distributed",),
     "lava": ("lava.magma", "lava.lib.dl"),
     "onnx": ("onnx", "onnxruntime"),
     "report": ("jinja2", "matplotlib"),

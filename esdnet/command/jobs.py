@@ -1,4 +1,4 @@
-"""A list of jobs, one after another: progress on a terminal, failures collected and named, Ctrl-C between two results.
+"""A list of jobs, here or shared out: progress on a terminal, failures collected and named, Ctrl-C between two results.
 
 In: things to do and what to do with each. Out: the results, what failed and why, what was not run.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
 from esdnet.command.errors import INTERRUPTED, CannotWrite, UserError
+from esdnet.command.workers import Here, Workers, run_tasks
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -35,36 +37,60 @@ class Outcome(Generic[Result]):
 
 
 def run_jobs(
-    jobs: Sequence[Job], work: Callable[[Job], Result], name: Callable[[Job], str] = str, unit: str = "image"
+    jobs: Sequence[Job],
+    work: Callable[[Any], Result],
+    name: Callable[[Job], str] = str,
+    unit: str = "image",
+    *,
+    workers: Workers | None = None,
+    task: Callable[[Job], Any] = lambda job: job,
+    done: Callable[[Result], None] = lambda result: None,
 ) -> Outcome[Result]:
-    """Do `work` for each job. A UserError is that job's failure: it is said on stderr, and the next job follows.
+    """Do `work` for each job. A UserError is that job's failure: it is said on stderr, and the others follow.
+
+    workers: where it is done, here by default. task: what `work` is given for a job, made when its turn comes. done: is
+    called with each result as it comes; the outcome has them in the order of the jobs.
 
     Where an output cannot be written, and at Ctrl-C, the rest is not run. The last line on stderr says how many were
     done, and in what time.
     """
     outcome: Outcome[Result] = Outcome()
+    results: dict[int, Result] = {}
     started = time.monotonic()
     with progress_bar(len(jobs), unit) as bar:
+
+        def tasks() -> Iterator[tuple[int, Any]]:
+            for number, job in enumerate(jobs):
+                with _failing(outcome, name(job), bar):
+                    yield number, task(job)
+
         try:
-            for job in jobs:
-                _run_one(outcome, job, work, name(job))
-                bar.update()
+            for number, future in run_tasks(workers or Here(), work, tasks()):
+                with _failing(outcome, name(jobs[number]), bar):
+                    results[number] = future.result()
+                    done(results[number])
+                    bar.update()
         except CannotWrite:
             pass  # it was said, and the next could not be written either
         except KeyboardInterrupt:
             outcome.status = INTERRUPTED
-    outcome.not_run = [name(job) for job in jobs[len(outcome.results) + len(outcome.failed) :]]
+    outcome.results = [results[number] for number in sorted(results)]
+    left = (name(job) for number, job in enumerate(jobs) if number not in results)
+    outcome.not_run = [job for job in left if job not in outcome.failed]
     _say_end(outcome, len(jobs), unit, time.monotonic() - started)
     return outcome
 
 
-def _run_one(outcome: Outcome[Result], job: Job, work: Callable[[Job], Result], name: str) -> None:
+@contextmanager
+def _failing(outcome: Outcome[Any], name: str, bar: tqdm[Any]) -> Iterator[None]:
+    """A UserError inside is the failure of a job."""
     try:
-        outcome.results.append(work(job))
+        yield
     except UserError as error:
         outcome.failed[name] = str(error)
         outcome.status = 1
         tqdm.write(f"error: {error}", file=sys.stderr)
+        bar.update()
         if isinstance(error, CannotWrite):
             raise
 

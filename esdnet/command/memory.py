@@ -57,6 +57,11 @@ def free_memory(root: Path = Path("/")) -> int | None:
     return max(0, min(free)) if free else None
 
 
+def resident_memory() -> int:
+    """Bytes that this process has in memory, 0 where the system does not tell."""
+    return _numbers(Path("/proc/self/status")).get("VmRSS", 0) << 10
+
+
 def _free_in_cgroups(root: Path) -> Iterator[int]:
     """What each control group above this process leaves of its limit; those that have none are left out."""
     for line in _lines(root / "proc/self/cgroup"):  # "0::/a/b", version 2, or "4:memory:/a/b"

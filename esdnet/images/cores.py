@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil
 
-from esdnet.command.errors import UserError
-
 Span = tuple[int, int]  # first, and the one behind the last, along one axis
 Halo = tuple[int, int, int, int]  # pixels above, left, below, right
 
@@ -38,10 +36,7 @@ class Cores:
     """
 
     def __init__(self, size: tuple[int, int], side: int, halo: Halo, multiple: int) -> None:
-        if side < multiple or side % multiple:
-            raise UserError(
-                f"tile size {side}: expected a multiple of {multiple}, such as {max(1, side // multiple) * multiple}"
-            )
+        side = max(side // multiple, 1) * multiple
         self.size, self.halo = size, halo
         self.padded = (size[0] + -size[0] % multiple, size[1] + -size[1] % multiple)
         top, left, bottom, right = halo

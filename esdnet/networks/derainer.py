@@ -1,21 +1,32 @@
 """A checkpoint at work: its network over images of any size, whole or in tiles that fit into memory.
 
-In: a checkpoint, the options of a command, images (H, W, 3) in [0, 1]. Out: derained images, and what is said of them.
+In: a checkpoint, the options of a command, photos. Out: derained photos, and what is said of them. Networks without
+image-wide parts run in tiles with their halo, which change nothing; others in tiles that overlap and are blended.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from esdnet.command.device import DEVICES, choose_device
-from esdnet.command.memory import out_of_memory
-from esdnet.images.files import image_size, to_tensor
+from esdnet.command.errors import UserError
+from esdnet.command.jobs import progress_bar
+from esdnet.command.memory import keep_freed_memory, out_of_memory
+from esdnet.command.workers import Here, Workers, run_tasks
+from esdnet.images.cores import Cores, Tile
+from esdnet.images.files import from_tensor, to_photo, to_tensor
+from esdnet.images.photo import Photo, Pixels, as_floats, image_size
+from esdnet.images.stream import TileStream
 from esdnet.images.tile_choice import OVERLAP, TileChoice, add_tile_flags, check_tile
 from esdnet.networks.bundled import DEFAULT, checkpoint_label
 
@@ -25,6 +36,8 @@ if TYPE_CHECKING:
     from esdnet.images.tiling import Tiled
     from esdnet.networks.architectures import Network
 
+IN_PLACE = 8  # bytes a pixel of a photo that is derained in exact tiles: decoded, and turned upright
+
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that say which network runs, where, and on how much of an image at once."""
@@ -33,61 +46,138 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
 
 
-def facts(image: np.ndarray, tile: int, result: Tiled) -> dict[str, Any]:
-    """What a report says of an image's size and tiles."""
-    return {
-        "height": image.shape[0],
-        "width": image.shape[1],
-        "tile": tile,
-        "executed_size": list(result.executed_size),
-        "tiles": result.tiles,
-    }
+@dataclass(frozen=True)
+class Setup:
+    """What a process needs to do its part: the checkpoint and its hash, the device, whether to keep freed memory, and
+    the overlap of tiles that are blended; None: tiles have their halo."""
+
+    checkpoint: Path
+    sha256: str
+    device: str
+    keep_memory: bool = False
+    overlap: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Derained:
+    """A derained photo, 8-bit RGB, and what a report says of its size and tiles."""
+
+    image: Image.Image
+    facts: dict[str, Any]
 
 
 class Derainer:
     """The network of a checkpoint, said on stderr, in eval mode on the device asked for, and how it is given images.
 
-    `sources` are the files that it will be given, `image_bytes` what the command takes for a pixel of a whole image.
+    `sources` are the files that it will be given, `image_bytes` what the command takes for a pixel of an image that
+    runs whole or in blended tiles. `setup` goes with every task.
     """
 
     def __init__(
-        self, checkpoint: Path, arguments: argparse.Namespace, sources: list[Path], image_bytes: float
+        self,
+        checkpoint: Path,
+        arguments: argparse.Namespace,
+        sources: list[Path],
+        image_bytes: float,
+        workers: Workers | None = None,
     ) -> None:
-        from esdnet.networks.checkpoint import load_network
-
-        self.label, self.device = checkpoint_label(checkpoint), choose_device(arguments.device)
+        self.label, device = checkpoint_label(checkpoint), choose_device(arguments.device)
         print(f"checkpoint: {self.label}", file=sys.stderr)
-        self.model = load_network(checkpoint).to(self.device)
-        check_tile(arguments.tile or 0, arguments.overlap, self.model.size_multiple)
-        self.overlap = arguments.overlap
+        self.setup = Setup(checkpoint.resolve(), _sha256(checkpoint), device)
+        self.model = model = open_network(self.setup)
+        halo = model.halo if arguments.overlap is None else None
+        overlap = OVERLAP if arguments.overlap is None else arguments.overlap
+        check_tile(arguments.tile or 0, 0 if halo else overlap, model.size_multiple)
         sizes = [size for size in map(image_size, sources) if size]
-        self.choice = TileChoice(arguments.tile, self._bytes_per_pixel(sizes), image_bytes)
-        self.choice.keep_memory(sizes)
+        self.choice = TileChoice(
+            arguments.tile,
+            _bytes_per_pixel(model, sizes, device),
+            IN_PLACE if halo else image_bytes,
+            free=(workers or Here()).free_memory(),
+            halo=halo,
+            image_wide=model.image_wide,
+        )
+        keep = self.choice.keep_memory(sizes)
+        self.setup = replace(self.setup, keep_memory=keep, overlap=None if halo else overlap)
 
-    def derain(self, name: str, image: np.ndarray) -> tuple[int, Tiled]:
-        """The side of the tiles that an image (H, W, 3) was run in, 0 for none, and the result."""
-        tile = self.choice.tile(name, (image.shape[0], image.shape[1]))
-        with out_of_memory(name, "give a smaller --tile"):
-            return tile, derain(self.model, image, tile, self.overlap)
+    def tile(self, name: str, size: tuple[int, int] | None) -> int:
+        """The side of the tiles for an image of (height, width), 0 for none, as for a file without a size."""
+        return 0 if size is None else self.choice.tile(name, size)
 
-    def mask(self, image: np.ndarray, tile: int) -> Tiled:
-        """The rain mask of an image (H, W, 3), as a dual-stage network had it in these tiles: 0 or 1, or between the
-        two where tiles share pixels and differ."""
-        model: Any = self.model
-        return _run(model, lambda part: model.mask(part).expand(-1, 3, -1, -1), image, tile, self.overlap)
 
-    def _bytes_per_pixel(self, sizes: list[tuple[int, int]]) -> float:
-        import torch
+@lru_cache(maxsize=1)
+def _open(checkpoint: Path, sha256: str, device: str) -> Network:
+    from esdnet.networks.checkpoint import load_network
 
-        from esdnet.command.footprint import bytes_per_pixel
+    if _sha256(checkpoint) != sha256:
+        raise UserError(f"{checkpoint}: is another checkpoint here than where the command began")
+    return load_network(checkpoint).to(device)
 
-        dtype = next(self.model.parameters()).dtype
 
-        @torch.inference_mode()
-        def run(height: int, width: int) -> None:
-            self.model(torch.zeros(1, 3, height, width, dtype=dtype))
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
-        return bytes_per_pixel(run, sizes, self.device)
+
+def open_network(setup: Setup) -> Network:
+    """The network of a setup, once in a process; UserError if the file is another one here."""
+    if setup.keep_memory:
+        keep_freed_memory()
+    return _open(setup.checkpoint, setup.sha256, setup.device)
+
+
+def derain_photo(setup: Setup, name: str, photo: Photo, tile: int, workers: Workers | None = None) -> Derained:
+    """A photo through the network. In tiles with their halo its memory becomes the derained one's, and they are shared
+    among the workers; blended tiles, and the whole image, run here."""
+    with out_of_memory(name, "give a smaller --tile"):
+        if setup.overlap is None:
+            return _in_exact_tiles(setup, name, photo, tile, workers or Here())
+        result = derain(open_network(setup), photo.array(), tile, setup.overlap)
+        facts = {"executed_size": list(result.executed_size), "tiles": result.tiles, "overlap": setup.overlap}
+        return Derained(to_photo(name, from_tensor(result.output)), _size(photo, tile) | facts)
+
+
+def _size(photo: Photo, tile: int) -> dict[str, Any]:
+    return {"height": photo.size[0], "width": photo.size[1], "tile": tile}
+
+
+def _in_exact_tiles(setup: Setup, name: str, photo: Photo, side: int, workers: Workers) -> Derained:
+    model = open_network(setup)
+    halo = model.halo or (0, 0, 0, 0)
+    cores = Cores(photo.size, side or max(photo.size) + model.size_multiple, halo, model.size_multiple)
+    stream = TileStream(photo, cores)
+    tasks = ((tile, _OneTile(setup, name, tile, pixels)) for tile, pixels in stream.cut())
+    with progress_bar(len(cores), "tile", leave=False) as bar:
+        for tile, core in run_tasks(workers, _derain_tile, tasks):
+            stream.put(tile, core.result())
+            bar.update()
+    facts = {"executed_size": list(cores.largest), "tiles": len(cores), "halo": max(halo), "overhead": cores.overhead}
+    return Derained(stream.image, _size(photo, side) | facts)
+
+
+@dataclass(frozen=True, eq=False)
+class _OneTile:
+    """The pixels of a tile of an image, and where it is."""
+
+    setup: Setup
+    name: str
+    tile: Tile
+    pixels: Pixels
+
+
+def _derain_tile(one: _OneTile) -> Pixels:
+    """The core of a tile, uint8 (h, w, 3)."""
+    with out_of_memory(one.name, "give a smaller --tile"):
+        output = from_tensor(derain(open_network(one.setup), as_floats(one.pixels)).output)
+    rows, columns = (
+        slice(core[0] - tile[0], core[1] - tile[0]) for core, tile in zip(one.tile.core, one.tile.tile, strict=True)
+    )
+    return np.asarray(to_photo(one.name, output[rows, columns]))
+
+
+def rain_mask_of(model: Any, image: np.ndarray, tile: int, overlap: int) -> Tiled:
+    """The rain mask of an image (H, W, 3), as a dual-stage network had it in these tiles: 0 or 1, or between the two
+    where tiles share pixels and differ."""
+    return _run(model, lambda part: model.mask(part).expand(-1, 3, -1, -1), image, tile, overlap)
 
 
 def derain(model: Network, image: np.ndarray, tile: int = 0, overlap: int = OVERLAP) -> Tiled:
@@ -104,3 +194,17 @@ def _run(model: Network, run: Callable[[Tensor], Tensor], image: np.ndarray, til
     with torch.inference_mode():
         planes = to_tensor(image, weight.dtype).to(weight.device)[0]
         return run_tiled(lambda part: run(part[None])[0], planes, model.size_multiple, tile, overlap)
+
+
+def _bytes_per_pixel(model: Network, sizes: list[tuple[int, int]], device: str) -> float:
+    import torch
+
+    from esdnet.command.footprint import bytes_per_pixel
+
+    dtype = next(model.parameters()).dtype
+
+    @torch.inference_mode()
+    def run(height: int, width: int) -> None:
+        model(torch.zeros(1, 3, height, width, dtype=dtype))
+
+    return bytes_per_pixel(run, sizes, device)

@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 from esdnet.derain import main
+from esdnet.images.cores import Cores
 from esdnet.images.files import load_image
+from esdnet.networks import derainer
 from esdnet.networks.checkpoint import save_checkpoint
-from esdnet.networks.derainer import Derainer, derain
+from esdnet.networks.derainer import derain
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
 
@@ -70,6 +72,83 @@ def test_a_tile_as_large_as_the_image_is_the_whole_image(checkpoint: Path, rainy
     assert run(rainy / "a.png", "-o", tmp_path / "0.png", "--checkpoint", checkpoint) == 0
     assert run(rainy / "a.png", "-o", tmp_path / "40.png", "--checkpoint", checkpoint, "--tile", "40") == 0
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "40.png").read_bytes()
+
+
+@pytest.fixture
+def local(tmp_path: Path, spike_driven_model: ESDNet, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint whose tiles are exact, run in float64: there the sums of a tile are those of the whole to 1e-15."""
+    save_checkpoint(tmp_path / "local.pt", spike_driven_model)
+    opened = derainer.open_network
+    monkeypatch.setattr(derainer, "open_network", lambda setup: opened(setup).double())
+    return tmp_path / "local.pt"
+
+
+@pytest.mark.parametrize("tile", ["32", pytest.param("16", marks=pytest.mark.slow)])
+def test_tiles_with_their_halo_are_the_whole_image(
+    local: Path, rainy: Path, tmp_path: Path, tile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.effect_noise((70, 58), 60).convert("RGB").save(rainy / "n.png")
+    flags = ("--checkpoint", local, "--json", tmp_path / "r.json")
+    assert run(rainy / "n.png", "-o", tmp_path / "whole.png", *flags) == 0
+    [row] = json.loads((tmp_path / "r.json").read_text())["images"]
+    assert (row["tile"], row["tiles"], row["executed_size"], row["overhead"]) == (0, 1, [60, 72], 1.0)
+    assert run(rainy / "n.png", "-o", tmp_path / "tiles.png", *flags, "--tile", tile) == 0
+    assert (tmp_path / "tiles.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    [row] = json.loads((tmp_path / "r.json").read_text())["images"]
+    assert row["tiles"] == len(Cores((58, 70), int(tile), (40, 40, 36, 36), 4))
+    assert row["overhead"] > 1
+    assert "tiles of " + tile + " and the 40 pixels around: the network sees" in capsys.readouterr().err
+
+
+def test_tiles_that_overlap_are_blended_where_that_is_asked_for(local: Path, rainy: Path, tmp_path: Path) -> None:
+    flags = ("--checkpoint", local, "--tile", "16", "--overlap", "8", "--json", tmp_path / "r.json")
+    assert run(rainy / "a.png", "-o", tmp_path / "a.png", *flags) == 0
+    [row] = json.loads((tmp_path / "r.json").read_text())["images"]
+    assert (row["overlap"], row["tiles"], row["executed_size"]) == (8, 12, [16, 16])
+    assert "halo" not in row
+
+
+def test_a_turned_jpeg_becomes_one_of_the_quality_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "A camera"
+    Image.effect_noise((40, 30), 60).convert("RGB").save(tmp_path / "a.jpg", exif=exif)
+    sizes = {}
+    for quality in (50, 95):
+        out = tmp_path / str(quality)
+        assert run(tmp_path / "a.jpg", "-o", out, "--checkpoint", checkpoint, "--quality", str(quality)) == 0
+        with Image.open(out / "a.jpg") as written:
+            assert (written.format, written.size) == ("JPEG", (30, 40))
+            assert dict(written.getexif()) == {0x010F: "A camera"}
+        sizes[quality] = (out / "a.jpg").stat().st_size
+    assert sizes[50] < 0.7 * sizes[95]
+
+
+@pytest.mark.slow
+def test_shared_among_processes_nothing_changes(
+    spike_driven_model: ESDNet, rainy: Path, tmp_path: Path, capsys
+) -> None:
+    """The photos of a folder, and the tiles of one photo; one of them cannot be read."""
+    save_checkpoint(tmp_path / "local.pt", spike_driven_model)
+    Image.effect_noise((150, 140), 60).convert("RGB").save(rainy / "n.png")
+    (rainy / "x.png").write_text("hello")
+    flags = ("--checkpoint", tmp_path / "local.pt")
+    rows = []
+    for workers in ("1", "2"):
+        shared = ("--workers", workers, "--json", tmp_path / "r.json")
+        assert run(rainy, "-o", tmp_path / workers, *flags, *shared) == 1
+        content = json.loads((tmp_path / "r.json").read_text())
+        rows.append([{**row, "output": "", "seconds": 0} for row in content["images"]])
+        assert [Path(failure["name"]).name for failure in content["failed"]] == ["x.png"]
+        assert run(rainy / "n.png", "-o", tmp_path / f"{workers}.png", *flags, "--tile", "64", *shared) == 0
+        [row] = json.loads((tmp_path / "r.json").read_text())["images"]
+        rows[-1].append({**row, "output": "", "seconds": 0})
+    assert rows[0] == rows[1]
+    for name in ("a.png", "b.png", "n.png", ".png"):
+        first, second = (tmp_path / (f"{n}{name}" if name == ".png" else f"{n}/{name}") for n in "12")
+        assert first.read_bytes() == second.read_bytes()
+    assert sorted(capsys.readouterr().out.split()) == sorted(
+        str(tmp_path / name) for n in "12" for name in (f"{n}/a.png", f"{n}/b.png", f"{n}/n.png", f"{n}.png")
+    )
 
 
 def test_double_precision_stays_double() -> None:
@@ -133,14 +212,14 @@ def test_ctrl_c_says_how_far_it_came(
     checkpoint: Path, rainy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (16, 16)).save(rainy / "c.png")
-    whole = Derainer.derain
+    whole = derainer.derain
 
-    def interrupted(self, name, image):
-        if name.endswith("b.bmp"):
+    def interrupted(model, image, *tiles):
+        if image.shape == (21, 18, 3):  # b.bmp
             raise KeyboardInterrupt
-        return whole(self, name, image)
+        return whole(model, image, *tiles)
 
-    monkeypatch.setattr(Derainer, "derain", interrupted)
+    monkeypatch.setattr(derainer, "derain", interrupted)
     out, report = tmp_path / "out", tmp_path / "r.json"
     assert run(rainy, "-o", out, "--checkpoint", checkpoint, "--json", report) == 130
     assert [path.name for path in out.iterdir()] == ["a.png"]
@@ -193,8 +272,15 @@ def test_users_mistakes(checkpoint: Path, rainy: Path, tmp_path: Path, capsys: p
         ((tmp_path / "x.gif", "-o", out), "x.gif: holds 2 frames"),
         ((rainy, "-o", tmp_path / "x.png"), "is a folder, expected a folder to write to"),
         ((rainy, "-o", tmp_path / "x.jpg"), "is a folder, expected a folder to write to"),
-        ((one, "-o", tmp_path / "x.jpg"), "x.jpg: images are written as PNG, expected a name that ends in .png"),
-        ((one, "-o", tmp_path / "x.tar.gz"), "expected a name that ends in .png"),
+        (
+            (one, "-o", tmp_path / "x.tif"),
+            "x.tif: images are written as PNG or JPEG, expected a name that ends in .png",
+        ),
+        ((one, "-o", tmp_path / "x.tar.gz"), "expected a name that ends in .png or .jpg"),
+        ((one, "-o", tmp_path / "x.png", "--quality", "90"), "--quality 90: is that of a JPEG, found -o "),
+        ((one, "-o", tmp_path / "x.jpg", "--quality", "0"), "--quality 0: expected 1 to 100"),
+        ((rainy, "-o", out, "--quality", "101"), "--quality 101: expected 1 to 100"),
+        ((one, "-o", out, "--workers", "0"), "--workers 0: expected at least 1"),
         ((one, "-o", tmp_path / "no" / "b.png"), f"b.png: there is no folder {tmp_path / 'no'}; make it first"),
         ((one, "-o", one), "would overwrite an input"),
         ((rainy, "-o", rainy), "would overwrite an input"),
@@ -209,6 +295,8 @@ def test_users_mistakes(checkpoint: Path, rainy: Path, tmp_path: Path, capsys: p
         assert message in refused(capsys, *arguments, *given)
         assert not out.exists()
         assert not (tmp_path / "x.jpg").exists()
+    assert run(one, "-o", out, "--workers", "2", *given) == 2
+    assert "has none (mixed attention and the refinement block)" in capsys.readouterr().err.splitlines()[-1]
     assert "expected a checkpoint file" in refused(capsys, rainy, "-o", out, "--checkpoint", tmp_path / "no.pt")
     assert "by name: small_dual_stage, small" in refused(capsys, rainy, "-o", out, "--checkpoint", "large")
 

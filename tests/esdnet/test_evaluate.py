@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from esdnet.images.piqe import piqe
 from esdnet.networks.checkpoint import save_checkpoint
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
+from esdnet.training.data import Pair
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def run(*arguments: Path | str) -> int:
 def test_scores_are_those_of_the_saved_images(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     report_file, table_file, out = tmp_path / "scores.json", tmp_path / "scores.csv", tmp_path / "out"
     flags = ("--checkpoint", checkpoint, "--tile", "16")
-    assert run("--data", pairs, *flags, "--json", report_file, "--csv", table_file) == 0
+    assert run("--data", pairs, *flags, "--json", report_file, "--table", table_file) == 0
     assert derain_main([str(pairs / "input"), "-o", str(out), *map(str, flags), "--device", "cpu"]) == 0
 
     report = json.loads(report_file.read_text())
@@ -75,7 +77,49 @@ def test_scores_are_those_of_the_saved_images(checkpoint: Path, pairs: Path, tmp
 
     rows = list(csv.DictReader(table_file.read_text().splitlines()))
     assert [float(row["psnr"]) for row in rows] == [row["psnr"] for row in report["images"]]
-    assert list(rows[0]) == ["name", "height", "width", "tile", "tiles", "psnr", "ssim", "input_psnr", "input_ssim"]
+    assert list(rows[0]) == [
+        "name", "height", "width", "tile", "tiles", "overlap", "psnr", "ssim", "input_psnr", "input_ssim",
+        "checkpoint", "sha256", "data", "layout", "asked_tile",
+    ]  # fmt: skip
+    assert {row["sha256"] for row in rows} == {hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+
+
+def test_a_table_is_gone_on_with_and_no_image_scored_twice(
+    checkpoint: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle of a row: two whole ones and a part of the third are there."""
+    table, flags = tmp_path / "t.csv", ("--data", pairs, "--checkpoint", checkpoint)
+    assert run(*flags, "--table", table, "--json", tmp_path / "whole.json") == 0
+    whole = table.read_text()
+    lines = whole.splitlines(keepends=True)
+    table.write_text("".join(lines[:3]) + lines[3][:20])
+    assert run(*flags, "--table", table) == 2
+    assert "t.csv: is there already; --skip-existing goes on with it" in capsys.readouterr().err
+    scored = []
+    load = Pair.load
+    monkeypatch.setattr(Pair, "load", lambda self: (scored.append(self.name), load(self))[1])
+    assert run(*flags, "--table", table, "--skip-existing", "--json", tmp_path / "s.json") == 0
+    assert scored == ["c"]
+    assert table.read_text() == whole
+    before, after = (json.loads((tmp_path / name).read_text()) for name in ("whole.json", "s.json"))
+    assert before["mean"] == after["mean"]
+    assert run(*flags, "--table", table, "--skip-existing", "--tile", "16") == 2
+    assert "t.csv was made with asked_tile none, found 16; give another --table" in capsys.readouterr().err
+    assert table.read_text() == whole
+
+
+@pytest.mark.slow
+def test_shared_among_two_processes_nothing_changes(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
+    (pairs / "input" / "b.png").write_text("hello")
+    reports = []
+    for workers in ("1", "2"):
+        files = ("--json", tmp_path / f"{workers}.json", "--table", tmp_path / f"{workers}.csv")
+        assert run("--data", pairs, "--checkpoint", checkpoint, "--workers", workers, *files) == 1
+        reports.append(json.loads((tmp_path / f"{workers}.json").read_text()))
+    assert reports[0] == reports[1]
+    assert [row["name"] for row in reports[1]["images"]] == ["a", "c"]
+    tables = [sorted((tmp_path / f"{workers}.csv").read_text().splitlines()) for workers in (1, 2)]
+    assert tables[0] == tables[1]
 
 
 def test_table_on_stdout(checkpoint: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +170,7 @@ def test_a_bad_pair_among_others_is_named_and_the_rest_scored(
 def test_if_all_fail_there_is_no_mean(checkpoint: Path, pairs: Path, tmp_path: Path, capsys) -> None:
     for path in (pairs / "input").iterdir():
         path.write_text("hello")
-    files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv")
+    files = ("--json", tmp_path / "s.json", "--table", tmp_path / "s.csv")
     assert run("--data", pairs, "--checkpoint", checkpoint, *files) == 1
     report = json.loads((tmp_path / "s.json").read_text())
     assert (report["images"], report["mean"], len(report["failed"])) == ([], {}, 3)
@@ -143,7 +187,10 @@ def test_if_all_fail_there_is_no_mean(checkpoint: Path, pairs: Path, tmp_path: P
         (["--layout", "rain1200"], "holds no image"),
         (["--checkpoint", "no.pt"], "expected a checkpoint file"),
         (["--overlap", "4"], "--overlap 4: is that of tiles"),
-        (["--json", "x", "--csv", "./x"], "--csv x: would overwrite what --json writes"),
+        (["--json", "x.csv", "--table", "./x.csv"], "--table x.csv: would overwrite what --json writes"),
+        (["--table", "x.parquet"], "--table x.parquet: is written as CSV, expected a name that ends in .csv"),
+        (["--skip-existing"], "--skip-existing: takes over what --table FILE holds; give both"),
+        (["--workers", "0"], "--workers 0: expected at least 1"),
     ],
 )
 def test_users_mistakes(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esdnet.images.cores import Halo
 from esdnet.images.rain_streaks import rain_mask
 from esdnet.networks.dual_stage.attention import WindowAttention
 from esdnet.networks.dual_stage.config import DualStageConfig
@@ -102,6 +103,7 @@ class DualStage(nn.Module):
     """Both stages. While it is trained it gives what each of them made, afterwards what the last one made."""
 
     size_multiple = SIZE_MULTIPLE
+    halo: Halo | None = None
 
     def __init__(self, config: DualStageConfig) -> None:
         super().__init__()
@@ -114,6 +116,11 @@ class DualStage(nn.Module):
             arrange = Clusters(config.clusters, config.channels[-1]) if clustered else _ORDERS[config.order]()
             self.hand_on = nn.Conv2d(channels, channels, 1)
             self.stage2 = UNet(9, config, Bottleneck(config, arrange, OVERLAP))
+
+    @property
+    def image_wide(self) -> tuple[str, ...]:
+        """What in it looks at the whole image, so that there is no halo."""
+        return ("attention",) if self.config.attentions else ("U-Nets that nobody wrote a halo for",)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         height, width = image.shape[-2:]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from esdnet.images.cores import Halo
 from esdnet.images.padding import pad_to_multiple
 from esdnet.networks.esdnet.config import SIZE_MULTIPLE, ESDNetConfig
 from esdnet.networks.esdnet.gate import at_all_levels, open_gate
+from esdnet.networks.esdnet.halo import find_halo, image_wide
 from esdnet.networks.esdnet.layers import (
     Downsample,
     FeatureRefinement,
@@ -64,6 +66,16 @@ class ESDNet(nn.Module):
         self.refinement = FeatureRefinement(2 * dim) if config.refinement == "frb" else nn.Identity()
         self.output = self._output(2 * dim)
         self.gate = open_gate(config)
+
+    @property
+    def halo(self) -> Halo | None:
+        """Pixels above, left, below, right of a part that the part hangs on; None where something is `image_wide`."""
+        return None if self.image_wide else find_halo(self.config)
+
+    @property
+    def image_wide(self) -> tuple[str, ...]:
+        """What in it looks at the whole image, so that there is no halo."""
+        return image_wide(self.config)
 
     def _output(self, channels: int) -> nn.Sequential:
         if self.config.readout == "analog":

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esdnet.images.cores import Halo
 from esdnet.networks.dual_stage.attention import PixelNorm
 from esdnet.networks.nafnet.config import NAFNetConfig
 
@@ -55,6 +56,9 @@ class NAFBlock(nn.Module):
 
 class NAFNet(nn.Module):
     """The U-Net of Figure 2 (c)."""
+
+    halo: Halo | None = None
+    image_wide = ("channel attention",)
 
     def __init__(self, config: NAFNetConfig) -> None:
         super().__init__()

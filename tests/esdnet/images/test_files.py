@@ -15,13 +15,13 @@ from esdnet.command.errors import UserError
 from esdnet.images.files import (
     check_png_name,
     from_tensor,
-    image_size,
     list_images,
     load_image,
-    png_names,
+    output_names,
     save_image,
     to_tensor,
 )
+from esdnet.images.photo import image_size
 
 
 def write_png(path: Path, depth: int, colour: int, rows: bytes, width: int, height: int) -> Path:
@@ -158,15 +158,15 @@ def test_the_size_in_the_header(tmp_path: Path) -> None:
 def test_names_of_the_png_files(tmp_path: Path) -> None:
     sources = [tmp_path / "a.jpg", tmp_path / "b.tar.webp"]
     out = tmp_path / "out"
-    assert png_names(sources, out) == {sources[0]: out / "a.png", sources[1]: out / "b.tar.png"}
+    assert output_names(sources, out) == {sources[0]: out / "a.png", sources[1]: out / "b.tar.png"}
     assert not out.exists()
     with pytest.raises(UserError, match=r"a\.bmp: a\.jpg would be written to .*a\.png too; rename one"):
-        png_names([*sources, tmp_path / "a.bmp"], out)
+        output_names([*sources, tmp_path / "a.bmp"], out)
     with pytest.raises(UserError, match=r"a\.png: would overwrite an input; choose another folder"):
-        png_names([tmp_path / "a.png"], tmp_path)
+        output_names([tmp_path / "a.png"], tmp_path)
     (out / "a.png").mkdir(parents=True)
     with pytest.raises(UserError, match=r"a\.png: is a folder, .*a\.jpg cannot be written there"):
-        png_names(sources, out)
+        output_names(sources, out)
 
 
 def test_only_names_of_png_files_pass() -> None:

@@ -1,0 +1,60 @@
+"""What ESDNet says of its halo is what its layer graph says, for every configuration that there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from esdnet.networks.architectures import PRESETS, build
+from esdnet.networks.esdnet.ablations import TABLES
+from esdnet.networks.esdnet.config import ESDNetConfig
+from esdnet.networks.esdnet.model import ESDNet
+from export.graph import receptive_field
+from export.readers.esdnet import lower
+
+SMALL = ESDNetConfig(dim=1, steps=1, encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))
+
+
+def agrees(config: ESDNetConfig) -> bool:
+    """Whether graph and configuration say the same; True or False: whether there is a halo."""
+    model = ESDNet(config)
+    network = lower(model)
+    assert bool(model.image_wide) == bool(receptive_field.image_wide(network)) == (model.halo is None)
+    if model.halo is None:
+        return False
+    assert model.halo == receptive_field.find_halo(network)
+    return True
+
+
+def test_every_combination() -> None:
+    changes = {
+        "encoder_blocks": [(2, 1, 3)],
+        "decoder_blocks": [(1, 1, 1), (3, 2, 1)],
+        "upsampling": ["bilinear", "nearest"],
+        "attention": ["none", "static", "mixed"],
+        "refinement": ["time_mean", "time_weights", "frb"],
+    }
+    configs = [replace(SMALL, **dict(zip(changes, values, strict=True))) for values in product(*changes.values())]
+    assert sum(map(agrees, configs)) == 2 * 2 * 2 * 2
+
+
+def test_blocks_and_what_the_output_reads() -> None:
+    for block in ("ms_resnet", "sew_resnet", "ann_resnet"):
+        assert agrees(replace(SMALL, block=block, attention="none", refinement="time_mean"))
+    assert agrees(replace(SMALL, readout="spikes", attention="none", refinement="time_weights"))
+    for table in TABLES.values():
+        for row in table.rows:
+            agrees(replace(row.config, dim=2, steps=1))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets(name: str) -> None:
+    config = PRESETS[name]
+    if isinstance(config, ESDNetConfig) and config.gate == "none":
+        assert agrees(replace(config, dim=1, steps=1)) == ("spike_driven" in name)
+    else:
+        model = build(config)
+        assert model.halo is None
+        assert model.image_wide
