@@ -16,7 +16,7 @@ from typing import Any
 from esdnet.command.command_line import program_name
 from esdnet.command.errors import UserError, report_user_errors
 from esdnet.command.jobs import Outcome, run_jobs
-from esdnet.command.workers import Workers, add_worker_flags, open_workers
+from esdnet.command.workers import Workers, absolute, add_worker_flags, open_workers
 from esdnet.command.writing import check_folder, check_outputs, make_folder, write_json
 from esdnet.images.files import (
     MIN_SIDE,
@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 def derain_files(arguments: argparse.Namespace) -> int:
     """Derain what the flags name; files written are listed on stdout."""
     check_tile_flags(arguments, LEAST_MULTIPLE)
+    absolute(arguments, "input", "out")
     checkpoint = find_checkpoint(arguments.checkpoint)
     jobs = _plan(arguments)
     check_outputs({"--json": arguments.json, "--show-mask": arguments.show_mask}, [checkpoint, *jobs], jobs.values())
@@ -191,4 +192,6 @@ def _plan(arguments: argparse.Namespace) -> dict[Path, Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from esdnet.derain import main as command  # what other processes are given must have a name there
+
+    sys.exit(command())

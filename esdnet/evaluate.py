@@ -20,7 +20,7 @@ from esdnet.command.command_line import program_name
 from esdnet.command.errors import UserError, report_user_errors
 from esdnet.command.jobs import run_jobs
 from esdnet.command.table import Table, add_table_flags, check_table
-from esdnet.command.workers import add_worker_flags, open_workers
+from esdnet.command.workers import absolute, add_worker_flags, open_workers
 from esdnet.command.writing import check_outputs, write_json
 from esdnet.images.metrics import psnr_y, ssim_y
 from esdnet.images.photo import image_size, photo_of
@@ -98,6 +98,7 @@ def _check(arguments: argparse.Namespace) -> tuple[Path, list[Pair]]:
         raise UserError(f"--limit {arguments.limit}: expected at least 1")
     if arguments.skip_existing and arguments.table is None:
         raise UserError("--skip-existing: takes over what --table FILE holds; give both")
+    absolute(arguments, "data")
     checkpoint = find_checkpoint(arguments.checkpoint)
     pairs = PairedFolder(arguments.data, arguments.layout).pairs()[: arguments.limit]
     inputs = [path for pair in pairs for path in (pair.rainy, pair.target) if path is not None]
@@ -173,4 +174,6 @@ def _finite(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from esdnet.evaluate import main as command  # what other processes are given must have a name there
+
+    sys.exit(command())

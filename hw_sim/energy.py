@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":  # run as a script: its folder is on the path, the repository is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -17,25 +19,21 @@ if __name__ == "__main__":  # run as a script: its folder is on the path, the re
 from esdnet.command.command_line import program_name, require_extra
 from esdnet.command.device import DEVICES
 from esdnet.command.errors import UserError, report_user_errors
-from esdnet.images.tile_choice import OVERLAP, TileChoice, add_tile_flags, check_tile_flags
+from esdnet.command.table import add_table_flags, check_table
+from esdnet.command.workers import Workers, absolute, add_worker_flags, open_workers
+from esdnet.images.tile_choice import add_tile_flags, check_tile_flags
 from esdnet.networks.architectures import LEAST_MULTIPLE
-from esdnet.networks.bundled import DEFAULT, find_checkpoint
+from esdnet.networks.bundled import DEFAULT, find_checkpoint, name_elsewhere
 from hw_sim.backends.executor import backend_label, check_lava_flags
+from hw_sim.backends.setup import Setup, opened
+from hw_sim.energy_image import Job, Planner, is_exact, price_image, price_in_folder
 from hw_sim.energy_onnx import add_onnx_flags, check_no_onnx_flags, is_onnx, price_onnx
 from hw_sim.energy_sequence import add_sequence_flags, check_no_sequence_flags, price_sequence
 from hw_sim.report import price_models
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from hw_sim.backends.executor import Source
     from hw_sim.backends.executors import Backend
-    from hw_sim.pricing.prices import PriceList
-    from hw_sim.report.energy_report import EnergyReport
-
-    Images = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-IMAGE_BYTES = 200  # a pixel of the whole image: read, blended, drawn and written in float64, whatever runs at once
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,15 +73,19 @@ def build_parser() -> argparse.ArgumentParser:
     add_sequence_flags(parser)
     add_onnx_flags(parser)
     add_tile_flags(parser)
+    add_worker_flags(parser)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if any")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and energy of every node")
+    add_table_flags(parser, "image of a folder")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with pictures for a browser")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write charts as PNG")
     parser.add_argument(
         "--save-image", type=Path, metavar="FILE", help="write the derained image (a folder for a folder)"
     )
     parser.add_argument(
-        "--skip-existing", action="store_true", help="of a folder: take over the images that --json FILE holds already"
+        "--skip-existing",
+        action="store_true",
+        help="of a folder: take over what --json FILE or --table FILE holds already",
     )
     parser.add_argument(
         "--lava-model", choices=("fused", "fine"), help="a process per block (default), or per operation"
@@ -95,9 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _price_images(args: argparse.Namespace) -> int:
-    from esdnet.images.files import list_images, load_image
-    from esdnet.images.photo import image_size
-    from hw_sim.energy_folder import read_earlier
+    from esdnet.images.files import MIN_SIDE, list_images
+    from esdnet.images.photo import image_size, open_photo
+    from hw_sim.energy_folder import check_earlier
     from hw_sim.pricing.prices import load_prices
 
     is_folder = args.image.is_dir()
@@ -106,140 +108,102 @@ def _price_images(args: argparse.Namespace) -> int:
     args.network = Path(args.network) if args.network else None
     images = list_images(args.image) if is_folder else [args.image]
     if not is_folder:
-        load_image(args.image)  # before torch: a bad image is found at once
-    prices = load_prices(price_models.price_list(args))
+        open_photo(args.image, MIN_SIDE)  # before torch: a bad image is found at once
+    load_prices(price_models.price_list(args))
     read = args.network or find_checkpoint(args.checkpoint or DEFAULT)
-    pngs = _check_outputs(args, images, read)
-    earlier = read_earlier(args.json) if args.skip_existing else None
+    pictures = _check_outputs(args, images, read)
+    check_earlier(args)
+    with open_workers(args) as workers, _open_backend(args) as (setup, backend):
+        backend.prepare()
+        sizes = [size for size in map(image_size, images) if size]
+        planner = Planner(args, setup, backend, backend_label(args), sizes, workers)
+        jobs = {path: pictures.get(path) for path in images}
+        if is_folder:
+            return _price_folder(args, planner, backend.source, jobs, workers)
+        return _price_alone(args, planner.job(args.image, sizes[0], jobs[args.image]), sizes[0], workers)
+
+
+@contextmanager
+def _open_backend(args: argparse.Namespace) -> Iterator[tuple[Setup, Backend]]:
+    """The backend that the options name, and what another process needs to open the same."""
+    from export.graph.store import network_digest
     from hw_sim.backends.executors import Backend, load_source
 
     source = load_source(args.checkpoint, args.network)
     print(f"network: {source.label}, {source.network.model_parameters:,} parameters", file=sys.stderr)
+    checkpoint = None if args.network else name_elsewhere(find_checkpoint(args.checkpoint or DEFAULT))
+    setup = Setup(checkpoint, args.network, network_digest(source.network), args.backend, args.precision, args.device)
     lava = {"model": args.lava_model or "fused", "stock": args.lava_stock}
-    with Backend(args.backend, source, args.precision, args.device, lava) as backend:
-        backend.prepare()
-        pricing = Pricing(args, backend, prices, pngs, [size for size in map(image_size, images) if size])
-        if is_folder:
-            return _price_folder(args, pricing, images, earlier)
-        pricing.price_alone(args.image)
+    with Backend(args.backend, source, args.precision, args.device, lava) as backend, opened(setup, backend):
+        yield setup, backend
+
+
+def _price_alone(args: argparse.Namespace, job: Job, size: tuple[int, int], workers: Workers) -> int:
+    """Price an image, show everything about it, and write the files asked for."""
+    from esdnet.command.writing import make_folder, write_json
+    from hw_sim.pricing.prices import available, load_prices
+    from hw_sim.report.console import open_console, print_report
+
+    if workers.room > 1 and not is_exact(job, size):
+        raise UserError(f"--workers: share a folder, or tiles that are exact; {args.image} runs whole, or in others")
+    priced = price_image(job, workers, pictures=bool(args.html))
+    report = priced.report
+    print_report(open_console(), report, [load_prices(name) for name in available()])
+    content, models = price_models.add_models(args, report.to_dict())
+    if args.html and priced.pictures:
+        from hw_sim.report.html_report import write_html
+
+        write_html(args.html, report, dict(zip(("rainy input", "derained"), priced.pictures, strict=True)), models)
+    if args.plots:
+        from hw_sim.report.plots import write_plots
+
+        make_folder(args.plots)
+        write_plots(args.plots, report)
+    if args.json:
+        write_json(args.json, content)
     return 0
 
 
-class Pricing:
-    """What images of one command have in common: the options, an open backend, prices, the choice of tiles.
-
-    `sizes`, (height, width), are those of the images to come, `pngs` what each becomes if that is wanted.
-    """
-
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        backend: Backend,
-        prices: PriceList,
-        pngs: dict[Path, Path],
-        sizes: list[tuple[int, int]],
-    ) -> None:
-        self.args, self.backend, self.prices, self.pngs = args, backend, prices, pngs
-        self.choice = TileChoice(args.tile, self._bytes_per_pixel(sizes), IMAGE_BYTES, kept=args.precision == "int8")
-        self.choice.keep_memory(sizes)
-
-    def _bytes_per_pixel(self, sizes: list[tuple[int, int]]) -> float:
-        import numpy as np
-
-        from esdnet.command.device import choose_device
-        from esdnet.command.footprint import bytes_per_pixel
-
-        if self.backend.name == "lava":  # takes small sizes alone, and looks after its memory itself
-            return 0.0
-        run = self.backend.executor((0, 0)).run
-        device = choose_device(self.args.device)
-        return bytes_per_pixel(lambda height, width: run(np.zeros((3, height, width))), sizes, device)
-
-    def price(self, path: Path) -> tuple[EnergyReport, Images]:
-        """Run, count and price one image, and write what it became; also the image and its output, (H, W, 3)."""
-        from esdnet.command.memory import out_of_memory
-        from esdnet.command.writing import make_folder
-        from esdnet.images.files import load_image, save_image
-        from esdnet.images.tiling import Grid
-        from hw_sim.backends.tiled import run_image
-        from hw_sim.report.energy_report import Run, build_report
-
-        args, source = self.args, self.backend.source
-        image = load_image(path)
-        size = (image.shape[0], image.shape[1])
-        tile = self.choice.tile(str(path), size)
-        grid = Grid(size, tile, args.overlap, source.network.size_multiple)
-        executor = self.backend.executor(grid.tile_size)
-        with out_of_memory(str(path), "give a smaller --tile"):
-            done = run_image(executor, image, args.precision, grid)
-        run = Run(
-            image=str(path), network=source.label, backend=backend_label(args), precision=args.precision,
-            steps=source.network.steps, tile=tile, overlap=args.overlap, tiles=done.tiles,
-            executed_size=done.executed_size, seconds=done.seconds,
-            looks_at_values=args.backend == "simulator" and args.precision != "int8", facts=dict(executor.facts),
-        )  # fmt: skip
-        if path in self.pngs:
-            make_folder(self.pngs[path].parent)
-            save_image(self.pngs[path], done.output)
-        return build_report(source.network, done.counts, run, self.prices), (image, done.output)
-
-    def price_alone(self, path: Path) -> None:
-        """Price an image, show everything about it, and write the files asked for."""
-        from esdnet.command.writing import make_folder, write_json
-        from hw_sim.pricing.prices import available, load_prices
-        from hw_sim.report.console import open_console, print_report
-
-        report, pictures = self.price(path)
-        print_report(open_console(), report, [load_prices(name) for name in available()])
-        content, models = price_models.add_models(self.args, report.to_dict())
-        if self.args.html:
-            from hw_sim.report.html_report import write_html
-
-            write_html(self.args.html, report, dict(zip(("rainy input", "derained"), pictures, strict=True)), models)
-        if self.args.plots:
-            from hw_sim.report.plots import write_plots
-
-            make_folder(self.args.plots)
-            write_plots(self.args.plots, report)
-        if self.args.json:
-            write_json(self.args.json, content)
-
-
 def _price_folder(
-    args: argparse.Namespace, pricing: Pricing, images: list[Path], earlier: dict[str, Any] | None
+    args: argparse.Namespace, planner: Planner, source: Source, jobs: dict[Path, Path | None], workers: Workers
 ) -> int:
-    """Price the images of a folder that no earlier report holds; print a summary and write one report of all."""
+    """Price the images of a folder that no earlier run has; print a summary and write one report of all, or a table."""
     from esdnet.command.jobs import run_jobs
-    from hw_sim.energy_folder import settings, take_over, write_folder_report
+    from esdnet.images.photo import image_size
+    from hw_sim.energy_folder import FolderReport
 
-    made_with = settings(args, pricing.backend.source, pricing.prices) if args.json else {}
-    runs = take_over(earlier, args.json, made_with, images, pricing.pngs)
-    left = [path for path in images if str(path) not in runs]
-    outcome = run_jobs(left, lambda path: pricing.price(path)[0].to_dict())
-    runs |= {run["image"]: run for run in outcome.results}
-    ordered = [runs[str(path)] for path in images if str(path) in runs]
-    if ordered:
-        from hw_sim.report.console import open_console, print_summary
-
-        print_summary(open_console(), ordered)
-    if args.json:
-        write_folder_report(args.json, made_with, ordered, outcome)
+    report = FolderReport(args, source, jobs)
+    outcome = run_jobs(
+        [path for path in jobs if str(path) not in report.runs],
+        price_in_folder,
+        workers=workers,
+        task=lambda path: planner.job(path, image_size(path), jobs[path]),
+        done=report.add,
+    )
+    report.finish(outcome)
     return outcome.status
 
 
 def _check_options(args: argparse.Namespace, is_folder: bool) -> None:
     """UserError for options that would be ignored."""
     check_no_sequence_flags(args)
+    absolute(args, "image", "save_image", "network", "prices")
     check_tile_flags(args, LEAST_MULTIPLE)
-    args.overlap = OVERLAP if args.overlap is None else args.overlap
+    check_table(args.table, args.skip_existing)
     check_lava_flags(args)
     if is_folder and (args.html or args.plots):
         raise UserError("--html and --plots show one image; give --image a file, or use --json for a folder")
     price_models.check_model_options(args, is_folder)
     if args.html or args.plots:
         require_extra("report", "--html or --plots")
-    if args.skip_existing and not (is_folder and args.json):
-        raise UserError("--skip-existing: takes over what the --json FILE of a folder holds; give both")
+    if args.table and (args.json or not is_folder):
+        raise UserError("--table: has a row for each image of a folder, in the place of --json FILE; give one of them")
+    if args.skip_existing and not (is_folder and (args.json or args.table)):
+        raise UserError(
+            "--skip-existing: takes over what the --json or --table FILE of a folder holds; give one of them"
+        )
+    if args.backend == "lava" and (args.workers > 1 or args.scheduler):
+        raise UserError("--workers, --scheduler: Lava has processes of its own; leave them out, or --backend lava")
 
 
 def _check_outputs(args: argparse.Namespace, images: list[Path], read: Path) -> dict[Path, Path]:
@@ -249,7 +213,7 @@ def _check_outputs(args: argparse.Namespace, images: list[Path], read: Path) -> 
 
     pngs: dict[Path, Path] = {}
     others: list[Path] = []
-    files = {"--json": args.json, "--html": args.html}
+    files = {"--json": args.json, "--html": args.html, "--table": args.table}
     if args.save_image and args.image.is_dir():
         check_folder("--save-image", args.save_image)
         pngs = output_names(images, args.save_image)

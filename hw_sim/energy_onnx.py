@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NOT_FOR_IT = (
     "checkpoint", "backend", "precision", "dt", "reset", "semantics", "tile", "overlap", "device", "plots",
-    "save_image", "skip_existing", "lava_model", "lava_stock",
+    "workers", "scheduler", "save_image", "table", "skip_existing", "lava_model", "lava_stock",
 )  # fmt: skip
 
 

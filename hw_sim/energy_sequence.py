@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from hw_sim.pricing.prices import PriceList
     from hw_sim.report.energy_report import EnergyReport
 
-OF_IMAGES = ("checkpoint", "tile", "overlap", "save_image", "skip_existing", "lava_stock")
+OF_IMAGES = (
+    "checkpoint", "tile", "overlap", "workers", "scheduler", "save_image", "table", "skip_existing", "lava_stock",
+)  # fmt: skip
 
 
 def add_sequence_flags(parser: argparse.ArgumentParser) -> None:

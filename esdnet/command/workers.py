@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessP
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from esdnet.command.command_line import require_extra
@@ -218,6 +219,16 @@ def run_tasks(
                 under_way[workers.submit(work, task)] = (key, task, tries + 1)
             else:
                 yield key, _given_up()
+
+
+def absolute(arguments: argparse.Namespace, *names: str) -> None:
+    """For a cluster the paths of these options become absolute: its workers run in other folders."""
+    for name in names if arguments.scheduler else ():
+        given = getattr(arguments, name)
+        if given is not None and (isinstance(given, Path) or Path(given).exists()):
+            setattr(
+                arguments, name, type(given)(Path(given).absolute()) if isinstance(given, str) else given.absolute()
+            )
 
 
 def _given_up() -> Future[Any]:

@@ -26,6 +26,11 @@ def find_checkpoint(given: str | Path) -> Path:
     return path
 
 
+def name_elsewhere(path: Path) -> str:
+    """What `find_checkpoint` finds it by in another process or on another machine: a bundled one by its name."""
+    return path.stem if path.parent == FOLDER else str(path.resolve())
+
+
 def checkpoint_label(path: Path) -> str:
     """A checkpoint's name for reports: the path, or the bundled one's name."""
     return f"{path.name} (bundled)" if path.parent == FOLDER else str(path)

@@ -28,7 +28,7 @@ from esdnet.images.files import from_tensor, to_photo, to_tensor
 from esdnet.images.photo import Photo, Pixels, as_floats, image_size
 from esdnet.images.stream import TileStream
 from esdnet.images.tile_choice import OVERLAP, TileChoice, add_tile_flags, check_tile
-from esdnet.networks.bundled import DEFAULT, checkpoint_label
+from esdnet.networks.bundled import DEFAULT, checkpoint_label, find_checkpoint, name_elsewhere
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ class Setup:
     """What a process needs to do its part: the checkpoint and its hash, the device, whether to keep freed memory, and
     the overlap of tiles that are blended; None: tiles have their halo."""
 
-    checkpoint: Path
+    checkpoint: str
     sha256: str
     device: str
     keep_memory: bool = False
@@ -83,7 +83,7 @@ class Derainer:
     ) -> None:
         self.label, device = checkpoint_label(checkpoint), choose_device(arguments.device)
         print(f"checkpoint: {self.label}", file=sys.stderr)
-        self.setup = Setup(checkpoint.resolve(), _sha256(checkpoint), device)
+        self.setup = Setup(name_elsewhere(checkpoint), _sha256(checkpoint), device)
         self.model = model = open_network(self.setup)
         halo = model.halo if arguments.overlap is None else None
         overlap = OVERLAP if arguments.overlap is None else arguments.overlap
@@ -106,12 +106,13 @@ class Derainer:
 
 
 @lru_cache(maxsize=1)
-def _open(checkpoint: Path, sha256: str, device: str) -> Network:
+def _open(checkpoint: str, sha256: str, device: str) -> Network:
     from esdnet.networks.checkpoint import load_network
 
-    if _sha256(checkpoint) != sha256:
+    path = find_checkpoint(checkpoint)
+    if _sha256(path) != sha256:
         raise UserError(f"{checkpoint}: is another checkpoint here than where the command began")
-    return load_network(checkpoint).to(device)
+    return load_network(path).to(device)
 
 
 def _sha256(path: Path) -> str:

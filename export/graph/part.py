@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,15 +46,16 @@ class PartCounter:
         that Operands has for them."""
         operands = operands_of(self.network, self.shapes, node)
         if fired is not None:
-            operands = replace(operands, spikes_out=self._core(node.name, fired).sum((1, 2)))
-        maps = {name: self._core(node.inputs[0], found) for name, found in read.items() if found is not None}
+            operands = replace(operands, spikes_out=self.core(node.name, fired).sum((1, 2)))
+        maps = {name: self.core(node.inputs[0], found) for name, found in read.items() if found is not None}
         if maps:
             rows, columns = self.places[node.inputs[0]]
             place = (slice(*rows[0]), slice(*columns[0]))
             operands = replace(operands, place=place, **maps)  # type: ignore[arg-type]
         return count_node(node, operands)
 
-    def _core(self, name: str, found: Map) -> Map:
+    def core(self, name: str, found: NDArray[Any]) -> NDArray[Any]:
+        """The core's part of a map of a node's value in the tile."""
         rows, columns = (slice(*in_tile) for _, in_tile in self.places[name])
         return found[:, rows, columns]
 

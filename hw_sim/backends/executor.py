@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from export.graph.network import Network
+    from export.graph.part import Part
     from export.integer.network import IntegerNetwork
     from hw_sim.backends.result import Result
 
@@ -42,11 +43,13 @@ class Source:
 
 @dataclass
 class Executor:
-    """An open backend. `facts` grows while it runs (Lava: processes, compile and run time)."""
+    """An open backend. `facts` grows while it runs (Lava: processes, compile and run time). `run_part`: runs a tile
+    that is a part of an image, and counts its core apart; not Lava, which takes fewer pixels than a halo has."""
 
     run: RunImage
     facts: dict[str, Any] = field(default_factory=dict)
     streams: Callable[[Iterable[NDArray[np.floating[Any]]]], Iterator[Result]] | None = None
+    run_part: Callable[[NDArray[np.floating[Any]], Part], Result] | None = None
 
     def stream(self, images: Iterable[NDArray[np.floating[Any]]]) -> Iterator[Result]:
         """Images of one size, results in order; a backend that can have several at once under way does."""

@@ -112,15 +112,17 @@ def _open_executor(
         from hw_sim.backends import simulator
 
         place = choose_exact_device(device)
-        run = partial(simulator.run, source.network, device=place, keep_spikes=False, keep_maps=keep_maps)
-        yield Executor(partial(run, precision=precision))
+        simulate = partial(simulator.run, source.network, device=place, keep_spikes=False, keep_maps=keep_maps)
+        run = partial(simulate, precision=precision)
+        yield Executor(run, run_part=lambda image, part: run(image, part=part))
     elif backend == "torch":
         from hw_sim.backends import torch_model
 
         if source.model is None:
             raise UserError("--backend torch runs checkpoints; with --network use --backend simulator or lava")
         place = choose_exact_device(device)
-        yield Executor(partial(torch_model.run, source.model, source.network, precision=precision, device=place))
+        model = partial(torch_model.run, source.model, source.network, precision=precision, device=place)
+        yield Executor(model, run_part=lambda image, part: model(image, part=part))
     else:
         from hw_sim.backends.lava import LavaSession
 

@@ -46,5 +46,6 @@ def open_integer_executor(
     else:
         from hw_sim.backends import integer_simulator
 
-        run = partial(integer_simulator.run, integer, keep_spikes=False, keep_maps=keep_maps)
-        yield Executor(partial(run, device=choose_exact_device(device)))
+        simulate = partial(integer_simulator.run, integer, keep_spikes=False, keep_maps=keep_maps)
+        run = partial(simulate, device=choose_exact_device(device))
+        yield Executor(run, run_part=lambda image, part: run(image, part=part))

@@ -38,6 +38,7 @@ class Run:
     looks_at_values: bool = True  # whether the backend counted which multiplications were by 0
     facts: dict[str, Any] = field(default_factory=dict)  # what only the backend can know
     extent: str = ""  # what was executed, in words; "": tiles of an image
+    computed_in: dict[str, Any] = field(default_factory=dict)  # exact tiles that one run of the whole was computed in
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class EnergyReport:
             "executed_size": list(run.executed_size),
             "seconds": run.seconds,
             "backend_facts": run.facts,
+            **({"computed_in": run.computed_in} if run.computed_in else {}),
             "prices": self.prices.name,
             "parameters": {"model": self.model_parameters, "counted": self.counted_parameters},
             "firing_rate": self.firing_rate,
@@ -251,8 +253,22 @@ def assumptions(report: EnergyReport) -> list[str]:
 
 def _image_extent(run: Run) -> str:
     height, width = run.executed_size
+    if run.computed_in:
+        return f"{height} x {width} pixels as one whole, {run.steps} steps, image padding included; {_computed_in(run)}"
     tiling = f"in {run.tiles} tiles of up to {run.tile} px, overlaps counted" if run.tile else "as one whole"
     return f"{height} x {width} pixels ({tiling}), {run.steps} steps, image padding included"
+
+
+def _computed_in(run: Run) -> str:
+    """What really ran, for a reader who would price the halos too."""
+    tiles, totals = run.computed_in, run.computed_in["totals"]
+    work = ", ".join(
+        f"{totals[key]:,} {name}" for key, name in (("spikes", "spikes"), ("acs", "ACs"), ("macs", "MACs"))
+    )
+    return (
+        f"it was computed in {tiles['tiles']} tiles of up to {tiles['tile']} px with a halo of {max(tiles['halo'])} px,"
+        f" {tiles['overhead']:.2f} times the pixels: {work} as executed, of which the halos' are thrown away"
+    )
 
 
 def _analog_convolutions(report: EnergyReport) -> list[str]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +17,10 @@ import torch
 
 from esdnet.images.files import save_image
 from esdnet.networks.checkpoint import save_checkpoint
-from hw_sim import energy
-from hw_sim.energy import Pricing, main
+from hw_sim import energy_image
+from hw_sim.energy import main
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -42,13 +50,13 @@ def images(runs: list[dict]) -> list[str]:
 def priced(monkeypatch) -> list[str]:
     """The images that were really run, by name."""
     seen: list[str] = []
-    price = Pricing.price
+    price = energy_image.price_image
 
-    def watched(self, path):
-        seen.append(path.name)
-        return price(self, path)
+    def watched(job):
+        seen.append(job.path.name)
+        return price(job)
 
-    monkeypatch.setattr(energy.Pricing, "price", watched)
+    monkeypatch.setattr(energy_image, "price_image", watched)
     return seen
 
 
@@ -102,15 +110,15 @@ def test_what_fails_for_every_image_is_one_line_and_status_2(files, capsys):
 
 
 def test_ctrl_c_keeps_what_was_done_and_skip_existing_goes_on(files, capsys, priced, monkeypatch):
-    price = Pricing.price
+    price = energy_image.price_image
 
-    def interrupted(self, path):
-        if path.name == "c.png":
+    def interrupted(job):
+        if job.path.name == "c.png":
             raise KeyboardInterrupt
-        return price(self, path)
+        return price(job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pricing, "price", interrupted)
+        patch.setattr(energy_image, "price_image", interrupted)
         assert run(files) == 130
     content = report(files)
     assert (images(content["runs"]), content["not_run"]) == (["a.png"], [str(files / "in" / "c.png")])
@@ -172,6 +180,86 @@ def test_a_file_that_is_no_report_is_not_gone_on_with(files, capsys, content):
     assert run(files, "--skip-existing") == 2
     assert "error: --skip-existing: " in capsys.readouterr().err
     assert (files / "e.json").read_text() == content
+
+
+def test_a_table_has_the_totals_and_is_gone_on_with(files, capsys, priced):
+    """Of two images one is in the table already, and half of the other's row."""
+    assert run(files) == 0
+    expected = [run["totals"] | {"firing_rate": run["firing_rate"]} for run in report(files)["runs"]]
+    command = ["--image", str(files / "in"), "--checkpoint", str(files / "tiny.pt"), "--table", str(files / "t.csv")]
+    assert main(command) == 0
+    whole = (files / "t.csv").read_text()
+    rows = list(csv.DictReader(whole.splitlines()))
+    assert [Path(row["image"]).name for row in rows] == ["a.png", "c.png"]
+    for row, totals in zip(rows, expected, strict=True):
+        assert {name: float(row[name]) for name in totals} == totals
+    lines = whole.splitlines(keepends=True)
+    (files / "t.csv").write_text("".join(lines[:2]) + lines[2][:30])
+    priced.clear()
+    capsys.readouterr()
+    assert main([*command, "--skip-existing"]) == 0
+    assert priced == ["c.png"]
+    assert "2 images, mean energy" in capsys.readouterr().out
+    again = list(csv.DictReader((files / "t.csv").read_text().splitlines()))
+    assert [{**row, "seconds": ""} for row in again] == [{**row, "seconds": ""} for row in rows]
+    assert main(command) == 2
+    assert "t.csv: is there already; --skip-existing goes on with it" in capsys.readouterr().err
+    assert main([*command, "--skip-existing", "--precision", "float64"]) == 2
+    assert "t.csv was made with precision float32, found float64" in capsys.readouterr().err
+    assert main([*command[:-1], str(files / "u.csv"), "--json", str(files / "e.json")]) == 2
+    assert "--table: has a row for each image of a folder, in the place of --json FILE" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_totals_do_not_hang_on_who_does_it(files, capsys):
+    """1, 2 and 4 processes, and 2 of which one is killed; one image cannot be read."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        save_image(files / "in" / f"{number}.png", rng.random((24, 20, 3)))
+    (files / "in" / "bad.png").write_text("hello")
+    found = {}
+    for workers in ("1", "2", "4"):
+        assert run(files, "--workers", workers, "--save-image", str(files / workers)) == 1
+        content = report(files)
+        assert [Path(failure["name"]).name for failure in content["failed"]] == ["bad.png"]
+        found[workers] = [{**run, "seconds": 0} for run in content["runs"]], content["summary"]
+        for name in ("a", "0", "5"):
+            assert (files / workers / f"{name}.png").read_bytes() == (files / "1" / f"{name}.png").read_bytes()
+    assert found["1"] == found["2"] == found["4"]
+    assert len(found["1"][0]) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize("victim", ["worker", "command"])
+def test_killed_no_image_is_lost_or_counted_twice(files, victim):
+    """kill -9 of one of two workers, whose image is done again; or of the command, which is gone on with."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        save_image(files / "in" / f"{number:02}.png", rng.random((64, 64, 3)))
+    table = files / "t.csv"
+    options = ["--checkpoint", str(files / "tiny.pt"), "--device", "cpu", "--precision", "float64"]
+    command = [sys.executable, "-m", "hw_sim.energy", "--image", str(files / "in"), *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    shared = [*command, "--workers", "2", "--table", str(table)]
+    with subprocess.Popen(shared, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment) as process:
+        while not table.exists() or len(table.read_text().splitlines()) < 4:
+            time.sleep(0.02)
+        children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        os.kill(workers[0] if victim == "worker" else process.pid, signal.SIGKILL)
+        assert process.wait() == (0 if victim == "worker" else -signal.SIGKILL)
+    if victim == "command":
+        done = len(table.read_text().splitlines()) - 1
+        assert 3 <= done < 14
+        subprocess.run([*shared, "--skip-existing"], check=True, env=environment, capture_output=True)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert sorted(Path(row["image"]).name for row in rows) == sorted(path.name for path in (files / "in").iterdir())
+    assert run(files, *options) == 0
+    for name, total in report(files)["summary"]["totals"].items():
+        if isinstance(total, int):
+            assert sum(int(row[name]) for row in rows) == total, name
 
 
 def test_nor_a_report_of_a_version_that_counted_less(files, capsys):
