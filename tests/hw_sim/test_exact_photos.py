@@ -42,8 +42,8 @@ def without(report: dict, *names: str) -> dict:
 
 
 CASES = [
-    ("int8", "simulator", "32"),
     ("float64", "simulator", "32"),
+    pytest.param("int8", "simulator", "32", marks=pytest.mark.slow),
     pytest.param("float64", "simulator", "12", marks=pytest.mark.slow),
     pytest.param("int8", "simulator", "12", marks=pytest.mark.slow),
     pytest.param("float64", "torch", "32", marks=pytest.mark.slow),

@@ -12,7 +12,8 @@ from export.graph.counting import OF_VALUES, NodeCounts
 from export.graph.network import Network
 from export.graph.part import Part, join
 from export.graph.receptive_field import find_halo
-from hw_sim.backends import simulator
+from export.integer.calibrate import quantize_on_images
+from hw_sim.backends import integer_simulator, simulator
 from tests.random_networks import random_local, random_spike_driven
 
 
@@ -56,6 +57,28 @@ def test_spike_driven(seed: int) -> None:
     """Whether a sum is exactly 0 hangs on its order, so that values that are not 0 are left out."""
     network, image = random_spike_driven(seed), np.random.default_rng(seed).random((3, 40, 30))
     assert differing(network, image, in_tiles(network, image, 12), OF_VALUES) == set()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_integers_are_the_same_to_the_last_bit(seed: int) -> None:
+    """Pixels and every count that integers have, of all tiles against the whole."""
+    network, rng = random_spike_driven(seed, size=0.5), np.random.default_rng(seed)
+    image = rng.integers(0, 256, (3, 36, 26)) / 255.0
+    integer = quantize_on_images(network, [np.uint8(image * 255)])
+    whole = integer_simulator.run(integer, image)
+    assert sum(int(spikes.sum()) for spikes in whole.spikes.values()) > 1000
+    cores = Cores((36, 26), 8, find_halo(network), 2)
+    output, found = np.zeros_like(whole.output), []
+    for tile in cores.tiles:
+        rows, columns = (slice(*span) for span in tile.tile)
+        result = integer_simulator.run(integer, image[:, rows, columns], part=Part((36, 26), tile.tile, tile.core))
+        inside = [slice(core[0] - at[0], core[1] - at[0]) for core, at in zip(tile.core, tile.tile, strict=True)]
+        output[:, slice(*tile.core[0]), slice(*tile.core[1])] = result.output[:, inside[0], inside[1]]
+        found.append(result.of_core)
+    assert np.array_equal(output, whole.output)
+    assert {name: counts.totals() for name, counts in join(found).items()} == {
+        name: counts.totals() for name, counts in whole.counts.items()
+    }
 
 
 def test_too_small_a_halo_is_noticed(spike_driven_network: Network) -> None:
