@@ -59,9 +59,10 @@ def run(files: Path, name: str, *options: str, source: str = "--network") -> tup
 def test_simulator_and_torch_agree_whole_and_in_tiles(files):
     whole = run(files, "simulator")
     assert run(files, "torch", "--backend", "torch") == whole
-    tiled = run(files, "tiled", "--tile", "16")
+    blended = ("--tile", "16", "--overlap", "8")
+    tiled = run(files, "tiled", *blended)
     assert tiled[0] != whole[0]  # attention and convolutions see a tile, not the image
-    assert run(files, "tiled_torch", "--backend", "torch", "--tile", "16") == tiled
+    assert run(files, "tiled_torch", "--backend", "torch", *blended) == tiled
     assert load_image("simulator.png").std() > 0.05
 
 
