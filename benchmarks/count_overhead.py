@@ -1,21 +1,24 @@
-"""CPU time of `hw_sim.count` beside the plain run of the same module, one thread, the best of several rounds.
+"""CPU time of `hw_sim.count` beside the plain run of the same module, one thread: medians of ratios within a round.
 
-    python benchmarks/count_overhead.py [ROUNDS]
+    python -m benchmarks.count_overhead [ROUNDS]
 
+Between them a run under a dispatch mode that only calls each operation: what torch takes for telling Python of it.
 ResNet-18, MobileNet v2 and ViT-B/32 need torchvision; where it is missing they are left out, and said to be.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from importlib.util import find_spec
+from typing import Any
 
 import snntorch
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hw_sim
+from benchmarks.measure import Run, time_rounds
 from hw_sim.backends.executors import load_source
 
 
@@ -75,21 +78,43 @@ def contestants() -> dict[str, tuple[nn.Module, Tensor]]:
     return found
 
 
+class Empty(TorchDispatchMode):
+    """Sees every operation and counts nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
+
+
+def runs_of(model: nn.Module, x: Tensor) -> dict[str, Run]:
+    def plain() -> None:
+        with torch.no_grad():
+            model(x)
+
+    def seen() -> int:
+        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), Empty() as mode:
+            model(x)
+        return mode.operations
+
+    return {"plain": plain, "seen": seen, "counted": lambda: hw_sim.count(model, x)}
+
+
 def main() -> int:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    print(f"{'':32} {'operations':>10} {'plain':>9}  {'seen by an empty mode':>21} {'counted':>18}")
     for name, (model, x) in contestants().items():
-        plain, counted = [], []
-        for _ in range(rounds):
-            started = time.process_time()
-            with torch.no_grad():
-                model(x)
-            plain.append(time.process_time() - started)
-            started = time.process_time()
-            hw_sim.count(model, x)
-            counted.append(time.process_time() - started)
-        print(f"{name:32} {1e3 * min(plain):8.1f} ms {1e3 * min(counted):8.1f} ms {min(counted) / min(plain):6.2f}x")
+        runs = runs_of(model, x)
+        times = time_rounds(runs, rounds, "plain")
+        seen, counted = (
+            f"{1e3 * times[run]['cpu_seconds']:.1f} ms {times[run]['cpu_ratio']:.2f}x" for run in ("seen", "counted")
+        )
+        print(f"{name:32} {runs['seen']():>10} {1e3 * times['plain']['cpu_seconds']:6.1f} ms  {seen:>21} {counted:>18}")
     return 0
 
 

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from esdnet.command.errors import UserError
 from export.graph.counting import NodeCounts
-from hw_sim.counter.values import Value
+from hw_sim.counter.values import Firing
 from hw_sim.pricing.layer_facts import LayerFacts
 
 COUNTS = (*dict.fromkeys([*(item.name for item in fields(NodeCounts)), "nonzero_macs", "events"]),)
+SAME = ("acs", "macs", "neuron_updates", "adds", "muls", "activation_words", "spike_bits", "events_in")  # in facts
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """Who reads what: the identity of a row. shapes: (channels, height, width) of one execution, see LayerFacts."""
 
     name: str
@@ -86,17 +86,18 @@ class Ledger:
 
     def rest(self, name: str) -> Row:
         """The row of everything else that a module does; a row of neurons, if they emit."""
-        if name not in self._rests:
-            self._rests[name] = self._rows[Layer(name, "other", "analog")] = Row(Layer(name, "other", "analog"))
-        return self._rests[name]
+        found = self._rests.get(name)
+        if found is None:
+            found = self._rests[name] = self.row(Layer(name, "other", "analog"))
+        return found
 
     def fire(self, row: Row, ones: int, updates: int) -> None:
         """Neurons compared and emitted; each is taken to hold one membrane, which it reads and writes."""
         row.add(1, spikes=ones, neuron_updates=updates, membrane_words=2 * updates)
 
-    def emit(self, value: Value, ones_in: Callable[[Any], int]) -> None:
+    def emit(self, firing: Firing, ones_in: Callable[[Any], int]) -> None:
         """Something reads spikes: what fired is counted, once. ones_in: the number of ones in what a Firing holds."""
-        waiting = [value.firing] if value.firing is not None else []
+        waiting = [firing]
         while waiting:
             firing = waiting.pop()
             waiting.extend(firing.parents)
@@ -134,9 +135,9 @@ class Ledger:
         for row in self._rows.values():
             if row.layer.reads != "zero":
                 continue
-            same = [other for other in rows if replace(other.layer, reads="zero") == row.layer]
+            same = [other for other in rows if other.layer._replace(reads="zero") == row.layer]
             if not same:
-                same = [Row(replace(row.layer, reads="analog"))]
+                same = [Row(row.layer._replace(reads="analog"))]
                 rows.append(same[0])
             counts = (
                 dict(row.counts) if same[0].layer.reads == "spike" else {**row.counts, "macs": row.counts["dense_taps"]}
@@ -147,10 +148,9 @@ class Ledger:
 
 def _finish(row: Row, name: str) -> CountedLayer:
     layer, counts = row.layer, row.counts
-    same = ("acs", "macs", "neuron_updates", "adds", "muls", "activation_words", "spike_bits", "events_in")
-    held: dict[str, Any] = {item.name: getattr(layer, item.name) for item in fields(Layer) if item.name != "name"}
+    held = layer._asdict()
     steps = max(1, row.executions)
-    held |= {key: counts[key] for key in same}
+    held |= {key: counts[key] for key in SAME}
     if counts["neuron_updates"]:
         neurons = -(-counts["neuron_updates"] // steps)
         held |= {"kind": "neuron", "state_words": neurons, "leaky": True, "output_shape": (neurons, 1, 1)}

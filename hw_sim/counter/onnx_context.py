@@ -106,7 +106,8 @@ class Context:
 
     def emit(self, known: Value) -> None:
         """Something reads these spikes: they are counted, once."""
-        self.ledger.emit(known, int)
+        if known.firing is not None:
+            self.ledger.emit(known.firing, int)
 
     def fire(self, call: Call) -> Value:
         """A comparison was made: if anything reads it as spikes, these were emitted here."""
@@ -121,7 +122,7 @@ class Context:
         made = self.fire(call)
         row = next((firing.row for firing in waiting if firing.row is not None), None)
         firing = made.firing
-        return made if firing is None or row is None else replace(made, firing=replace(firing, row=row))
+        return made if firing is None or row is None else made._replace(firing=replace(firing, row=row))
 
 
 def known_constant(array: Any) -> Value:

@@ -43,14 +43,25 @@ def taps_along(axis: Axis) -> Counts:
     return np.bincount(inside, minlength=axis.size).astype(np.int64)
 
 
+@lru_cache(maxsize=4096)
+def all_taps(axis: Axis) -> int:
+    """Those of all positions together."""
+    return int(taps_along(axis).sum())
+
+
 def operations(axes: Sequence[Axis], channels: int, elements: Counts) -> int:
     """Operations of input elements: each reaches its taps in `channels` output channels.
 
     elements: how many there are at each place, summed over channels and batch: int64 of the axes' sizes.
     """
+    return reached([taps_along(axis) for axis in axes], channels, elements)
+
+
+def reached(taps: Sequence[Counts], channels: int, elements: Counts) -> int:
+    """The same, where the taps along each axis are known."""
     total = elements
-    for axis in reversed(axes):
-        total = total @ taps_along(axis)
+    for along in reversed(taps):
+        total = total @ along
     return int(total) * channels
 
 
@@ -58,5 +69,5 @@ def dense_operations(axes: Sequence[Axis], channels: int, elements: int) -> int:
     """The same for `elements` at every place."""
     total = elements * channels
     for axis in axes:
-        total *= int(taps_along(axis).sum())
+        total *= all_taps(axis)
     return total

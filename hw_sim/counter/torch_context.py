@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from export.graph.nodes import ValueKind
-from hw_sim.counter.ledger import Ledger, Row
+from hw_sim.counter.ledger import Ledger
 from hw_sim.counter.torch_names import Names
-from hw_sim.counter.torch_sums import ones_in
+from hw_sim.counter.torch_sums import nonzero_in
 from hw_sim.counter.torch_values import TensorValues
 from hw_sim.counter.values import GATED, Firing, Value
 
@@ -42,7 +42,7 @@ class Context:
         self.ledger = Ledger()
         self.values = TensorValues()
         self.names = Names(module, self.ledger)
-        self.rows: dict[Any, Row] = {}  # of layers with weights, by what tells them apart
+        self.readings: dict[Any, Any] = {}  # of layers with weights, by what tells them apart
 
     def emit_output(self, output: Any) -> None:
         """What a module returns: spikes as numbers leave the neurons that made them."""
@@ -62,7 +62,8 @@ class Context:
 
     def emit(self, value: Value) -> None:
         """Something reads these spikes: they are counted, once."""
-        self.ledger.emit(value, _ones)
+        if value.firing is not None:
+            self.ledger.emit(value.firing, _ones)
 
     def fire(self, call: Call) -> Value:
         """A comparison was made: if anything reads it as spikes, these were emitted here."""
@@ -84,4 +85,4 @@ def _ones(fired: Tensor | int) -> int:
     if isinstance(fired, int):
         return fired
     with torch._C._DisableTorchDispatch():  # type: ignore[no-untyped-call]  # in a hook the counter listens
-        return ones_in(fired)
+        return nonzero_in(fired)

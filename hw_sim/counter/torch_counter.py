@@ -69,6 +69,8 @@ def _report(
     module: Any, run: Context, tensors: list[Tensor], kinds: list[str], name: str, seconds: float, output: Any
 ) -> Report:
     parameters = list(module.parameters()) if isinstance(module, torch.nn.Module) else []
+    for reading in run.readings.values():
+        reading.book()
     return Report(
         network=name or run.names.root,
         engine="torch",
@@ -113,52 +115,46 @@ class Counter(TorchDispatchMode):
     def __init__(self, run: Context) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._run = run
-        self._rules: dict[int, tuple[Rule | None, bool, bool]] = {}
+        self._known: dict[int, tuple[Rule | None, Any, bool, bool]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = self._rules.get(id(func))  # operations are hashed in Python, which takes longer
-        if found is None:
-            found = self._rules[id(func)] = (find_rule(func), _makes_views_inside(func), not func._schema.is_mutable)
-        rule, composite, fresh = found
+        # Every line here runs for every operation: calls in Python take as long as small operations.
+        rule, execute, composite, fresh = self._known.get(id(func)) or self._look_up(func)
         kwargs = kwargs or {}
         if rule is None:
             with self, _as_called():
                 return func._op_dk(_IMPLICIT, *args, **kwargs)
         if composite:
-            with torch._C._ForceDispatchKeyGuard(*_keys_without_counter()):
-                out = func(*args, **kwargs)
+            with _as_called(), _without_counter():
+                out = execute(*args, **kwargs)
         else:
-            out = func(*args, **kwargs)
-        if rule is not nothing:
-            result = out[0] if isinstance(out, (tuple, list)) and out else out
-            if _is_odd(result) or (args and _is_odd(args[0])):
-                rule = list_unknown
-            rule(self._run, Call(func, args, kwargs, out, result, fresh))
+            out = execute(*args, **kwargs)
+        if rule is nothing:
+            return out
+        result = out[0] if isinstance(out, (tuple, list)) and out else out
+        first = args[0] if args else None
+        if (isinstance(result, Tensor) and (result.is_sparse or result.is_nested)) or (
+            isinstance(first, Tensor) and (first.is_sparse or first.is_nested)
+        ):
+            rule = list_unknown  # not all of its elements are there
+        rule(self._run, tuple.__new__(Call, (func, args, kwargs, out, result, fresh)))
         return out
+
+    def _look_up(self, func: Any) -> tuple[Rule | None, Any, bool, bool]:
+        """By id: operations are hashed in Python."""
+        found = (find_rule(func), func._op, _makes_views_inside(func), not func._schema.is_mutable)
+        self._known[id(func)] = found
+        return found
 
 
 _as_called: Callable[[], Any] = torch._C._RestorePythonTLSSnapshot  # type: ignore[attr-defined]
-
-
-def _keys_without_counter() -> tuple[Any, Any]:
-    """Dispatch keys, included and excluded, as they were when the operation was called, but for the counter's own."""
-    with _as_called():
-        included = torch._C._dispatch_tls_local_include_set()
-        excluded = torch._C._dispatch_tls_local_exclude_set()
-    for name in ("Python", "PythonTLSSnapshot"):
-        included = included.remove(torch._C._dispatch_key_parse(name))
-    return included, excluded
-
-
-def _is_odd(value: Any) -> bool:
-    """Sparse or nested: not all of its elements are there."""
-    return isinstance(value, Tensor) and (value.is_nested or value.is_sparse)
+_without_counter: Callable[[], Any] = torch._C._DisableTorchDispatch
 
 
 def _makes_views_inside(func: Any) -> bool:
-    """A composite operation whose views torch does not mark after the handler (`chunk` it does)."""
+    """A composite operation whose views torch does not mark after the handler (`chunk` it does); `to` makes none."""
     marked = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "ADInplaceOrView")
-    return is_composite(func) and not marked
+    return is_composite(func) and not marked and func._schema.name != "aten::to"
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def _book_products(run: Context, read: Tensor, part: list[Tensor], biased: bool,
     names = [run.names.of_weight(weight) for weight in part]
     for place, (weight, bias) in enumerate(zip(part[:2], biases, strict=True)):
         if place == 0 and first:
-            book_layer(run, read, weight, bias, weight.shape[0], (*read.shape[:-1], weight.shape[0]))
+            book_layer(run, read, weight, bias, (*read.shape[:-1], weight.shape[0]), weight.shape[0])
             continue
         _book_hidden(run, names[place], weight, bias, runs)
     for place in range(4 if biased else 2, len(part)):  # a projection of the hidden state
@@ -124,7 +124,7 @@ def _self_attention(
 ) -> None:
     tokens, length = prod(read.shape[:-1]), read.shape[-2]
     (in_weight, in_bias), (out_weight, out_bias) = layers
-    book_layer(run, read, in_weight, in_bias, in_weight.shape[0], (*read.shape[:-1], in_weight.shape[0]))
+    book_layer(run, read, in_weight, in_bias, (*read.shape[:-1], in_weight.shape[0]), in_weight.shape[0])
     name = run.names.of_product()
     _book_shape(run, f"{name} of keys", read, tokens * heads, width // heads, length)
     _book_shape(run, f"{name} of values", read, tokens * heads, length, width // heads)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 
 from hw_sim.counter.ledger import Ledger, Row
 from hw_sim.counter.torch_values import storage_of
@@ -40,12 +41,11 @@ class Names:
         self._names: dict[int, str] = {}
         self._owners: dict[int | None, list[tuple[str, str]]] = {}  # storage -> (module, parameter)
         if isinstance(module, nn.Module):
-            self._names = {id(child): name for name, child in module.named_modules()}
             for name, child in module.named_modules():
-                for parameter, tensor in (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)):
-                    if not isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
-                        key = storage_of(tensor)
-                        self._owners.setdefault(key, []).append((name, parameter))
+                self._names[id(child)] = name
+                for parameter, tensor in (*child._parameters.items(), *child._buffers.items()):
+                    if tensor is not None and not is_lazy(tensor):
+                        self._owners.setdefault(storage_of(tensor), []).append((name, parameter))
         self.root = type(module).__name__ if isinstance(module, nn.Module) else getattr(module, "__name__", "function")
         self.frames = [self._frame("", True)]
 

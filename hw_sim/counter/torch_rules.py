@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from export.graph import elementwise as cost
-from hw_sim.counter.synapses import Axis, taps_along
+from hw_sim.counter.synapses import Axis, all_taps
 from hw_sim.counter.torch_context import Call, Context
 from hw_sim.counter.torch_values import storage_of
 from hw_sim.counter.values import GATED, NUMBERS, Value, added, chosen, complement, constant, joined, multiplied, summed
@@ -38,24 +38,27 @@ def value_of(run: Context, operand: Any) -> Value:
 
 def _operand_values(run: Context, operands: tuple[Any, Any]) -> list[Value]:
     """Of two operands; beside spikes a single number is looked at: times 1 they stay what they are."""
-    of = run.values.of
-    values = [of(operand) if isinstance(operand, Tensor) else value_of(run, operand) for operand in operands]
-    if values[0] is values[1]:  # both numbers
-        return values
-    for index in (0, 1):
-        lone, operand = values[index] is NUMBERS, operands[index]
-        if lone and values[1 - index].is_spikes and isinstance(operand, Tensor) and operand.numel() == 1:
-            values[index] = constant(float(operand))
-    return values
+    left, right = operands
+    first = run.values.of(left) if isinstance(left, Tensor) else value_of(run, left)
+    second = run.values.of(right) if isinstance(right, Tensor) else value_of(run, right)
+    if first is second is NUMBERS:
+        return [first, second]
+    if first is NUMBERS and second.is_spikes:
+        first = _one_number(run, left)
+    elif second is NUMBERS and first.is_spikes:
+        second = _one_number(run, right)
+    return [first, second]
 
 
 def _set(run: Context, call: Call, value: Value) -> None:
-    run.values.write(call.result, value, call.fresh)
+    if value is not NUMBERS or not call.fresh:  # what is new holds numbers
+        run.values.write(call.result, value, call.fresh)
 
 
 def _set_gated(run: Context, call: Call, value: Value, values: list[Value]) -> None:
     """What it holds; values: what it was made of."""
-    _set(run, call, run.gate(call, values) if value is GATED else value)
+    if value is not NUMBERS or not call.fresh:
+        run.values.write(call.result, run.gate(call, values) if value is GATED else value, call.fresh)
 
 
 def _work(run: Context, call: Call, adds: int, muls: int, values: list[Value] | None = None) -> None:
@@ -64,13 +67,15 @@ def _work(run: Context, call: Call, adds: int, muls: int, values: list[Value] | 
     values: of the first arguments, where they are known already.
     """
     out = call.result
+    if values is None:
+        values = [run.values.of(operand) if isinstance(operand, Tensor) else NUMBERS for operand in call.args]
     words, bits = out.numel(), 0
-    for index, operand in enumerate(call.args):
+    for operand, value in zip(call.args, values, strict=False):
         if isinstance(operand, Tensor):
-            if (run.values.of(operand) if values is None else values[index]).is_spikes:
-                bits += operand.numel()
-            else:
+            if value is NUMBERS or not value.is_spikes:
                 words += operand.numel()
+            else:
+                bits += operand.numel()
     if out.is_floating_point() or out.is_complex():
         counts = run.names.frames[-1].rest.counts
         counts["adds"] += adds
@@ -86,8 +91,9 @@ def keep(run: Context, call: Call) -> None:
     """Views, copies, joins, places: what it returns holds what it read."""
     first = call.args[0]
     if isinstance(first, Tensor):
-        if storage_of(call.result) != storage_of(first):
-            _set(run, call, run.values.of(first))
+        value = run.values.of(first)
+        if not (call.fresh and value is NUMBERS) and storage_of(call.result) != storage_of(first):
+            _set(run, call, value)
         return
     _set(run, call, joined([run.values.of(tensor) for tensor in tensors(first)]))
 
@@ -153,20 +159,28 @@ def pointwise(name: str, run: Context, call: Call) -> None:
 
 
 def add(run: Context, call: Call) -> None:
-    """Sum or difference; a number 0 costs nothing, a factor other than 1 a multiplication."""
-    operands = (call.args[0], call.args[1])
-    values = _operand_values(run, operands)
-    alpha = call.get(2, "alpha", 1)
+    """Sum; a number 0 costs nothing, a factor other than 1 a multiplication."""
+    values, plain = _sum(run, call)
+    _set(run, call, added(values) if plain else NUMBERS)
+
+
+def subtract(reversed: bool, run: Context, call: Call) -> None:
+    """Difference, the same. reversed: the second operand less the first."""
+    values, plain = _sum(run, call)
+    made = complement(*values[::-1] if reversed else values) if plain else NUMBERS
+    _set_gated(run, call, made, values)
+
+
+def _sum(run: Context, call: Call) -> tuple[list[Value], bool]:
+    """What the operands hold, and whether their factor is 1."""
+    left, right = call.args[:2]
+    values = _operand_values(run, (left, right))
+    alpha = call.get(2, "alpha", 1) if call.kwargs or len(call.args) > 2 else 1
     size = call.result.numel()
-    nothing = not all(isinstance(operand, Tensor) for operand in operands) and any(v.fill == 0.0 for v in values)
-    _work(run, call, 0 if nothing else size, 0 if alpha in (1, -1) else size, values)
-    subtracts = call.func._schema.name.removeprefix("aten::").rstrip("_") in ("sub", "rsub", "subtract")
-    if subtracts:
-        if call.func._schema.name == "aten::rsub":
-            values = values[::-1]
-        _set_gated(run, call, complement(*values) if alpha == 1 else NUMBERS, values)
-    else:
-        _set(run, call, added(values) if alpha == 1 else NUMBERS)
+    number = not (isinstance(left, Tensor) and isinstance(right, Tensor))
+    free = number and 0.0 in (values[0].fill, values[1].fill)
+    _work(run, call, 0 if free else size, 0 if alpha in (1, -1) else size, values)
+    return values, bool(alpha == 1)
 
 
 def mul(run: Context, call: Call) -> None:
@@ -302,7 +316,7 @@ def _sliding(call: Call, axes: int, average: bool) -> list[int]:
     stride, padding = spread(call.get(2, "stride") or kernel), spread(call.get(3, "padding", 0))
     dilation = [1] * axes if average else spread(call.get(4, "dilation", 1))
     sizes = zip(call.args[0].shape[-axes:], call.result.shape[-axes:], kernel, stride, padding, dilation, strict=True)
-    return [int(taps_along(Axis(*numbers)).sum()) for numbers in sizes]
+    return [all_taps(Axis(*numbers)) for numbers in sizes]
 
 
 def softmax(run: Context, call: Call) -> None:

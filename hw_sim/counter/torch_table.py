@@ -20,6 +20,8 @@ from hw_sim.counter.values import NUMBERS
 def find_rule(func: Any) -> Rule | None:
     """The rule of an operation; None: take it apart. What nobody knows is listed."""
     namespace, _, name = func._schema.name.partition("::")
+    if func._schema.overload_name == "padding":  # of a convolution, by name: torch makes numbers of it
+        return None
     rule = RULES.get(name) or RULES.get(name.removesuffix("_")) if namespace == "aten" else None
     if rule is not None:
         return rule
@@ -84,7 +86,9 @@ GROUPS: list[tuple[Rule, str]] = [
         " isnan isinf isfinite tril_indices triu_indices fill_diagonal",
     ),
     (rules.dropout, "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout"),
-    (rules.add, "add sub rsub subtract"),
+    (rules.add, "add"),
+    (partial(rules.subtract, False), "sub subtract"),
+    (partial(rules.subtract, True), "rsub"),
     (rules.mul, "mul multiply"),
     (rules.div, "div divide true_divide"),
     (rules.power, "pow"),

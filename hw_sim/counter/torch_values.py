@@ -5,12 +5,17 @@ A storage that nobody spoke of holds numbers: weights, analog inputs, states of 
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, UntypedStorage
 
 from hw_sim.counter.values import NUMBERS, Value, joined
 
 PURGE_STORAGES, PURGE_ELEMENTS = 1024, 1 << 25  # so many may be known before the dead ones are let go
+
+_expired: Callable[[int], Any] = UntypedStorage._expired
+_let_go: Callable[[int], None] = UntypedStorage._free_weak_ref
 
 
 def storage_of(tensor: Tensor) -> int | None:
@@ -22,10 +27,10 @@ def storage_of(tensor: Tensor) -> int | None:
 
 
 class TensorValues:
-    """Values by storage. A weak reference keeps a storage's address from being given to another."""
+    """Values by storage. A weak reference to each known one keeps its address from being given to another."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[StorageWeakRef, Value]] = {}
+        self._known: dict[int, Value] = {}  # but for numbers
         self.read: set[int] = set()  # storages that operations have read: of weights, those that were used
         self._purge_at = PURGE_STORAGES
         self._elements = 0  # of what was noted since the last purge: comparisons are kept with it
@@ -37,30 +42,40 @@ class TensorValues:
         except NotImplementedError:  # sparse
             return NUMBERS
         self.read.add(key)
-        found = self._known.get(key)
-        return NUMBERS if found is None else found[1]
+        return self._known.get(key, NUMBERS)
 
     def write(self, tensor: Tensor, value: Value, fresh: bool = False) -> None:
         """A tensor was written. fresh: it is new, nothing was there before."""
         if fresh and value is NUMBERS:
             return
-        key = storage_of(tensor)
-        if key is None:
+        try:
+            storage = tensor.untyped_storage()
+        except NotImplementedError:
             return
-        storage, found = tensor.untyped_storage(), self._known.get(key)
+        key = storage._cdata
+        found = self._known.get(key, NUMBERS)
         if not fresh and tensor.numel() * tensor.element_size() < storage.nbytes():
-            value = joined([NUMBERS if found is None else found[1], value])
-        if value is NUMBERS:
-            self._known.pop(key, None)
-        elif found is not None:
-            self._known[key] = (found[0], value)
-        else:
-            self._known[key] = (StorageWeakRef(storage), value)  # type: ignore[no-untyped-call]
-            self._elements += tensor.numel()
-            if len(self._known) > self._purge_at or self._elements > PURGE_ELEMENTS:
-                self._purge()
+            value = joined([found, value])
+        if value is not NUMBERS:
+            self._known[key] = value
+            if found is NUMBERS:
+                storage._weak_ref()
+                self._elements += tensor.numel()
+                if len(self._known) > self._purge_at or self._elements > PURGE_ELEMENTS:
+                    self._purge()
+        elif found is not NUMBERS:
+            self._forget(key)
+
+    def _forget(self, key: int) -> None:
+        del self._known[key]
+        _let_go(key)
 
     def _purge(self) -> None:
-        alive = {key: entry for key, entry in self._known.items() if not entry[0].expired()}  # type: ignore[no-untyped-call]
-        self._known, self._elements = alive, 0
-        self._purge_at = max(PURGE_STORAGES, 2 * len(alive))
+        for key in [key for key in self._known if _expired(key)]:
+            self._forget(key)
+        self._elements = 0
+        self._purge_at = max(PURGE_STORAGES, 2 * len(self._known))
+
+    def __del__(self) -> None:
+        for key in self._known:
+            _let_go(key)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from export.graph.nodes import ValueKind
 
@@ -31,8 +32,7 @@ class Firing:
         return self.fired is not None or any(parent.waits for parent in self.parents)
 
 
-@dataclass(frozen=True, eq=False)
-class Value:
+class Value(NamedTuple):
     """A kind, and of spikes where they came from. `fill`: every element is this number (a state before the first step,
     say), and kind has no meaning."""
 
@@ -52,6 +52,7 @@ ZERO = Value(fill=0.0)
 ONE = Value(fill=1.0)
 
 
+@lru_cache(maxsize=1024)
 def constant(number: float) -> Value:
     """The same number everywhere."""
     return Value(fill=float(number))
@@ -84,6 +85,9 @@ def _firing(values: list[Value]) -> Firing | None:
 
 def added(values: Iterable[Value]) -> Value:
     """The sum: spikes and sums of spikes give a sum of spikes; a constant 0 changes nothing."""
+    values = list(values)
+    if NUMBERS in values:
+        return NUMBERS
     parts = [value for value in values if value.fill != 0.0]
     if not parts:
         return ZERO
@@ -112,6 +116,9 @@ def summed(value: Value) -> Value:
 
 def multiplied(values: Iterable[Value]) -> Value:
     """The product: spikes gated by spikes are spikes; a constant 1 changes nothing, 0 leaves nothing."""
+    values = list(values)
+    if values.count(NUMBERS) == len(values):
+        return NUMBERS
     parts = [value for value in values if value.fill != 1.0]
     if not parts:
         return ONE

@@ -85,16 +85,17 @@ class LayerFacts:
                 )
 
     def _check_values(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name in _WORDS or (value is None and "None" in str(item.type)):
+        for name, optional in _NUMBERS.items():
+            value = getattr(self, name)
+            if (isinstance(value, int) and value >= 0) or (value is None and optional):
                 continue
-            numbers = value if item.name in _SHAPES else (value,)
-            length = _SHAPES.get(item.name, 1)
-            if not isinstance(numbers, tuple) or any(not isinstance(n, int) or n < 0 for n in numbers):
-                raise UserError(f"layer {self.name}: {item.name} is {value!r}, expected whole numbers of at least 0")
-            if len(numbers) != length:
-                raise UserError(f"layer {self.name}: {item.name} is {value!r}, expected {length} numbers")
+            raise UserError(f"layer {self.name}: {name} is {value!r}, expected whole numbers of at least 0")
+        for name, length in _SHAPES.items():
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or any(not isinstance(n, int) or n < 0 for n in value):
+                raise UserError(f"layer {self.name}: {name} is {value!r}, expected whole numbers of at least 0")
+            if len(value) != length:
+                raise UserError(f"layer {self.name}: {name} is {value!r}, expected {length} numbers")
 
     @property
     def executions(self) -> int:
@@ -131,6 +132,11 @@ class LayerFacts:
         counts = {name: getattr(self, name) for name in COUNTS}
         more: dict[str, Any] = {name: None if count is None else count * runs for name, count in counts.items()}
         return replace(self, runs=self.runs * runs, **more)
+
+
+_NUMBERS = {  # fields that hold one, and whether None is one of them
+    item.name: "None" in str(item.type) for item in fields(LayerFacts) if item.name not in (*_WORDS, *_SHAPES)
+}
 
 
 def read_layers(records: Iterable[Mapping[str, Any]]) -> list[LayerFacts]:

@@ -71,6 +71,17 @@ def test_layers_against_a_count_by_hand(layer, kind):
     assert only(report).facts.executions == 2
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.Conv1d(4, 6, 3, padding=1), nn.Conv2d(4, 6, 3), nn.ConvTranspose2d(4, 6, 3)], ids=str
+)
+def test_one_input_without_a_batch_is_a_batch_of_one(layer):
+    x = (torch.rand((4, 7, 9)[: layer.weight.dim() - 1]) > 0.6).float()
+    alone, batch = (hw_sim.count(layer, value, input_kinds=["spike"], strict=True) for value in (x, x.unsqueeze(0)))
+    assert alone.layers == batch.layers
+    assert torch.equal(alone.output, batch.output[0])
+    assert alone.totals["acs"] > 0
+
+
 def test_padding_by_name_and_other_padding_modes_are_taps_on_values():
     x = torch.rand(1, 1, 5, 5)
     assert hw_sim.count(nn.Conv2d(1, 1, 3, padding="same"), x, strict=True).totals["macs"] == 13 * 13
@@ -427,3 +438,23 @@ def test_autocast_inside_is_as_it_is():
     report = hw_sim.count(mixed, x, strict=True)
     assert [value.dtype for value in report.output] == [torch.bfloat16] * 4
     assert all(map(torch.equal, report.output, expected))
+
+
+def test_what_lies_where_spikes_were_is_not_taken_for_them():
+    weight = torch.rand(5, 4096)
+
+    def network(x):
+        addresses = set()
+        for _ in range(20):
+            spikes = (x > 0.5).float()
+            addresses.add(spikes.data_ptr())
+            del spikes
+            numbers = 0.5 * x
+            addresses.add(numbers.data_ptr())
+            nn.functional.linear(numbers, weight)
+            del numbers
+        return torch.tensor(len(addresses))
+
+    report = hw_sim.count(network, torch.rand(1, 4096), strict=True)
+    assert report.output < 40  # addresses were given again
+    assert (report.totals["acs"], report.totals["macs"]) == (0, 20 * 5 * 4096)
