@@ -54,7 +54,7 @@ def print_rows(heading: Heading, rows: list[Row], near_ties: Sequence[NearTies])
         if row.note:
             console.print(f"- {row.backend}, {row.precision}: {row.status}: {row.note}", highlight=False, markup=False)
     for line in describe_near_ties(near_ties) or ["none"] * (heading.reference == "torch"):
-        console.print(f"- near-ties of torch's float64 membranes: {line}", highlight=False, markup=False)
+        console.print(f"- near-ties of torch in float64: {line}", highlight=False, markup=False)
     console.print(summary(rows), highlight=False, style="bold")
 
 

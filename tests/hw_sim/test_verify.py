@@ -128,9 +128,7 @@ def test_near_ties_are_told(files, capsys):
     ]
     assert {row["status"] for row in told["rows"] if row["precision"] == "float64"} <= {"reference", "holds", "not run"}
     out = capsys.readouterr().out
-    assert (
-        f"near-ties of torch's float64 membranes: {NEURON}, step 0: {SIDE**2} within rounding of the threshold" in out
-    )
+    assert f"near-ties of torch in float64: {NEURON}, step 0: {SIDE**2} within rounding of the threshold" in out
     assert "spikes differ from torch's, by near-ties; none from the simulator's" in out
 
 
