@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,26 +86,40 @@ def as_floats(pixels: Pixels) -> NDArray[np.float64]:
 
 
 def open_photo(path: Path, min_side: int) -> Photo:
-    """Read an image file. Grey and palette images become RGB, 16-bit grey keeps its 16 bits, an opaque alpha channel is
-    dropped and the camera's rotation (EXIF) is applied. Of a camera's multi-picture JPEG (MPO) the first is taken: it
-    is the photo, the others are previews and gain maps made from it.
-    """
+    """Read an image file, as `photo_from` has it."""
     check_image_file(path)
-    try:
+    with decoding(str(path)):
         _refuse_deep_colour(path)
         with Image.open(path) as opened:
-            frames = getattr(opened, "n_frames", 1)
-            if frames > 1 and opened.format != "MPO":
-                raise UserError(f"{path}: holds {frames} frames, expected a single image; save one of them as a file")
             _check_fits(path, opened)
-            opened.load()
-            ImageOps.exif_transpose(opened, in_place=True)
-            image, metadata = opened, _metadata(opened)
+            return photo_from(opened, str(path), min_side)
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """While open, what Pillow raises of a damaged file is a UserError that begins with `name`."""
+    try:
+        yield
     except DAMAGED as error:
-        raise UserError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
+        raise UserError(f"{name}: cannot be read as an image ({_one_line(error)})") from error
+
+
+def photo_from(image: Image.Image, name: str, min_side: int) -> Photo:
+    """The photo that a PIL image holds; it may become the photo's own. Grey and palette images become RGB, 16-bit grey
+    keeps its 16 bits, an opaque alpha channel is dropped and the camera's rotation (EXIF) is applied. Of a camera's
+    multi-picture JPEG (MPO) the first is taken: it is the photo, the others are previews and gain maps made from it.
+
+    UserError, which begins with `name`, for what is no opaque image of one frame with sides of at least `min_side`.
+    """
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise UserError(f"{name}: holds {frames} frames, expected a single image; save one of them as a file")
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    metadata = _metadata(image)
     if min(image.size) < min_side:
-        raise UserError(f"{path}: {image.width}x{image.height} pixels, expected at least {min_side}x{min_side}")
-    return Photo(_to_rgb(image, path), metadata)
+        raise UserError(f"{name}: {image.width}x{image.height} pixels, expected at least {min_side}x{min_side}")
+    return Photo(_to_rgb(image, name), metadata)
 
 
 def check_image_file(path: Path) -> None:
@@ -154,18 +170,18 @@ def _metadata(image: Image.Image) -> Metadata:
     return Metadata(profile if profile[16:20] == OF_RGB else b"", exif.tobytes() if len(exif) else b"")
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
         return image
     if image.mode == "I" and image.format in ("PNG", None):
         return Image.fromarray(np.asarray(image).astype(np.uint16))
     if image.mode in ("I", "F"):
-        raise UserError(f"{path}: pixel mode {image.mode!r} has no defined white; convert it to 8 or 16 bits")
+        raise UserError(f"{name}: pixel mode {image.mode!r} has no defined white; convert it to 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         darkest: Any = image.getchannel("A").getextrema()[0]
         if darkest < 255:
-            raise UserError(f"{path}: has transparent pixels, which have no colour to derain; flatten it first")
+            raise UserError(f"{name}: has transparent pixels, which have no colour to derain; flatten it first")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -7,7 +7,7 @@ A new architecture has a line in CONFIGS, its presets, and a `build`.
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from esdnet.command.errors import UserError
 from esdnet.networks.dual_stage.config import PRESETS as DUAL_STAGE_PRESETS
@@ -47,6 +47,11 @@ def config_of(architecture: object, values: dict[str, Any]) -> Config:
     if architecture not in CONFIGS:
         raise UserError(f"architecture {architecture!r} is unknown: expected one of {', '.join(CONFIGS)}")
     return CONFIGS[str(architecture)].from_dict(values)
+
+
+def is_network(module: object) -> TypeGuard[Network]:
+    """Whether it is a network of one of these architectures."""
+    return isinstance(getattr(module, "config", None), Config)
 
 
 @singledispatch

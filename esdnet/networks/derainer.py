@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from esdnet.command.device import DEVICES, choose_device
@@ -59,6 +60,14 @@ class Setup:
 
 
 @dataclass(frozen=True, eq=False)
+class Opened:
+    """The network of this process, in place of a Setup, which says how any process opens one; `overlap` as there."""
+
+    model: Network
+    overlap: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Derained:
     """A derained photo, 8-bit RGB, and what a report says of its size and tiles."""
 
@@ -84,25 +93,32 @@ class Derainer:
         self.label, device = checkpoint_label(checkpoint), choose_device(arguments.device)
         print(f"checkpoint: {self.label}", file=sys.stderr)
         self.setup = Setup(name_elsewhere(checkpoint), _sha256(checkpoint), device)
-        self.model = model = open_network(self.setup)
-        halo = model.halo if arguments.overlap is None else None
-        overlap = OVERLAP if arguments.overlap is None else arguments.overlap
-        check_tile(arguments.tile or 0, 0 if halo else overlap, model.size_multiple)
+        self.model = open_network(self.setup)
         sizes = [size for size in map(image_size, sources) if size]
-        self.choice = TileChoice(
-            arguments.tile,
-            _bytes_per_pixel(model, sizes, device),
-            IN_PLACE if halo else image_bytes,
-            free=(workers or Here()).free_memory(),
-            halo=halo,
-            image_wide=model.image_wide,
+        self.choice, overlap = choose_tiles(
+            self.model, arguments.tile, arguments.overlap, sizes, image_bytes, workers or Here()
         )
-        keep = self.choice.keep_memory(sizes)
-        self.setup = replace(self.setup, keep_memory=keep, overlap=None if halo else overlap)
+        self.setup = replace(self.setup, keep_memory=self.choice.keep_memory(sizes), overlap=overlap)
 
     def tile(self, name: str, size: tuple[int, int] | None) -> int:
         """The side of the tiles for an image of (height, width), 0 for none, as for a file without a size."""
         return 0 if size is None else self.choice.tile(name, size)
+
+
+def choose_tiles(
+    model: Network, tile: int | None, overlap: int | None, sizes: list[tuple[int, int]], image_bytes: float,
+    workers: Workers | None = None,
+) -> tuple[TileChoice, int | None]:  # fmt: skip
+    """What chooses tiles for images of these (height, width), and by how much they overlap: None where they have their
+    halo, as they have where the network allows it and no `overlap` is asked for."""
+    halo = model.halo if overlap is None else None
+    blended = OVERLAP if overlap is None else overlap
+    check_tile(tile or 0, 0 if halo else blended, model.size_multiple)
+    per_pixel, free = _bytes_per_pixel(model, sizes), (workers or Here()).free_memory()
+    choice = TileChoice(
+        tile, per_pixel, IN_PLACE if halo else image_bytes, free=free, halo=halo, image_wide=model.image_wide
+    )
+    return choice, None if halo else blended
 
 
 @lru_cache(maxsize=1)
@@ -119,14 +135,21 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def open_network(setup: Setup) -> Network:
+def open_checkpoint(path: Path) -> Network:
+    """The network of a checkpoint, in eval mode, on a GPU if there is one; the last one is kept."""
+    return _open(name_elsewhere(path), _sha256(path), choose_device("auto"))
+
+
+def open_network(setup: Setup | Opened) -> Network:
     """The network of a setup, once in a process; UserError if the file is another one here."""
+    if isinstance(setup, Opened):
+        return setup.model
     if setup.keep_memory:
         keep_freed_memory()
     return _open(setup.checkpoint, setup.sha256, setup.device)
 
 
-def derain_photo(setup: Setup, name: str, photo: Photo, tile: int, workers: Workers | None = None) -> Derained:
+def derain_photo(setup: Setup | Opened, name: str, photo: Photo, tile: int, workers: Workers | None = None) -> Derained:
     """A photo through the network. In tiles with their halo its memory becomes the derained one's, and they are shared
     among the workers; blended tiles, and the whole image, run here."""
     with out_of_memory(name, "give a smaller --tile"):
@@ -141,17 +164,44 @@ def _size(photo: Photo, tile: int) -> dict[str, Any]:
     return {"height": photo.size[0], "width": photo.size[1], "tile": tile}
 
 
-def _in_exact_tiles(setup: Setup, name: str, photo: Photo, side: int, workers: Workers) -> Derained:
-    model = open_network(setup)
-    halo = model.halo or (0, 0, 0, 0)
-    cores = Cores(photo.size, side or max(photo.size) + model.size_multiple, halo, model.size_multiple)
+def derain_array(opened: Opened, image: NDArray[np.floating[Any]], tile: int) -> NDArray[np.float64]:
+    """An (H, W, 3) image of floats through the network, in such tiles as a photo; not clipped."""
+    model = opened.model
+    if opened.overlap is not None:
+        return from_tensor(derain(model, image, tile, opened.overlap).output)
+    cores, (height, width) = _cores(model, (image.shape[0], image.shape[1]), tile), image.shape[:2]
+    derained = np.empty(image.shape)
+    missing = [(0, padded - side) for padded, side in zip(cores.padded, (height, width), strict=True)]
+    padded = np.pad(image, [*missing, (0, 0)], mode="edge")
+    for each in cores.tiles:
+        (top, bottom), (left, right) = each.core
+        core = _core(model, each, padded[slice(*each.tile[0]), slice(*each.tile[1])])
+        derained[top:bottom, left:right] = core[: height - top, : width - left]
+    return derained
+
+
+def _cores(model: Network, size: tuple[int, int], side: int) -> Cores:
+    return Cores(size, side or max(size) + model.size_multiple, model.halo or (0, 0, 0, 0), model.size_multiple)
+
+
+def _core(model: Network, tile: Tile, pixels: NDArray[Any]) -> NDArray[np.float64]:
+    """The core (h, w, 3) of a tile's output."""
+    output = from_tensor(derain(model, pixels).output)
+    rows, columns = (slice(core[0] - at[0], core[1] - at[0]) for core, at in zip(tile.core, tile.tile, strict=True))
+    return output[rows, columns]
+
+
+def _in_exact_tiles(setup: Setup | Opened, name: str, photo: Photo, side: int, workers: Workers) -> Derained:
+    cores = _cores(open_network(setup), photo.size, side)
     stream = TileStream(photo, cores)
     tasks = ((tile, _OneTile(setup, name, tile, pixels)) for tile, pixels in stream.cut())
     with progress_bar(len(cores), "tile", leave=False) as bar:
         for tile, core in run_tasks(workers, _derain_tile, tasks):
             stream.put(tile, core.result())
             bar.update()
-    facts = {"executed_size": list(cores.largest), "tiles": len(cores), "halo": max(halo), "overhead": cores.overhead}
+    facts = {
+        "executed_size": list(cores.largest), "tiles": len(cores), "halo": max(cores.halo), "overhead": cores.overhead
+    }  # fmt: skip
     return Derained(stream.image, _size(photo, side) | facts)
 
 
@@ -159,7 +209,7 @@ def _in_exact_tiles(setup: Setup, name: str, photo: Photo, side: int, workers: W
 class _OneTile:
     """The pixels of a tile of an image, and where it is."""
 
-    setup: Setup
+    setup: Setup | Opened
     name: str
     tile: Tile
     pixels: Pixels
@@ -168,11 +218,8 @@ class _OneTile:
 def _derain_tile(one: _OneTile) -> Pixels:
     """The core of a tile, uint8 (h, w, 3)."""
     with out_of_memory(one.name, "give a smaller --tile"):
-        output = from_tensor(derain(open_network(one.setup), as_floats(one.pixels)).output)
-    rows, columns = (
-        slice(core[0] - tile[0], core[1] - tile[0]) for core, tile in zip(one.tile.core, one.tile.tile, strict=True)
-    )
-    return np.asarray(to_photo(one.name, output[rows, columns]))
+        core = _core(open_network(one.setup), one.tile, as_floats(one.pixels))
+    return np.asarray(to_photo(one.name, core))
 
 
 def rain_mask_of(model: Any, image: np.ndarray, tile: int, overlap: int) -> Tiled:
@@ -197,15 +244,15 @@ def _run(model: Network, run: Callable[[Tensor], Tensor], image: np.ndarray, til
         return run_tiled(lambda part: run(part[None])[0], planes, model.size_multiple, tile, overlap)
 
 
-def _bytes_per_pixel(model: Network, sizes: list[tuple[int, int]], device: str) -> float:
+def _bytes_per_pixel(model: Network, sizes: list[tuple[int, int]]) -> float:
     import torch
 
     from esdnet.command.footprint import bytes_per_pixel
 
-    dtype = next(model.parameters()).dtype
+    weight = next(model.parameters())
 
     @torch.inference_mode()
     def run(height: int, width: int) -> None:
-        model(torch.zeros(1, 3, height, width, dtype=dtype))
+        model(torch.zeros(1, 3, height, width, dtype=weight.dtype))
 
-    return bytes_per_pixel(run, sizes, device)
+    return bytes_per_pixel(run, sizes, weight.device.type)

@@ -1,0 +1,15 @@
+"""The examples in the docstrings of what is public print what stands there."""
+
+from __future__ import annotations
+
+import doctest
+from importlib import import_module
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["esdnet.api"])
+def test_examples(module):
+    found = doctest.testmod(import_module(module))
+    assert found.attempted
+    assert not found.failed
