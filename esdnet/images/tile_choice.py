@@ -118,7 +118,8 @@ class TileChoice:
         if self.halo is None:
             whole, sides = [0] if self._fits(size, 0, self._factor) else [], SIDES
             return next((side for side in (*whole, *sides) if not side or self._fits(size, side, KEPT)), None)
-        fitting = [side for side in (0, *EXACT_SIDES) if self._fits(size, side, KEPT_BY_TILES)]
+        sides = (0, *(side for side in EXACT_SIDES if side < max(size)))  # a tile of all of it is the whole
+        fitting = [side for side in sides if self._fits(size, side, KEPT_BY_TILES)]
         left = AT_MOST - resident_memory()
         modest = [side for side in fitting if self._bytes(size, side, KEPT_BY_TILES) <= left]
         return (modest or fitting[-1:] or [None])[0]

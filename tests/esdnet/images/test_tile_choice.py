@@ -47,6 +47,13 @@ def test_one_byte_less_and_the_next_smaller_ones_are() -> None:
     assert choice(enough(PHOTO, 512, KEPT) - 2).tile("x", PHOTO) == 256
 
 
+def test_no_tile_is_chosen_that_is_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is already larger than AT_MOST gains nothing by one."""
+    monkeypatch.setattr(tile_choice, "resident_memory", lambda: 3 * tile_choice.AT_MOST)
+    exact = TileChoice(None, PIXEL, IMAGE, free=int(1e12), halo=(4, 4, 4, 4))
+    assert [exact.tile("x", size) for size in ((44, 64), (128, 100), (128, 132))] == [0, 0, 128]
+
+
 def test_not_even_the_smallest() -> None:
     with pytest.raises(
         UserError, match=r"^x: 4000x3000 pixels in tiles of 64 need about .*, 500 MB are free; free some"
