@@ -7,7 +7,7 @@ CONSTRAINTS := constraints/python-$(VERSION).txt
 READY := $(VENV)/.ready-$(VERSION)
 DEMO := out/demo
 
-.PHONY: demo demo-lava test test-all lint setup clean
+.PHONY: demo demo-lava test test-all test-gpu lint setup clean
 
 setup: $(READY)
 
@@ -44,6 +44,10 @@ test: lint
 
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# what a GPU computes against the CPU, how fast it trains and simulates: out/gpu/gpu.md; under ten minutes
+test-gpu: $(READY)
+	@$(BIN)/python -m benchmarks.gpu --device cuda --out out/gpu
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -108,7 +108,7 @@ def _verify(args: argparse.Namespace) -> int:
     if args.record is not None and device != "cuda":
         raise UserError("--record: keeps the answer of a GPU, and torch runs on the CPU here; use a machine with CUDA")
     from hw_sim.agreement.judge import Subject
-    from hw_sim.agreement.records import find_record
+    from hw_sim.agreement.records import find_record, packaged_record
     from hw_sim.agreement.report import Heading, exit_status, print_rows, to_dict
     from hw_sim.backends.executors import load_source
 
@@ -116,7 +116,10 @@ def _verify(args: argparse.Namespace) -> int:
     if source.model is None:
         raise UserError(f"{source.label}: no torch model to compare with; give a checkpoint")
     subject = Subject(source.model, source.network, middle(image, args.crop, source.network.size_multiple))
-    record = find_record(args.reference, subject.network, subject.image) if args.reference is not None else None
+    if args.reference is not None:
+        record: Record | None = find_record(args.reference, subject.network, subject.image)
+    else:
+        record = packaged_record(subject.network, subject.image)
     with one_by_one() as say:
         floats, reference = _float_rows(subject, device, say)
         integers, integer_answer = _integer_rows(subject, device, say)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from esdnet.command.errors import UserError
+from hw_sim.agreement import records
 from hw_sim.agreement.judge import Subject
 from hw_sim.agreement.records import check_record, find_record, identity, make_record, read_record, write_record
 from hw_sim.backends import simulator, torch_model
@@ -83,6 +84,17 @@ def test_a_record_of_something_else_is_refused_if_it_was_asked_for(path, subject
         find_record(path, subject.network, subject.image + 0.001)
     renamed = dataclasses.replace(subject.network, name="the same under another name")
     assert find_record(path, renamed, subject.image).facts["device"] == "some GPU"
+
+
+def test_a_record_that_ships_is_found_by_what_it_is_of(path, subject, golden_network, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", path.parent)
+    found = records.packaged_record(subject.network, subject.image)
+    assert found is not None
+    assert found.facts["device"] == "some GPU"
+    assert records.packaged_record(golden_network, subject.image) is None
+    assert records.packaged_record(subject.network, subject.image + 0.001) is None
+    monkeypatch.setattr(records, "FOLDER", path.parent / "none")
+    assert records.packaged_record(subject.network, subject.image) is None
 
 
 def test_a_silent_network_on_both_sides_proves_nothing(simulated):
