@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from esdnet.command.command_line import program_name, require_extra
 from esdnet.command.device import DEVICES, choose_device
-from esdnet.command.errors import UserError, report_user_errors
+from esdnet.command.errors import BackendDied, UserError, report_user_errors
 from esdnet.command.writing import check_folder, make_folder
 from esdnet.networks.architectures import PRESETS, build, preset
 from esdnet.networks.bundled import find_checkpoint
@@ -91,12 +91,26 @@ def train(arguments: argparse.Namespace) -> int:
         if worker.rank == 0:
             print(f"{arguments.out}: from step {trainer.step} to {config.steps} on {worker.device}", file=sys.stderr)
         finished = trainer.run()
+    except RuntimeError as error:
+        if worker.size == 1 or not _is_lost_connection(error):
+            raise
+        raise BackendDied(
+            f"{arguments.out}: lost one of {worker.size} processes at step {trainer.step}; start all of them again with"
+            " --resume"
+        ) from error
     finally:
         if worker.size > 1:
             torch.distributed.destroy_process_group()
     if not finished:
         print(f"{arguments.out}: stopped at step {trainer.step}; --resume continues", file=sys.stderr)
     return 0 if finished else 1
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether it is what a process sees of the others' end: gloo has no error of its own."""
+    import torch
+
+    return isinstance(error, torch.distributed.DistBackendError) or "gloo" in str(error)
 
 
 def _check_run(arguments: argparse.Namespace) -> None:

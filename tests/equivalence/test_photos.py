@@ -64,17 +64,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    files: Path, command: str, *flags: str, left: float | None = None, blind: bool = False
-) -> tuple[int, list[str]]:
-    """Exit status and the lines on stderr of a command with the released network."""
+    files: Path, command: str, *flags: str, left: float | None = None, blind: bool = False,
+    photo: str = "photo.jpg", out: str = "out.png", checkpoint: str = "released.pt",
+) -> tuple[int, list[str]]:  # fmt: skip
+    """Exit status and the lines on stderr of a command, with the released network unless told."""
     inputs = {
-        "esdnet.derain": ["photo.jpg", "-o", "out.png"],
+        "esdnet.derain": [photo, "-o", out],
         "esdnet.evaluate": ["--data", "pairs"],
-        "hw_sim.energy": ["--image", "photo.jpg", "--save-image", "out.png"],
+        "hw_sim.energy": ["--image", photo, "--save-image", out],
     }[command]
-    for name in ("out.png", "r.json"):
+    for name in (out, "r.json"):
         (files / name).unlink(missing_ok=True)
-    arguments = [*inputs, "--checkpoint", "released.pt", "--device", "cpu", "--json", "r.json", *flags]
+    arguments = [*inputs, "--checkpoint", checkpoint, "--device", "cpu", "--json", "r.json", *flags]
     program = [
         sys.executable,
         "-c",
@@ -134,3 +135,30 @@ def test_a_tile_by_hand_gives_what_the_choice_gave(files: Path) -> None:
     chosen, tile = (files / "out.png").read_bytes(), json.loads((files / "r.json").read_text())["images"][0]["tile"]
     assert run(files, "esdnet.derain", "--tile", str(tile))[0] == 0
     assert (files / "out.png").read_bytes() == chosen
+
+
+@pytest.fixture(scope="module")
+def large(files: Path) -> Path:
+    """100 megapixels, as a camera that was held sideways writes them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(files / "photo.jpg") as photo:
+        photo.resize((11548, 8660)).save(files / "large.jpg", exif=exif)
+    return files / "large.jpg"
+
+
+@pytest.mark.parametrize("out", ["out.png", "out.jpg"])
+def test_exact_tiles_take_2_gb_whatever_the_size(files: Path, large: Path, out: str) -> None:
+    """Of 88 megapixels more, what Pillow decodes: 4 bytes a pixel, twice while they are turned upright."""
+    peaks = {}
+    for photo, size in (("photo.jpg", SIZE), ("large.jpg", (8660, 11548))):
+        status, error = run(files, "esdnet.derain", photo=photo, out=out, checkpoint="spike_driven.pt", left=20e9)
+        assert status == 0, error
+        row = json.loads((files / "r.json").read_text())["images"][0]
+        assert row["tiles"] > 1
+        assert row["tile"] >= 512
+        with Image.open(files / out) as written:
+            assert written.size == size
+        peaks[photo] = int(next(line for line in error if line.startswith("peak ")).split()[1])
+    assert peaks["large.jpg"] < 2e9
+    assert peaks["large.jpg"] - peaks["photo.jpg"] < 8 * 88e6
