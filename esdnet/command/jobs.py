@@ -5,6 +5,7 @@ In: things to do and what to do with each. Out: the results, what failed and why
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -102,6 +103,7 @@ def _say_end(outcome: Outcome[Any], jobs: int, unit: str, seconds: float) -> Non
 
 
 def progress_bar(total: int, unit: str, **options: Any) -> tqdm[Any]:
-    """A bar on stderr for more than one thing to do, where that is a terminal."""
-    shown = total > 1 and sys.stderr.isatty()
+    """A bar on stderr, with the time that is left, for more than one thing to do, where that is a terminal; not in a
+    process that does a part of the work."""
+    shown = total > 1 and sys.stderr.isatty() and multiprocessing.parent_process() is None
     return tqdm(total=total, unit=unit, file=sys.stderr, disable=not shown, **options)

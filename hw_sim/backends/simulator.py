@@ -206,14 +206,18 @@ class _Plan:
     counts: dict[str, NodeCounts] = field(default_factory=dict)
 
 
+KEPT_PLANS = 16  # the exact tiles of an image have up to nine sizes
 _PLANS: WeakKeyDictionary[Network, dict[tuple[int, int, int], _Plan]] = WeakKeyDictionary()
 
 
 def _make_plan(network: Network, size: tuple[int, int], steps: int) -> _Plan:
-    """The plan of a network for a size and so many steps, made once: tiles, folders and chunks run the same again."""
+    """The plan of a network for a size and so many steps, made once: tiles, folders and chunks run the same again. Of
+    a folder of ten thousand sizes the last few are kept."""
     plans = _PLANS.setdefault(network, {})
     key = (*size, steps)
     if key not in plans:
+        while len(plans) >= KEPT_PLANS:
+            plans.pop(next(iter(plans)))
         shapes = infer_shapes(network.with_steps(steps), *size)
         plans[key] = _Plan({node.name: operands_of(network, shapes, node) for node in network.nodes})
     return plans[key]

@@ -72,6 +72,15 @@ def test_counting_changes_nothing(either_network, photo):
     assert plain.spikes == {}
 
 
+def test_plans_of_many_sizes_are_not_all_kept(spike_driven_network):
+    """A folder of photos of ten thousand sizes; the first is run again in the end."""
+    sizes = [(4 * rows, 4 * columns) for rows in (3, 4, 5, 6) for columns in range(3, 9)]
+    images = [np.random.default_rng(0).random((3, *size)) for size in [*sizes, sizes[0]]]
+    found = [simulator.run(spike_driven_network, image, keep_spikes=False).counts for image in images]
+    assert len(simulator._PLANS[spike_driven_network]) == simulator.KEPT_PLANS < len(sizes)
+    assert all(found[0][name].totals() == counts.totals() for name, counts in found[-1].items())
+
+
 def test_a_spike_driven_network_multiplies_in_its_first_and_last_convolution_only(spike_driven_network, photo):
     counts = simulator.run(spike_driven_network, photo, precision="float64").counts
     convs = [node.name for node in spike_driven_network.nodes if isinstance(node, g.Conv)]
