@@ -158,7 +158,7 @@ def _derain_one(
     [(source, out)] = jobs.items()
     overlap = network.setup.overlap
     if overlap is not None and workers.room > 1:
-        why = " and ".join(network.model.image_wide) or "they overlap"
+        why = network.model.without_halo or "--overlap blends them"
         raise UserError(f"--workers: share a folder, or tiles that are exact; {network.label} has none ({why})")
     file = _file(arguments, network, source, out)
     image = open_photo(source, MIN_SIDE).array() if arguments.show_mask is not None else None

@@ -77,7 +77,7 @@ class Planner:
             kept=args.precision == "int8",
             free=workers.free_memory(),
             halo=find_halo(network) if exact else None,
-            image_wide=(f"{wide[0]} and {len(wide) - 1} more nodes",) if wide else (),
+            without_halo=f"{wide[0]} and {len(wide) - 1} more nodes look at all of it" if wide else "",
         )
         self.setup = replace(setup, keep_memory=self.choice.keep_memory(sizes))
 

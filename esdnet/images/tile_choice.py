@@ -64,7 +64,7 @@ class TileChoice:
 
     `per_pixel` are the bytes that live at once for each pixel that runs at once, `per_image_pixel` those for each pixel
     of the image, however it runs. `kept`: the process keeps freed memory already. `halo`: of a network whose tiles are
-    exact (cores.py); those without see less than the whole image, of which `image_wide` sees all.
+    exact (cores.py); of others `without_halo` says why they have none.
     """
 
     given: int | None
@@ -73,7 +73,7 @@ class TileChoice:
     kept: bool = False
     free: int | None = field(default_factory=free_memory)
     halo: Halo | None = None
-    image_wide: tuple[str, ...] = ()
+    without_halo: str = ""
     _said: set[str] = field(default_factory=set)
 
     def tile(self, name: str, size: tuple[int, int]) -> int:
@@ -143,8 +143,8 @@ class TileChoice:
 
     def _change_what(self) -> str:
         if self.halo is None:
-            wide = " and ".join(self.image_wide)
-            return f"; {wide} look at the whole image, which gives another result" if wide else ""
+            why = f" ({self.without_halo})" if self.without_halo else ""
+            return f"; the result is not that of the whole image{why}"
         return f" and the {max(self.halo)} pixels around: the network sees there what it sees in the whole image"
 
     def _say(self, line: str) -> None:

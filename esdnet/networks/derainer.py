@@ -116,7 +116,7 @@ def choose_tiles(
     check_tile(tile or 0, 0 if halo else blended, model.size_multiple)
     per_pixel, free = _bytes_per_pixel(model, sizes), (workers or Here()).free_memory()
     choice = TileChoice(
-        tile, per_pixel, IN_PLACE if halo else image_bytes, free=free, halo=halo, image_wide=model.image_wide
+        tile, per_pixel, IN_PLACE if halo else image_bytes, free=free, halo=halo, without_halo=model.without_halo
     )
     return choice, None if halo else blended
 

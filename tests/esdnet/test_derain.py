@@ -296,7 +296,10 @@ def test_users_mistakes(checkpoint: Path, rainy: Path, tmp_path: Path, capsys: p
         assert not out.exists()
         assert not (tmp_path / "x.jpg").exists()
     assert run(one, "-o", out, "--workers", "2", *given) == 2
-    assert "has none (mixed attention and the refinement block)" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "has none (mixed attention and the refinement block look at all of it)"
+        in capsys.readouterr().err.splitlines()[-1]
+    )
     assert "expected a checkpoint file" in refused(capsys, rainy, "-o", out, "--checkpoint", tmp_path / "no.pt")
     assert "by name: small_dual_stage, small" in refused(capsys, rainy, "-o", out, "--checkpoint", "large")
 

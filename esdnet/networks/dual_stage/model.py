@@ -118,9 +118,11 @@ class DualStage(nn.Module):
             self.stage2 = UNet(9, config, Bottleneck(config, arrange, OVERLAP))
 
     @property
-    def image_wide(self) -> tuple[str, ...]:
-        """What in it looks at the whole image, so that there is no halo."""
-        return ("attention",) if self.config.attentions else ("U-Nets that nobody wrote a halo for",)
+    def without_halo(self) -> str:
+        """Why it has none."""
+        return (
+            "attention looks at all of it" if self.config.attentions else "its halo is known to the layer graph alone"
+        )
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         height, width = image.shape[-2:]

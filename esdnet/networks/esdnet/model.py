@@ -69,13 +69,14 @@ class ESDNet(nn.Module):
 
     @property
     def halo(self) -> Halo | None:
-        """Pixels above, left, below, right of a part that the part hangs on; None where something is `image_wide`."""
-        return None if self.image_wide else find_halo(self.config)
+        """Pixels above, left, below, right of a part that the part hangs on; None: see `without_halo`."""
+        return None if self.without_halo else find_halo(self.config)
 
     @property
-    def image_wide(self) -> tuple[str, ...]:
-        """What in it looks at the whole image, so that there is no halo."""
-        return image_wide(self.config)
+    def without_halo(self) -> str:
+        """Why it has none, "" where it has."""
+        wide = image_wide(self.config)
+        return f"{' and '.join(wide)} look at all of it" if wide else ""
 
     def _output(self, channels: int) -> nn.Sequential:
         if self.config.readout == "analog":

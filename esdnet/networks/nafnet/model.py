@@ -58,7 +58,7 @@ class NAFNet(nn.Module):
     """The U-Net of Figure 2 (c)."""
 
     halo: Halo | None = None
-    image_wide = ("channel attention",)
+    without_halo = "channel attention looks at all of it"
 
     def __init__(self, config: NAFNetConfig) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ def enough(size: tuple[int, int], tile: int, factor: float) -> int:
 
 
 def choice(free: int | None, given: int | None = None, kept: bool = False) -> TileChoice:
-    return TileChoice(given, PIXEL, IMAGE, kept, free, image_wide=("attention",))
+    return TileChoice(given, PIXEL, IMAGE, kept, free, without_halo="attention looks at all of it")
 
 
 def test_whole_where_it_fits_or_nothing_is_known(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +38,7 @@ def test_the_largest_tiles_that_fit_are_chosen_and_said_once(side: int, capsys: 
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert line.startswith("4000x3000 pixels at once need about 16.8 GB, ")
-    end = "; attention look at the whole image, which gives another result\n"
+    end = "; the result is not that of the whole image (attention looks at all of it)\n"
     assert line.endswith(f" are free: in tiles of {side}, as with --tile {side}{end}")
 
 

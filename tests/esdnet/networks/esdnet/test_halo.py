@@ -21,7 +21,7 @@ def agrees(config: ESDNetConfig) -> bool:
     """Whether graph and configuration say the same; True or False: whether there is a halo."""
     model = ESDNet(config)
     network = lower(model)
-    assert bool(model.image_wide) == bool(receptive_field.image_wide(network)) == (model.halo is None)
+    assert bool(model.without_halo) == bool(receptive_field.image_wide(network)) == (model.halo is None)
     if model.halo is None:
         return False
     assert model.halo == receptive_field.find_halo(network)
@@ -57,4 +57,4 @@ def test_presets(name: str) -> None:
     else:
         model = build(config)
         assert model.halo is None
-        assert model.image_wide
+        assert model.without_halo
