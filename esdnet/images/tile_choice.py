@@ -116,13 +116,13 @@ class TileChoice:
     def _largest(self, size: tuple[int, int]) -> int | None:
         """The largest side that fits, 0 for the whole image, None if none does."""
         if self.halo is None:
-            whole, sides = [0] if self._fits(size, 0, self._factor) else [], SIDES
-            return next((side for side in (*whole, *sides) if not side or self._fits(size, side, KEPT)), None)
+            whole = [0] if self._fits(size, 0, self._factor) else []
+            return next((side for side in (*whole, *SIDES) if not side or self._fits(size, side, KEPT)), None)
         sides = (0, *(side for side in EXACT_SIDES if side < max(size)))  # a tile of all of it is the whole
         fitting = [side for side in sides if self._fits(size, side, KEPT_BY_TILES)]
         left = AT_MOST - resident_memory()
         modest = [side for side in fitting if self._bytes(size, side, KEPT_BY_TILES) <= left]
-        return (modest or fitting[-1:] or [None])[0]
+        return next(iter(modest or fitting[-1:]), None)
 
     @property
     def _factor(self) -> float:
