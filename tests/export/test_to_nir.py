@@ -18,7 +18,6 @@ from esdnet.networks.checkpoint import load_checkpoint, save_checkpoint
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.layers import StepConv
 from esdnet.networks.esdnet.model import ESDNet
-from export import to_nir
 from export.graph.check_images import SMALL, plain_images, sample_image, small_images
 from export.graph.network import Network
 from export.graph.rules import DesignRuleError
@@ -28,8 +27,10 @@ from export.targets.nir import graph as nir_graph
 from export.targets.nir import run as nir_run
 from export.targets.nir import write as nir_write
 from export.targets.nir.check import CheckReport, check_export, compare_export, write_reference
+from export.targets.nir.export import checked_network
 from export.targets.nir.read import open_export, read_network
 from export.targets.nir.report import table
+from export.to_nir import main
 from hw_sim import energy
 from tests.ties import NEURON, tied_model
 
@@ -53,7 +54,7 @@ def test_the_command_writes_checks_and_reports(checkpoint, network, tmp_path, mo
     """Also over an earlier export, which goes away only when the new one is good."""
     monkeypatch.chdir(tmp_path)
     nir_write.write_folder(network, 16, 16, tmp_path / "golden_nir")
-    assert to_nir.main([str(checkpoint), "--input-size", "32", "24"]) == 0
+    assert main([str(checkpoint), "--input-size", "32", "24"]) == 0
     out = capsys.readouterr().out
     assert "encoder_level1.0.residual.2" in out.split("folded into encoder_level1.0.residual.1")[0]
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
@@ -77,7 +78,7 @@ def test_a_spike_driven_checkpoint_is_exported_checked_and_read_back(
 ):
     monkeypatch.chdir(tmp_path)
     save_checkpoint("tiny.pt", spike_driven_model)
-    assert to_nir.main(["tiny.pt", "--input-size", "16", "16"]) == 0
+    assert main(["tiny.pt", "--input-size", "16", "16"]) == 0
     out = capsys.readouterr().out
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
     assert "host (affine, activation)" in lines["encoder_level1.0.attn: 2 operations"]
@@ -149,7 +150,7 @@ def test_the_pricing_command_takes_an_export(checkpoint, network, tmp_path, caps
 
 
 def refused(capsys, arguments: list[str]) -> str:
-    assert to_nir.main(arguments) == 2
+    assert main(arguments) == 2
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     assert captured.out == ""
@@ -210,7 +211,7 @@ def test_a_wrong_export_is_not_kept(checkpoint, network, tmp_path, capsys, monke
         return lower_right(replace(node, threshold=node.threshold * 0.999))
 
     monkeypatch.setattr(nir_graph, "encode_lif", wrong)
-    assert to_nir.main([str(checkpoint), "-o", str(target), "--input-size", "16", "16"]) == 1
+    assert main([str(checkpoint), "-o", str(target), "--input-size", "16", "16"]) == 1
     captured = capsys.readouterr()
     assert "check failed, nothing was written" in captured.err
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
@@ -285,7 +286,7 @@ def test_a_tie_is_explained_counted_and_named_and_the_export_is_written(tmp_path
     """Torch fires where the graph, with its folded batch norm, does not: on black images, a whole channel."""
     monkeypatch.chdir(tmp_path)
     save_checkpoint("tied.pt", tied_model())
-    assert to_nir.main(["tied.pt", "--input-size", "16", "16"]) == 0
+    assert main(["tied.pt", "--input-size", "16", "16"]) == 0
     captured = capsys.readouterr()
     assert f" 0 differ (promise: 0), and {2 * SMALL**2} at near-ties" in captured.out
     for step in range(4):
@@ -317,7 +318,7 @@ def test_nothing_spikes_and_the_check_says_that_it_proves_nothing(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     save_checkpoint("silent.pt", ESDNet(replace(preset("tiny"), threshold=1e6)).eval())
-    assert to_nir.main(["silent.pt", "--input-size", "16", "16"]) == 0
+    assert main(["silent.pt", "--input-size", "16", "16"]) == 0
     assert "note: nothing spiked on any check image: the check proves nothing of the neurons" in capsys.readouterr().err
 
 
@@ -341,7 +342,7 @@ def test_violations_of_model_and_size_come_together():
     model.down1_2.maxpool_conv[0].reset_mechanism = "subtract"
     model.down2_3.maxpool_conv[1] = StepConv(16, 32, 3, stride=2, padding=1, groups=8, bias=False)
     with pytest.raises(DesignRuleError) as caught:
-        to_nir.checked_network(model, 30, 64)
+        checked_network(model, 30, 64)
     lines = str(caught.value).splitlines()
     assert lines[0] == "NIR: 4 violations of its design rules:"
     assert "encoder_level1.0.residual.0 (LIF): quantised state" in lines[1]
@@ -354,7 +355,7 @@ def test_violations_come_with_what_lowering_refuses():
     model = ESDNet(preset("tiny")).eval()
     model.up2_1.up[0] = snntorch.Leaky(0.5, reset_mechanism="zero", graded_spikes_factor=2.0)
     with pytest.raises(DesignRuleError) as caught:
-        to_nir.checked_network(model, 64, 64)
+        checked_network(model, 64, 64)
     text = str(caught.value)
     assert "up2_1.up.0 (Leaky): graded spikes (factor 2)" in text
     assert "up2_1.up.0 (Leaky): no lowering rule for this module" in text

@@ -13,7 +13,7 @@ import torch
 
 from esdnet.images.files import load_image, save_image
 from esdnet.networks.checkpoint import save_checkpoint
-from export import to_onnx
+from export.targets.onnx import export as onnx_export
 from export.targets.onnx import write as onnx_format
 from export.to_onnx import main
 from tests.ties import NEURON, tied_model
@@ -51,7 +51,7 @@ def test_a_spike_driven_checkpoint_becomes_a_checked_file(folder, spike_driven_m
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("layer", ["encoder_level2.0.residual.1", "decoder_level1.0.shortcut.0", "output.0"])
 def test_a_damaged_weight_is_found_named_and_nothing_is_left(folder, capsys, monkeypatch, layer, precision):
-    write = onnx_format.to_model
+    write = onnx_export.to_model
 
     def write_damaged(network, precision):
         weight = network[layer].weight.copy()
@@ -59,7 +59,7 @@ def test_a_damaged_weight_is_found_named_and_nothing_is_left(folder, capsys, mon
         nodes = [dataclasses.replace(n, weight=weight) if n.name == layer else n for n in network.nodes]
         return write(dataclasses.replace(network, nodes=tuple(nodes)), precision)
 
-    monkeypatch.setattr(onnx_format, "to_model", write_damaged)
+    monkeypatch.setattr(onnx_export, "to_model", write_damaged)
     assert main(["tiny.pt", "--precision", precision]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -70,7 +70,7 @@ def test_a_damaged_weight_is_found_named_and_nothing_is_left(folder, capsys, mon
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_a_changed_constant_of_the_file_is_found_and_its_layer_named(folder, capsys, monkeypatch, precision):
     """The network is right; in the file one number of a weight is off by a thousandth."""
-    write, layer = onnx_format.to_model, "encoder_level2.0.residual.1"
+    write, layer = onnx_export.to_model, "encoder_level2.0.residual.1"
 
     def write_damaged(network, precision):
         model = write(network, precision)
@@ -80,7 +80,7 @@ def test_a_changed_constant_of_the_file_is_found_and_its_layer_named(folder, cap
         constant.CopyFrom(onnx.numpy_helper.from_array(values, constant.name))
         return model
 
-    monkeypatch.setattr(onnx_format, "to_model", write_damaged)
+    monkeypatch.setattr(onnx_export, "to_model", write_damaged)
     assert main(["tiny.pt", "--precision", precision]) == 1
     assert f"check failed, nothing was written: 32x48: {layer}: " in capsys.readouterr().err
 
@@ -98,15 +98,15 @@ def test_a_tie_is_named_and_the_file_is_written(folder, capsys, precision):
 
 
 def test_a_mismatch_beside_a_near_tie_fails(folder, capsys, monkeypatch):
-    write, layer = onnx_format.to_model, "encoder_level2.0.residual.1"
+    write, layer = onnx_export.to_model, "encoder_level2.0.residual.1"
 
     def write_damaged(network, precision):
         nodes = [dataclasses.replace(n, weight=n.weight * 1.001) if n.name == layer else n for n in network.nodes]
         return write(dataclasses.replace(network, nodes=tuple(nodes)), precision)
 
     save_checkpoint("tied.pt", tied_model())
-    monkeypatch.setattr(onnx_format, "to_model", write_damaged)
-    monkeypatch.setattr(to_onnx, "CHECK_SIZES", ())  # the black image alone would show it
+    monkeypatch.setattr(onnx_export, "to_model", write_damaged)
+    monkeypatch.setattr(onnx_export, "CHECK_SIZES", ())  # the black image alone would show it
     assert main(["tied.pt", "--precision", "float64"]) == 1
     assert f"check failed, nothing was written: black: {layer}: " in capsys.readouterr().err
 

@@ -7,7 +7,6 @@ import onnx
 import pytest
 
 from esdnet.command.errors import UserError
-from export import to_lava_dl, to_nir, to_onnx
 from export.graph.stream import run_once
 from export.integer.to_loihi import loihi_network
 from export.open_network import Reading, open_network
@@ -15,6 +14,9 @@ from export.readers.netx import read_netx
 from export.readers.nir import read_nir
 from export.targets.loihi.check import check_available
 from export.targets.nir import stock_file
+from export.to_lava_dl import main as to_lava_dl
+from export.to_nir import main as to_nir
+from export.to_onnx import main as to_onnx
 
 MODULE = """
 import snntorch as snn
@@ -66,7 +68,7 @@ def files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["chain", "recurrent"])
 def test_nir_files_are_read_back_and_run(files, capsys, name):
-    assert to_nir.main([f"net.py:{name}", "--input", "x.npy"]) == 0
+    assert to_nir([f"net.py:{name}", "--input", "x.npy"]) == 0
     assert "read back, 0 of " in capsys.readouterr().out
     _, spikes = run_once(read_nir(files / f"{name}.nir", carries="spike"), np.load("x.npy"))
     assert all(fired.any() for fired in spikes.values())
@@ -80,7 +82,7 @@ def test_nir_files_are_read_back_and_run(files, capsys, name):
     ],
 )
 def test_what_nir_cannot_say_exactly_is_refused(files, capsys, name, message):
-    assert to_nir.main([f"net.py:{name}", "--input", "x.npy"]) == 2
+    assert to_nir([f"net.py:{name}", "--input", "x.npy"]) == 2
     assert message in capsys.readouterr().err
     assert not list(files.glob("*.nir"))
 
@@ -88,19 +90,19 @@ def test_what_nir_cannot_say_exactly_is_refused(files, capsys, name, message):
 def test_a_file_that_fires_otherwise_is_not_left_behind(files, capsys, monkeypatch):
     rule = stock_file.DT_S
     monkeypatch.setattr(stock_file, "DT_S", rule * 1.1)
-    assert to_nir.main(["net.py:chain", "--input", "x.npy"]) != 0
+    assert to_nir(["net.py:chain", "--input", "x.npy"]) != 0
     assert not list(files.glob("*.nir"))
 
 
 @pytest.mark.parametrize("name", ["chain", "recurrent", "biased", "as_tutorials_write_it", "pooled"])
 def test_onnx_files_of_one_step(files, capsys, name):
-    assert to_onnx.main([f"net.py:{name}", "--input", "x.npy", "--precision", "float64"]) == 0
+    assert to_onnx([f"net.py:{name}", "--input", "x.npy", "--precision", "float64"]) == 0
     assert "ONNX Runtime ran it, float64: 0 of " in capsys.readouterr().out
     onnx.checker.check_model(onnx.load(files / f"{name}.onnx"), full_check=True)
 
 
 def test_net_files(files, capsys):
-    assert to_lava_dl.main(["net.py:chain", "--input", "x.npy", "--no-check"]) == 0
+    assert to_lava_dl(["net.py:chain", "--input", "x.npy", "--no-check"]) == 0
     assert "spikes in float64" in capsys.readouterr().out
     network = read_netx(files / "chain.net", 40, 1)
     quiet = np.zeros((2, 1, 8, 8), bool)  # a layer sends a step later
@@ -121,7 +123,7 @@ def test_lava_dl_runs_them(files, capsys, name):
         check_available()
     except UserError as error:
         pytest.skip(str(error))
-    assert to_lava_dl.main([f"net.py:{name}", "--input", "x.npy"]) == 0
+    assert to_lava_dl([f"net.py:{name}", "--input", "x.npy"]) == 0
     assert "Lava-DL's loader ran it: 0 of " in capsys.readouterr().out
 
 
@@ -133,6 +135,6 @@ def test_lava_dl_runs_them(files, capsys, name):
     ],
 )
 def test_what_netx_has_no_layer_for_is_refused(files, capsys, name, message):
-    assert to_lava_dl.main([f"net.py:{name}", "--input", "x.npy", "--no-check"]) == 2
+    assert to_lava_dl([f"net.py:{name}", "--input", "x.npy", "--no-check"]) == 2
     assert message in capsys.readouterr().err
     assert not list(files.glob("*.net"))

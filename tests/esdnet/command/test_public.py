@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SAME_NAME = [("esdnet", "derain")]  # functions, and modules that are commands
+PACKAGES = ["esdnet", "export"]
+SAME_NAME = [
+    ("esdnet", "derain"),
+    ("export", "to_nir"),
+    ("export", "to_onnx"),
+    ("export", "to_lava_dl"),
+]  # functions, and modules that are commands
 
 
 def python(code: str) -> str:
@@ -18,13 +24,13 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("package", ["esdnet"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_is_imported_at_once_and_lists_what_is_public(package):
     heavy = "sorted({'torch', 'numpy', 'PIL'} & sys.modules.keys())"
     assert python(f"import sys, {package} as p; print({heavy}, dir(p) == p.__all__)") == "[] True"
 
 
-@pytest.mark.parametrize("package", ["esdnet"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_name_is_there(package):
     python(f"import {package} as p; [getattr(p, name) for name in p.__all__]")
 
