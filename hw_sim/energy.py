@@ -7,6 +7,7 @@ done), 2 for a user's mistake (one line, nothing half-written).
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse and run; returns the exit status."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    args.command = shlex.join([*program_name().split(), *(sys.argv[1:] if argv is None else argv)])
     return report_user_errors(lambda: _run(args, parser))
 
 
@@ -132,9 +134,12 @@ def _open_backend(args: argparse.Namespace) -> Iterator[tuple[Setup, Backend]]:
     source = load_source(args.checkpoint, args.network)
     print(f"network: {source.label}, {source.network.model_parameters:,} parameters", file=sys.stderr)
     checkpoint = None if args.network else name_elsewhere(find_checkpoint(args.checkpoint or DEFAULT))
-    setup = Setup(checkpoint, args.network, network_digest(source.network), args.backend, args.precision, args.device)
+    keep_maps = args.html is not None
+    setup = Setup(
+        checkpoint, args.network, network_digest(source.network), args.backend, args.precision, args.device, keep_maps
+    )
     lava = {"model": args.lava_model or "fused", "stock": args.lava_stock}
-    with Backend(args.backend, source, args.precision, args.device, lava) as backend, opened(setup, backend):
+    with Backend(args.backend, source, args.precision, args.device, lava, keep_maps) as backend, opened(setup, backend):
         yield setup, backend
 
 
@@ -150,10 +155,7 @@ def _price_alone(args: argparse.Namespace, job: Job, size: tuple[int, int], work
     report = priced.report
     print_report(open_console(), report, [load_prices(name) for name in available()])
     content, models = price_models.add_models(args, report.to_dict())
-    if args.html and priced.pictures:
-        from hw_sim.report.html_report import write_html
-
-        write_html(args.html, report, dict(zip(("rainy input", "derained"), priced.pictures, strict=True)), models)
+    price_models.write_page(args, content, models, priced.pictures)
     if args.plots:
         from hw_sim.report.plots import write_plots
 

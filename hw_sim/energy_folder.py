@@ -117,7 +117,7 @@ def settings(args: argparse.Namespace, source: Source, prices: PriceList) -> dic
         "backend": args.backend,
         "precision": args.precision,
         "prices": prices.name,
-        "prices_pj": {name: price.energy_j * 1e12 for name, price in prices.prices.items()},
+        "prices_pj": prices.to_record(),
         "tile": args.tile,  # that was asked for; each run says which it had
         "overlap": args.overlap,
     }

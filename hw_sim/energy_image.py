@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from esdnet.images.photo import Photo
     from export.graph.counting import NodeCounts
     from hw_sim.backends.executors import Backend
+    from hw_sim.backends.spike_maps import SpikeMaps
     from hw_sim.report.energy_report import EnergyReport, Run
-
-    Images = tuple[NDArray[np.float64], NDArray[np.float64]]
+    from hw_sim.report.page.pictures import Pictures
 
 IMAGE_BYTES = 200  # a pixel of the whole image: read, blended, drawn and written in float64, whatever runs at once
 IN_PLACE = 8  # the same in exact tiles: decoded, and turned upright
@@ -49,10 +49,10 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Priced:
-    """The report of an image; the image and its output, (H, W, 3), where pictures of them are wanted."""
+    """The report of an image; what a page shows of it, where that is wanted."""
 
     report: EnergyReport
-    pictures: Images | None
+    pictures: Pictures | None
 
 
 class Planner:
@@ -104,7 +104,7 @@ def is_exact(job: Job, size: tuple[int, int]) -> bool:
 
 
 def price_image(job: Job, workers: Workers | None = None, pictures: bool = False) -> Priced:
-    """Run, count and price an image, and write what it became. pictures: input and output are wanted."""
+    """Run, count and price an image, and write what it became. pictures: what a page shows of it is wanted."""
     from esdnet.images.files import MIN_SIDE
     from esdnet.images.photo import open_photo
     from hw_sim.pricing.prices import load_prices
@@ -115,7 +115,7 @@ def price_image(job: Job, workers: Workers | None = None, pictures: bool = False
     if is_exact(job, photo.size):
         run, counts, shown = _in_exact_tiles(job, backend, photo, workers or Here(), pictures)
     else:
-        run, counts, shown = _as_executed(job, backend, photo)
+        run, counts, shown = _as_executed(job, backend, photo, pictures)
     return Priced(build_report(backend.source.network, counts, run, load_prices(job.prices)), shown)
 
 
@@ -128,22 +128,24 @@ def price_in_folder(job: Job) -> dict[str, Any]:
     return report
 
 
-Found = tuple["Run", "dict[str, NodeCounts]", "Images | None"]
+Found = tuple["Run", "dict[str, NodeCounts]", "Pictures | None"]
 
 
-def _as_executed(job: Job, backend: Backend, photo: Photo) -> Found:
+def _as_executed(job: Job, backend: Backend, photo: Photo, pictures: bool) -> Found:
     from esdnet.command.memory import out_of_memory
     from esdnet.command.writing import make_folder
     from esdnet.images.files import save_image
     from esdnet.images.tiling import Grid
+    from hw_sim.backends.spike_maps import SpikeMaps
     from hw_sim.backends.tiled import run_image
 
     image = photo.array()
     overlap = OVERLAP if job.overlap is None else job.overlap
     grid = Grid(photo.size, job.tile, overlap, backend.source.network.size_multiple)
     executor = backend.executor(grid.tile_size)
+    maps = SpikeMaps(grid.padded) if pictures else None
     with out_of_memory(str(job.path), "give a smaller --tile"):
-        done = run_image(executor, image, job.setup.precision, grid)
+        done = run_image(executor, image, job.setup.precision, grid, maps)
     if job.picture is not None:
         make_folder(job.picture.parent)
         save_image(job.picture, done.output)
@@ -151,7 +153,7 @@ def _as_executed(job: Job, backend: Backend, photo: Photo) -> Found:
         _run(job, backend, done.seconds), tile=job.tile, tiles=done.tiles, executed_size=done.executed_size,
         facts=dict(executor.facts),
     )  # fmt: skip
-    return run, done.counts, (image, done.output)
+    return run, done.counts, _shown(image, done.output, maps)
 
 
 def _in_exact_tiles(job: Job, backend: Backend, photo: Photo, workers: Workers, pictures: bool) -> Found:
@@ -161,13 +163,15 @@ def _in_exact_tiles(job: Job, backend: Backend, photo: Photo, workers: Workers, 
     from esdnet.images.photo import as_floats
     from export.graph.receptive_field import find_halo
     from hw_sim.backends.exact_tiles import run_photo
+    from hw_sim.backends.spike_maps import SpikeMaps
     from hw_sim.report.energy_report import sum_counts
 
     network = backend.source.network
     before = photo.array() if pictures else None
     halo = find_halo(network)
     cores = Cores(photo.size, job.tile, halo, network.size_multiple)
-    done = run_photo(job.setup, str(job.path), photo, cores, workers)
+    maps = SpikeMaps(cores.padded) if pictures else None
+    done = run_photo(job.setup, str(job.path), photo, cores, workers, maps)
     if job.picture is not None:
         make_folder(job.picture.parent)
         save_photo(job.picture, done.image)
@@ -176,7 +180,14 @@ def _in_exact_tiles(job: Job, backend: Backend, photo: Photo, workers: Workers, 
         "tile": job.tile, "tiles": len(cores), "halo": list(halo), "overhead": cores.overhead, "totals": executed
     }  # fmt: skip
     run = replace(_run(job, backend, done.seconds), executed_size=cores.padded, computed_in=computed_in)
-    return run, done.counts, None if before is None else (before, as_floats(np.asarray(done.image)))
+    return run, done.counts, None if before is None else _shown(before, as_floats(np.asarray(done.image)), maps)
+
+
+def _shown(before: NDArray[np.float64], after: NDArray[np.float64], maps: SpikeMaps | None) -> Pictures | None:
+    """What a page shows, if it is wanted: then there are maps."""
+    from hw_sim.report.page.pictures import Pictures
+
+    return None if maps is None else Pictures(before, after, maps)
 
 
 def _run(job: Job, backend: Backend, seconds: float) -> Run:

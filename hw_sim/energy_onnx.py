@@ -60,11 +60,8 @@ def price_onnx(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int
     print_report(open_console(), report, [load_prices(name) for name in available()])
     for note in counted.notes():
         print(f"- {note}")
-    content, models = price_models.add_models(args, {**counted.to_dict(prices.name), **report.to_dict()})
-    if args.html:
-        from hw_sim.report.html_report import write_html
-
-        write_html(args.html, report, {}, models)
+    content, models = price_models.add_models(args, counted.record(report))
+    price_models.write_page(args, content, models)
     if args.json:
         write_json(args.json, content)
     if args.save_output:
@@ -112,5 +109,3 @@ def _check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     if args.prices == price_models.ALL and args.input and not args.against:
         raise UserError("--prices all: what to compare with? give --against REPORT, or --image for NAFNet on it")
     price_models.check_model_options(args)
-    if args.html:
-        require_extra("report", "--html")

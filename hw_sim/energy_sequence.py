@@ -58,10 +58,7 @@ def price_sequence(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     result, report = count_sequence(network, frames, args, prices)
     print_report(open_console(), report, [load_prices(name) for name in available()])
     content, models = price_models.add_models(args, report.to_dict())
-    if args.html:
-        from hw_sim.report.html_report import write_html
-
-        write_html(args.html, report, {}, models)
+    price_models.write_page(args, content, models)
     if args.json:
         write_json(args.json, content)
     if args.save_output:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_sim.backends.result import SpikeMap
+if TYPE_CHECKING:
+    from hw_sim.backends.result import SpikeMap
 
 MOST = 384
 

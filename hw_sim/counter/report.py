@@ -73,8 +73,13 @@ class Report:
 
     def to_dict(self, prices: str = DEFAULT) -> dict[str, Any]:
         """What `energy.py --json` writes, and `unknown`, `by_shape`, `input_kinds`."""
+        return self.record(self.priced(load_prices(prices)))
+
+    def record(self, priced: EnergyReport) -> dict[str, Any]:
+        """The same, of a report that is priced already."""
+        report = priced.to_dict()
         more = {"input_kinds": list(self.input_kinds), "unknown": self.unknown, "by_shape": list(self.by_shape)}
-        return {**self.priced(load_prices(prices)).to_dict(), **more}
+        return {**report, **more, "assumptions": [*self.notes(), *report["assumptions"]]}
 
     def table(self, prices: str = DEFAULT) -> str:
         """Layer by layer, as text."""

@@ -12,16 +12,20 @@ from typing import Any
 from hw_sim.pricing.counted import NAFNET, Counted, choose_reference, counted_of
 from hw_sim.pricing.load import available_models, load_model
 from hw_sim.pricing.model import EnergyModel
+from hw_sim.pricing.own_prices import own_prices
 from hw_sim.pricing.thresholds import Standing, Threshold, load_thresholds, stand
 from hw_sim.pricing.verdicts import ModelRow, Verdict, judge
 
 
 @dataclass(frozen=True)
 class AllModels:
-    """Rows of every model that ships, in the order of their names, and the run beside published thresholds."""
+    """Rows of every model that ships, in the order of their names, and the run beside published thresholds.
+
+    reference: None where nothing but the network's own layers is compared with.
+    """
 
     network: Counted
-    reference: Counted
+    reference: Counted | None
     step_seconds: float | None
     rows: list[ModelRow]
     standings: list[Standing]
@@ -29,20 +33,22 @@ class AllModels:
     def to_record(self) -> dict[str, Any]:
         """The keys that the JSON file gains."""
         return {
-            "reference": self.reference.name,
-            "reference_size": list(self.reference.size),
+            "reference": self.reference and self.reference.name,
+            "reference_size": self.reference and list(self.reference.size),
             "step_seconds": self.step_seconds,
             "models": [row.to_record() for row in self.rows],
             "thresholds": [asdict(standing) for standing in self.standings],
         }
 
 
-def price_all(report: Mapping[str, Any], against: str = NAFNET, step_seconds: float | None = None) -> AllModels:
-    """Every model on what a report counted. against: see `choose_reference`; step_seconds: see `Conditions`."""
+def price_all(report: Mapping[str, Any], against: str | None = NAFNET, step_seconds: float | None = None) -> AllModels:
+    """Every model on what a report counted. against: see `choose_reference`, None for no reference; step_seconds: see
+    `Conditions`. Prices of the user's own, which the report was made with, are a model too."""
     network = counted_of(report)
-    reference = choose_reference(against, network)
-    models = [load_model(name) for name in available_models()]
-    rows = judge(network.layers, models, reference.layers, step_seconds)
+    reference = None if against is None else choose_reference(against, network)
+    own = own_prices(report)
+    models = [*([own] if own else []), *(load_model(name) for name in available_models())]
+    rows = judge(network.layers, models, reference.layers if reference else None, step_seconds)
     return AllModels(network, reference, step_seconds, rows, stand(network.layers, load_thresholds()))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 PARTS = ("operations", "addressing", "weights", "potentials", "input_output", "static")
+PART_TITLES = dict(zip(PARTS, ("operations", "addressing", "weights", "potentials", "in & out", "static"), strict=True))
 Reuse = Literal["stated", "weights", "operands"]
 
 

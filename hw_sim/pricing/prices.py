@@ -65,6 +65,10 @@ class PriceList:
         """True if the list has a price for a word moved."""
         return "memory_word" in self.prices
 
+    def to_record(self) -> dict[str, float]:
+        """Picojoules by operation, as JSON holds them."""
+        return {name: price.energy_j * 1e12 for name, price in self.prices.items()}
+
     def unpriced(self, counts: dict[str, int]) -> dict[str, int]:
         """MACs, ACs and spikes that occurred and have no price in this list."""
         return {

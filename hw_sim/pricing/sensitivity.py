@@ -12,24 +12,22 @@ from typing import Any
 from hw_sim.pricing.all_models import AllModels
 from hw_sim.pricing.ann import as_ann, has_spikes
 from hw_sim.pricing.energy import Conditions
-from hw_sim.pricing.equations import price
+from hw_sim.pricing.equations import price, weakest_grade
 from hw_sim.pricing.layer_facts import LayerFacts
+from hw_sim.pricing.layer_prices import network_tables
 from hw_sim.pricing.model import EnergyModel
+from hw_sim.pricing.scaling import AC_FACTORS, MEMORY_FACTORS, memory_factors, scaled
 from hw_sim.pricing.verdicts import NO_SPIKES, VARIANTS, Variant, asked_of, macs_saved, no_price_of_ann, variants
 
-AC_FACTORS = tuple(2.0 ** (step / 4) for step in range(-16, 17))  # times the model's own price
-MEMORY_FACTORS = tuple(2.0**step for step in range(-10, 5))  # times each layer's own size
 STEP_SECONDS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # 0: static power is not priced
-AC_PRICE = {"price_list": "ac", "chip": "sop", "lemaire2022": "add"}  # the constant that an accumulation costs
 
 
 def sensitivity(found: AllModels) -> dict[str, Any]:
-    """Axes of the sliders and, row by row, what the energies of network, own layers and reference are made of."""
-    sides = {
-        "network": found.network.layers,
-        "own": as_ann(found.network.layers),
-        "reference": found.reference.layers,
-    }
+    """Axes of the sliders and, row by row, what energies are made of: those of network, own layers and reference, and
+    those of the network's parts and layers."""
+    sides = {"network": found.network.layers, "own": as_ann(found.network.layers)}
+    if found.reference is not None:
+        sides["reference"] = found.reference.layers
     return {"axes": _axes(found.step_seconds), "rows": [_row(*row, sides) for row in _asked(found)]}
 
 
@@ -68,10 +66,12 @@ def _row(model: EnergyModel, ways: list[Variant], sides: dict[str, list[LayerFac
     record: dict[str, Any] = {
         "model": model.name,
         "title": model.title if len(ways) > 1 or not ways[0].network.everything else f"{model.title}, {ways[0].label}",
+        "grade": weakest_grade(model, ways[0].network),
         "everything": ways[0].network.everything,
         "lower_bound": bool(network.unpriced),
         "ac_to_mac": _ac_to_mac(model),
         "sides": {},
+        **network_tables(model, sides["network"], [asked_of(way, sides["network"]) for way in ways]),
     }
     for side, layers in sides.items():
         asked = [asked_of(way, layers) if side == "network" else way.ann for way in ways]
@@ -91,24 +91,11 @@ def _row(model: EnergyModel, ways: list[Variant], sides: dict[str, list[LayerFac
 
 
 def _by_memory(model: EnergyModel, layers: list[LayerFacts], conditions: Conditions) -> list[list[float]]:
-    """For every size of memory: joules without the price of an AC, and what that price adds. One where none matters."""
-    factors = MEMORY_FACTORS if model.sram else (1.0,)
-    return [_fixed_and_per_ac(scaled(model, 1.0, factor), layers, conditions) for factor in factors]
-
-
-def _fixed_and_per_ac(model: EnergyModel, layers: list[LayerFacts], conditions: Conditions) -> list[float]:
-    whole = price(model, layers, conditions).total_j
-    without = price(scaled(model, 0.0, 1.0), layers, conditions).total_j
-    return [without, whole - without]
-
-
-def scaled(model: EnergyModel, ac: float, memory: float) -> EnergyModel:
-    """The model with its price of an AC and the bytes of every memory times these factors, where it has such."""
-    name = AC_PRICE.get(model.equation)
-    values = {name: model.constants[name].value * ac} if name in model.constants else {}
-    if model.sram:
-        values["word"] = model.constants["word"].value * memory
-    return model.with_constants(values)
+    """For every size of memory, or one where none matters: joules without the price of an AC, and what that price adds,
+    the same for all."""
+    per_ac = price(model, layers, conditions).total_j - price(scaled(model, 0.0, 1.0), layers, conditions).total_j
+    sizes = [scaled(model, 1.0, factor) for factor in memory_factors(model)]
+    return [[price(size, layers, conditions).total_j - per_ac, per_ac] for size in sizes]
 
 
 def _per_second(model: EnergyModel, layers: list[LayerFacts], conditions: Conditions) -> float:

@@ -32,7 +32,7 @@ def print_report(console: Console, report: EnergyReport, prices: list[Any]) -> N
     console.print(part_table(report))
     if report.references:
         console.print(reference_table(report))
-    console.print(price_list_table(price_table(report, prices)))
+    console.print(price_list_table(price_table(report.total(), prices)))
     for line in assumptions(report):
         console.print(textwrap.fill(f"- {line}", TEXT_WIDTH, subsequent_indent="  "), highlight=False, markup=False)
 
@@ -75,8 +75,7 @@ def table_rows(report: EnergyReport) -> list[LayerRow]:
             name = f"{block}: attention and sums" if any(row.block != block for row in rest) else f"{block}: the rest"
             energy = sum(row.energy_j for row in rest)
             counts = sum_counts(row.counts for row in rest)
-            placement = " and ".join(sorted({row.placement for row in rest}))
-            rows.append(LayerRow(f"{name} ({len(rest)})", block, "group", "analog", placement, counts, energy))
+            rows.append(LayerRow(f"{name} ({len(rest)})", block, "group", "analog", "", counts, energy))
     return rows
 
 

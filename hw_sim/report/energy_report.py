@@ -52,6 +52,7 @@ class LayerRow:
     placement: str
     counts: dict[str, int]
     energy_j: float
+    inputs: tuple[str, ...] = ()  # the nodes whose values it reads; none where there is no graph
 
     @property
     def elementwise(self) -> int:
@@ -67,6 +68,7 @@ class LayerRow:
             "kind": self.kind,
             "input": self.input,
             "placement": self.placement,
+            "inputs": list(self.inputs),
             "spikes": counts["spikes"],
             "acs": counts["acs"],
             "macs": counts["macs"],
@@ -118,10 +120,13 @@ class EnergyReport:
             "overlap": run.overlap,
             "tiles": run.tiles,
             "executed_size": list(run.executed_size),
+            "extent": run.extent,
             "seconds": run.seconds,
             "backend_facts": run.facts,
             **({"computed_in": run.computed_in} if run.computed_in else {}),
             "prices": self.prices.name,
+            "prices_pj": self.prices.to_record(),
+            "assumptions": assumptions(self),
             "parameters": {"model": self.model_parameters, "counted": self.counted_parameters},
             "firing_rate": self.firing_rate,
             "totals": {
@@ -158,7 +163,8 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
             totals = {key: value for key, value in totals.items() if key not in OF_VALUES}
         read = network.kinds[node.inputs[0]].value if node.inputs else "analog"
         energy = prices.energy_j(totals)
-        rows.append(LayerRow(node.name, node.block, node.kind, read, place_of(network, node), totals, energy))
+        place = place_of(network, node)
+        rows.append(LayerRow(node.name, node.block, node.kind, read, place, totals, energy, node.inputs))
     totals = sum_counts(row.counts for row in rows)
     ann_macs = dense_ann_macs(network, counts)
     acs, spiking = totals["acs"], network.has_neurons or totals["acs"] > 0  # else it is that ANN
@@ -205,12 +211,12 @@ def _is_flop_layer(network: Network, node: Node) -> bool:
     return first or node.block.split(".")[0] in ("refinement", "output")
 
 
-def price_table(report: EnergyReport, lists: Iterable[PriceList]) -> list[dict[str, Any]]:
-    """The same counts under every list, in microjoules: alone, with element-wise work, with memory words too.
+def price_table(totals: dict[str, int], lists: Iterable[PriceList]) -> list[dict[str, Any]]:
+    """The same counts, summed over a network, under every list, in microjoules: alone, with element-wise work, with
+    memory words too.
 
     None where the list has no such price; `unpriced` names MACs, ACs or spikes that it cannot price at all.
     """
-    totals = report.total()
     table = []
     for prices in lists:
         elementwise, memory = prices.prices_elementwise(), prices.prices_memory()

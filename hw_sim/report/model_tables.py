@@ -9,22 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from hw_sim.pricing.all_models import AllModels, notes, reproduction_words, standing_words, verdict_words
-from hw_sim.pricing.energy import PARTS, Energy
+from hw_sim.pricing.energy import PART_TITLES, PARTS, Energy
 from hw_sim.pricing.thresholds import load_thresholds
 from hw_sim.pricing.verdicts import ModelRow
 
 TEXT_WIDTH = 120
-PART_TITLES = ("operations", "addressing", "weights", "potentials", "in & out", "static")  # of PARTS
 
 
 def print_models(console: Console, found: AllModels) -> None:
     """The table, the thresholds in words, and notes model by model."""
-    height, width = found.reference.size
     console.print(model_table(found))
     lines = [
-        f"reference: {found.reference.name}, {found.reference.tiles} x {height}x{width} pixels; own layers: the same"
-        " layers run once as an ANN. A ratio below 1: the network costs less. "
-        " '>': something in it has no price. '-': the model does not price this part.",
+        f"reference: {reference_words(found)}; own layers: the same layers run once as an ANN. A ratio below 1: the"
+        " network costs less. '>': something in it has no price. '-': the model does not price this part.",
         *(
             standing_words(standing, [line for line in load_thresholds() if line.quantity == standing.quantity])
             for standing in found.standings
@@ -35,12 +32,20 @@ def print_models(console: Console, found: AllModels) -> None:
         console.print(textwrap.fill(f"- {line}", TEXT_WIDTH, subsequent_indent="  "), highlight=False, markup=False)
 
 
+def reference_words(found: AllModels) -> str:
+    """What the reference is, and how much of an image it ran on."""
+    if found.reference is None:
+        return "none"
+    height, width = found.reference.size
+    return f"{found.reference.name}, {found.reference.tiles} x {height}x{width} pixels"
+
+
 def model_table(found: AllModels) -> Table:
     """Energy, its parts, both comparisons, evidence."""
     table = Table(title="Under every published energy model (uJ)", title_justify="left", box=SIMPLE_HEAD, padding=0)
     table.add_column("model", no_wrap=True)
     table.add_column("asked", width=23)
-    for title in ("energy", *PART_TITLES, "own layers"):
+    for title in ("energy", *PART_TITLES.values(), "own layers"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("against them", width=17)
     table.add_column("reference", justify="right", no_wrap=True)

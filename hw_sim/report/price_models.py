@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esdnet.command.command_line import require_extra
 from esdnet.command.errors import UserError
@@ -16,8 +16,19 @@ from hw_sim.pricing.all_models import AllModels, price_all
 from hw_sim.pricing.counted import NAFNET, read_report
 from hw_sim.pricing.prices import DEFAULT
 
+if TYPE_CHECKING:
+    from hw_sim.report.page.pictures import Pictures
+
 ALL = "all"
-OF_SAVED_RUNS = {"saved", "prices", "against", "step_time", "json", "html"}  # what --from can be combined with
+OF_SAVED_RUNS = {
+    "saved",
+    "prices",
+    "against",
+    "step_time",
+    "json",
+    "html",
+    "command",
+}  # what --from can be combined with
 
 
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +63,8 @@ def price_list(args: argparse.Namespace) -> str:
 
 def check_model_options(args: argparse.Namespace, is_folder: bool = False) -> None:
     """UserError for options that would be ignored, a reference that cannot be read, a time that is none."""
+    if args.html:
+        require_extra("report", "--html")
     if is_folder and args.prices == ALL:
         raise UserError("--prices all is for one image; give --image a file")
     if args.prices != ALL:
@@ -84,6 +97,17 @@ def add_models(args: argparse.Namespace, report: dict[str, Any]) -> tuple[dict[s
     return {**report, **found.to_record()}, found
 
 
+def write_page(
+    args: argparse.Namespace, report: dict[str, Any], found: AllModels | None, pictures: Pictures | None = None
+) -> None:
+    """Write --html, if it was asked for: all models are on the page, with a reference where there is one."""
+    if args.html:
+        from hw_sim.report.page.write import write_report
+
+        against = args.against or (NAFNET if args.image else None)
+        write_report(args.html, report, found or price_all(report, against), args.command, pictures)
+
+
 def price_saved(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Read, price, print and write; no network is loaded and nothing runs."""
     from esdnet.command.writing import check_outputs, write_json
@@ -95,15 +119,10 @@ def price_saved(args: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     if args.prices != ALL:
         raise UserError(f"--from: prices a saved run under all models; expected --prices all, found {args.prices}")
     check_model_options(args)
-    if args.html:
-        require_extra("report", "--html")
     report = read_report("--from", args.saved)
     check_outputs({"--json": args.json, "--html": args.html}, inputs(args))
     content, found = add_models(args, report)
-    if args.html and found:
-        from hw_sim.report.model_page import write_page
-
-        write_page(args.html, report, found)
+    write_page(args, report, found)
     if args.json:
         write_json(args.json, content)
     return 0

@@ -43,7 +43,9 @@ def test_the_wheel_is_the_three_packages_with_every_file_in_them_and_nothing_els
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == files_of_the_packages(source)
     assert {"esdnet/sample/rainy.png", "export/targets/loihi/loihi2.toml", "hw_sim/pricing/lists/paper.toml"} <= names
-    assert {"esdnet/checkpoints/small_released.pt", "hw_sim/report/templates/report.html.j2"} <= names
+    assert {"esdnet/checkpoints/small_released.pt", "hw_sim/report/page/templates/report.html.j2"} <= names
+    assert {"hw_sim/report/page/assets/page.css", "hw_sim/report/page/assets/echarts/echarts.min.js"} <= names
+    assert {"hw_sim/report/page/assets/echarts/NOTICE", "hw_sim/report/page/assets/echarts/LICENSE-zrender"} <= names
 
 
 def test_the_source_distribution_holds_the_packages_and_what_builds_them(sdist, source):

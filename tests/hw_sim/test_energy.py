@@ -119,12 +119,18 @@ def test_tiles_are_stated_and_their_overlap_is_counted(files):
 def test_html_and_plots_are_whole(files):
     assert run(files, "--html", str(files / "r.html"), "--plots", str(files / "plots")) == 0
     text = (files / "r.html").read_text()
-    assert text.count("data:image/png;base64,") == 4
-    assert "encoder_level1.0.residual.1" in text
-    placed = dict(re.findall(r"<td>([^<]*)</td><td>\w+</td><td>(host and neurocore|host|neurocore)</td>", text))
-    assert placed["encoder_level1.0: attention and sums (30)"] == "host and neurocore"
+    assert '<section id="spikes">' in text
+    (command,) = re.findall(r'<pre id="command">(.*)</pre>', text)
+    assert command.endswith(f"--checkpoint {files}/tiny.pt --html {files}/r.html --plots {files}/plots")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    content = json.loads(data)
+    placed = {layer["name"]: layer["place"] for layer in content["layers"]}
     assert placed["encoder_level1.0.residual.1"] == "neurocore"
-    assert [place for name, place in placed.items() if name.startswith("refinement: the rest")] == ["host"]
+    assert placed["refinement.ca.0"] == "host"
+    assert content["spikes"]["covers"] == [30 / 32, 21 / 24]
+    maps = content["spikes"]["layers"]
+    assert maps.keys() == {layer["name"] for layer in content["layers"] if layer["kind"] == "neuron"}
+    assert all(len(layer["steps"]) == 4 for layer in maps.values())
     for name in ("energy_by_block.png", "firing_rates.png"):
         with Image.open(files / "plots" / name) as picture:
             assert picture.width > 500

@@ -59,7 +59,11 @@ def test_counts_and_output_of_a_module(files, capsys):
     output = np.load("y.npy")
     assert (output.shape, output.dtype) == ((30, 4), bool)
     assert int(output.sum()) == layers["3"]["spikes"]
-    assert "Layer by layer" in (files / "e.html").read_text()
+    page = (files / "e.html").read_text()
+    assert re.findall(r'<section id="(\w+)">', page) == [
+        "totals", "graph", "blocks", "rates", "layers", "models", "assumptions",
+    ]  # fmt: skip
+    assert "--network net.py:network --input x.npy --json e.json" in page
 
 
 def test_a_function_that_runs_it_gives_the_same(files):

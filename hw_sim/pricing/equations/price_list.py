@@ -1,6 +1,7 @@
 """A price per operation: E = sum of counts times prices. What a list has no price for is named.
 
-Published alone: MACs, ACs, spikes. With everything: element-wise work and words moved too, where the list prices them.
+Published alone: MACs, ACs, spikes, updates of neurons. With everything: element-wise work and words moved too, where
+the list prices them.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from hw_sim.pricing.model import EnergyModel
 
 SPIKES_PER_WORD = 32  # bits that travel together
 REQUIRED: frozenset[str] = frozenset()
-CONSTANTS = dict.fromkeys(("mac", "ac", "spike", "add", "mul", "memory_word"), "energy")
+CONSTANTS = dict.fromkeys(("mac", "ac", "spike", "neuron_update", "add", "mul", "memory_word"), "energy")
 TOGETHER = ({"add", "mul"},)
 
 
 def layer_terms(model: EnergyModel, layer: LayerFacts, conditions: Conditions) -> Terms:
-    """E = MACs E_mac + ACs E_ac + spikes E_spike; with everything + adds E_add + muls E_mul + words E_word."""
+    """E = MACs E_mac + ACs E_ac + spikes E_spike + updates E_update; with everything + adds E_add + muls E_mul + words
+    E_word."""
     counts = {"mac": layer.macs, "ac": layer.acs, "spike": layer.events_out if layer.kind == "neuron" else 0}
     operations = sum(model.si(name) * count for name, count in counts.items() if model.prices_constant(name))
     unpriced = {
         f"{name}s": count for name, count in counts.items() if name != "spike" and not model.prices_constant(name)
     }
     left_out = occurred(spikes=0 if model.prices_constant("spike") else counts["spike"])
+    if model.prices_constant("neuron_update"):
+        operations += layer.neuron_updates * model.si("neuron_update")
     joules = {"operations": operations}
     elementwise, words = {"adds": layer.adds, "muls": layer.muls}, words_moved(layer)
     if conditions.everything and model.prices_constant("add"):
@@ -51,5 +55,6 @@ def network_terms(model: EnergyModel, layers: list[LayerFacts], conditions: Cond
 
 
 def used_constants(model: EnergyModel, conditions: Conditions) -> set[str]:
-    """MAC, AC and spike; with everything the rest too."""
-    return set(model.constants) if conditions.everything else set(model.constants) & {"mac", "ac", "spike"}
+    """MAC, AC, spike and update; with everything the rest too."""
+    alone = {"mac", "ac", "spike", "neuron_update"}
+    return set(model.constants) if conditions.everything else set(model.constants) & alone

@@ -93,7 +93,8 @@ def test_a_network_without_neurons_fires_at_a_rate_of_nothing():
 
 
 def test_the_price_table_shows_what_is_not_priced(golden_report):
-    rows = {row["prices"]: row for row in price_table(golden_report, [load_prices(n) for n in ("paper", "loihi1")])}
+    lists = [load_prices(name) for name in ("paper", "loihi1")]
+    rows = {row["prices"]: row for row in price_table(golden_report.total(), lists)}
     assert rows["loihi1"]["with_elementwise_uj"] is None
     assert rows["loihi1"]["unpriced"]["macs"] == golden_report.total()["macs"]
     assert rows["paper"]["with_elementwise_uj"] > rows["paper"]["energy_uj"]
