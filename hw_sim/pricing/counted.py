@@ -16,6 +16,11 @@ from hw_sim.pricing.layer_facts import LayerFacts, read_layers
 from hw_sim.pricing.nafnet import nafnet_layers
 
 NAFNET = "nafnet"
+OF_A_REPORT = {"network", "executed_size", "tiles", "layers", "totals", "firing_rate"}
+OF_A_LAYER = {
+    "name", "block", "kind", "input", "placement", "spikes", "acs", "macs", "elementwise", "neuron_updates",
+    "energy_uj",
+}  # fmt: skip
 NAFNET_MULTIPLE = 16  # it halves its input four times and pads to that
 
 
@@ -37,11 +42,24 @@ def read_report(option: str, path: Path) -> dict[str, Any]:
         raise UserError(f"{option} {path}: cannot be read as a report: {error}") from error
     if isinstance(content, dict) and "runs" in content:
         raise UserError(f"{option} {path}: is the report of a folder; expected that of one image")
-    if not isinstance(content, dict) or not {"network", "executed_size", "tiles", "layers"} <= content.keys():
+    if not isinstance(content, dict) or OF_A_REPORT - content.keys():
         raise UserError(f"{option} {path}: is not a report of energy.py --json")
     if "facts" not in content:
         raise UserError(f"{option} {path}: was written by a version that did not count for energy models; run it again")
+    _check_layers(f"{option} {path}", content["layers"], content["facts"])
     return content
+
+
+def _check_layers(where: str, layers: Any, facts: Any) -> None:
+    """UserError unless the layers are those that the facts are of, and say what they did."""
+    for name, records in (("layers", layers), ("facts", facts)):
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise UserError(f"{where}: {name} are {records!r:.40}, expected a list of layers")
+    for layer in layers:
+        if missing := sorted(OF_A_LAYER - layer.keys()):
+            raise UserError(f"{where}: layer {layer.get('name', '?')} lacks {', '.join(missing)}; run energy.py again")
+    if [layer["name"] for layer in layers] != [record.get("name") for record in facts]:
+        raise UserError(f"{where}: layers and facts are not of the same layers; it was changed after it was written")
 
 
 def counted_of(report: Mapping[str, Any]) -> Counted:

@@ -23,11 +23,12 @@ def tables_of(found: AllModels, report: Mapping[str, Any]) -> dict[str, Any]:
     own = own_prices(report)
     name = own.name if own else report.get("prices", DEFAULT)
     names = [row["model"] for row in tables["rows"]]
+    start = names.index(name) if name in names else names.index(DEFAULT)  # else the report says no more of its prices
     said = {row.model.name: row for row in first_rows(found.rows)}
     for row in tables["rows"]:
         first = said[row["model"]]
         row |= {"reproduces": reproduction_words(first), "notes": notes(first.model, first)}
-    return {**tables, "start": names.index(name)}
+    return {**tables, "start": start}
 
 
 def section(found: AllModels) -> dict[str, Any]:

@@ -16,7 +16,10 @@ from esdnet.command.writing import write_text
 from hw_sim.backends.spike_maps import MOST
 from hw_sim.pricing.all_models import AllModels
 from hw_sim.pricing.prices import available, load_prices
+from hw_sim.report.comparison import RUN, Comparison
+from hw_sim.report.comparison_tables import TITLES, ratio_words
 from hw_sim.report.energy_report import price_table
+from hw_sim.report.page.comparison import comparison_data
 from hw_sim.report.page.layers import Report, blocks_of, layers_of, rates_of
 from hw_sim.report.page.layout import draw
 from hw_sim.report.page.models import section, tables_of
@@ -32,6 +35,7 @@ SCRIPTS = (
     "graph",
     "blocks",
     "rates",
+    "table",
     "layer_table",
     "models",
 )  # in this order
@@ -67,6 +71,24 @@ def render_report(
             scripts=[name for name in SCRIPTS if sections.get(name, True)],
         )
     )
+
+
+def write_comparison(path: Path, found: Comparison, command: str) -> None:
+    """Two runs side by side, as one page."""
+    counts = [
+        (
+            TITLES[key],
+            *(f"{number:.2%}" if key == "firing_rate" else f"{number:,}" for number in pair),
+            ratio_words(*pair),
+        )
+        for key, pair in found.totals().items()
+        if key != "energy_uj"
+    ]
+    names = [f"{run['network']}, {run.get('image', '')}, {run.get('precision', '')}" for run in found.runs]
+    page = _environment().get_template("compare.html.j2").render(
+        found=found, command=command, data=comparison_data(found), count_rows=counts, names=names, run_keys=RUN
+    )  # fmt: skip
+    write_text(path, page)
 
 
 def page_data(report: Report, found: AllModels) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_a_time_per_step_prices_static_power(files):
         (["--from", "other.json", "--prices", "all"], "other.json: is not a report of energy.py --json"),
         (["--from", "old.json", "--prices", "all"], "did not count for energy models; run it again"),
         (["--from", "lacks.json", "--prices", "all"], "the report lacks acs"),
-        (["--from", "number.json", "--prices", "all"], "facts are 3, expected a list of layers"),
+        (["--from", "number.json", "--prices", "all"], "number.json: facts are 3, expected a list of layers"),
         (["--from", "e.json"], "expected --prices all, found paper"),
         (["--from", "e.json", "--prices", "all", "--tile", "16"], "runs nothing, so --tile has no meaning beside it"),
         (["--from", "e.json", "--prices", "all", "--json", "e.json"], "--json e.json: would overwrite an input"),

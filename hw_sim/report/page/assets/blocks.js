@@ -21,14 +21,6 @@ function blockSums() {
   return sums.filter((of) => of.all > 0 && of.all >= least.all);
 }
 
-// Bars on a log scale begin at the power of ten below the least of them.
-function energyAxis(energies) {
-  const named = { name: "uJ", nameLocation: "middle", nameGap: 24 };
-  if (!page.log) return axisOf("value", named);
-  const least = 10 ** Math.floor(Math.log10(Math.min(...energies.filter((energy) => energy > 0), Infinity)) - 1e-9);
-  return axisOf("log", { ...named, ...(Number.isFinite(least) ? { min: least, startValue: least } : {}) });
-}
-
 function drawBlocks() {
   const sums = blockSums(), present = Object.keys(SOURCES).filter((source) => sums.some((of) => of[source] > 0));
   const rows = page.log ? present.length : 1, positive = (joules) => (joules > 0 ? joules * 1e6 : null);

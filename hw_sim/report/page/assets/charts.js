@@ -33,6 +33,14 @@ function axisOf(kind, more = {}) {
   return { type: kind, axisLine: line, splitLine: line, axisLabel: { color: colour("text") }, ...more };
 }
 
+// Of microjoules. Bars on a log scale begin at the power of ten below the least of them.
+function energyAxis(energies) {
+  const named = { name: "uJ", nameLocation: "middle", nameGap: 24 };
+  if (!page.log) return axisOf("value", named);
+  const least = 10 ** Math.floor(Math.log10(Math.min(...energies.filter((energy) => energy > 0), Infinity)) - 1e-9);
+  return axisOf("log", { ...named, ...(Number.isFinite(least) ? { min: least, startValue: least } : {}) });
+}
+
 // Names along the side of bars, shortened from the front where there is no room: the end tells them apart.
 function namesAxis(names) {
   const most = isNarrow() ? 24 : 40;

@@ -172,7 +172,7 @@ def test_switches_and_sliders_reprice_to_what_python_says(page, report, ac, sram
         found = dict(
             zip(
                 page.column("#layer-table", 0),
-                page.js("return sorted(shownLayers()).map((p) => page.layers[p])"),
+                page.js("return layerTable.sorted(shownLayers()).map((place) => page.layers[place])"),
                 strict=True,
             )
         )
@@ -193,7 +193,7 @@ def test_sliders_go_back(page):
     assert page.text("#energy") == before
 
 
-KEYS = "return sorted(shownLayers()).map((place) => COLUMNS[arguments[0]][1](DATA.layers[place], place))"
+KEYS = "return layerTable.sorted(shownLayers()).map((place) => COLUMNS[arguments[0]][1](place))"
 
 
 def numbers(texts):
