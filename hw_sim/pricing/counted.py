@@ -58,8 +58,16 @@ def _check_layers(where: str, layers: Any, facts: Any) -> None:
     for layer in layers:
         if missing := sorted(OF_A_LAYER - layer.keys()):
             raise UserError(f"{where}: layer {layer.get('name', '?')} lacks {', '.join(missing)}; run energy.py again")
-    if [layer["name"] for layer in layers] != [record.get("name") for record in facts]:
+    if set(range(len(layers))) != set(layer_of_facts(layers, facts)):
         raise UserError(f"{where}: layers and facts are not of the same layers; it was changed after it was written")
+
+
+def layer_of_facts(layers: list[dict[str, Any]], facts: list[dict[str, Any]]) -> list[int]:
+    """The place of the layer that each record of facts is of, -1 for none: of its own name, or, where models read a
+    layer as two, of the name before a colon (`from_counts`)."""
+    places = {layer["name"]: place for place, layer in enumerate(layers)}
+    names = [str(record.get("name")) for record in facts]
+    return [places.get(name, places.get(name.rpartition(": ")[0], -1)) for name in names]
 
 
 def counted_of(report: Mapping[str, Any]) -> Counted:

@@ -76,11 +76,11 @@ class Comparison:
         return first, second
 
     def totals(self) -> dict[str, tuple[float, float]]:
-        """Counts that both have, the firing rate, and microjoules, of both."""
+        """Counts that both have, the firing rate if any fires, and microjoules, of both."""
         both = (self.first["totals"], self.second["totals"])
         counts = {key: (both[0][key], both[1][key]) for key in COUNTS if all(key in totals for totals in both)}
-        rates = (self.first["firing_rate"], self.second["firing_rate"])
-        return {**counts, "firing_rate": rates, "energy_uj": self.energies_uj}
+        rates = {"firing_rate": (self.first["firing_rate"], self.second["firing_rate"])}
+        return {**counts, **(rates if any(counts["neuron_updates"]) else {}), "energy_uj": self.energies_uj}
 
     def to_record(self) -> dict[str, Any]:
         """What --json writes."""

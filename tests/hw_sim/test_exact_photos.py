@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def run(files: Path, *options: str) -> tuple[dict, np.ndarray]:
     flags += ["--save-image", str(files / "o.png")]
     assert main(["--image", str(files / "x.png"), *flags, *options]) == 0
     report = json.loads((files / "e.json").read_text())
-    del report["seconds"]
+    del report["seconds"], report["assumptions"]  # which say what it was computed in
     return report, np.asarray(Image.open(files / "o.png"))
 
 
@@ -74,6 +75,18 @@ def test_the_report_is_that_of_the_whole_to_the_last_operation(files, capsys, pr
     assert f"it was computed in {computed['tiles']} tiles of up to {tile} px with a halo of 40 px" in " ".join(
         said.out.split()
     )
+
+
+def test_the_page_shows_the_spikes_of_the_whole(files):
+    """Where neurons fired, layer by layer and step by step, put together of the cores of tiles."""
+    maps = []
+    for number, options in enumerate(((), ("--tile", "32"))):
+        page = files / f"{number}.html"
+        run(files, "--precision", "float64", "--html", str(page), *options)
+        (data,) = re.findall(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+        maps.append(json.loads(data)["spikes"])
+    assert maps[0] == maps[1]
+    assert len(maps[0]["layers"]) > 20
 
 
 def test_an_overlap_asks_for_blended_tiles(files):

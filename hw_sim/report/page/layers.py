@@ -6,7 +6,10 @@ In: a report as JSON holds it. Out: lists and dictionaries for JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
+
+from hw_sim.pricing.counted import layer_of_facts
 
 MOST_COLUMNS = 128  # of a chart over steps: beyond that neighbours are drawn together
 
@@ -16,9 +19,10 @@ Report = Mapping[str, Any]
 def layers_of(report: Report) -> list[dict[str, Any]]:
     """One record per layer: what it is, what it did, and `inputs`, the places of the layers that it reads."""
     places = {layer["name"]: place for place, layer in enumerate(report["layers"])}
+    first = dict(reversed(list(zip(layer_of_facts(report["layers"], report["facts"]), report["facts"], strict=True))))
     return [
-        _layer(layer, facts, [places[name] for name in layer.get("inputs", ())])
-        for layer, facts in zip(report["layers"], report["facts"], strict=True)
+        _layer(layer, first[place], [places[name] for name in layer.get("inputs", ())])
+        for place, layer in enumerate(report["layers"])
     ]
 
 
@@ -35,7 +39,6 @@ def _layer(layer: Mapping[str, Any], facts: Mapping[str, Any], inputs: list[int]
         "weights": facts["weight_words"] + facts["bias_words"],
         **{key: layer[key] for key in ("spikes", "acs", "macs", "elementwise", "neuron_updates")},
         **({"nonzero_macs": layer["nonzero_macs"]} if "nonzero_macs" in layer else {}),
-        "words": facts["activation_words"],
         **_geometry(facts),
     }
 
@@ -57,7 +60,10 @@ def rates_of(report: Report) -> dict[str, Any] | None:
 
     layers: their places in the report. per_column: steps that a column is the mean of. rates: by layer and column.
     """
-    neurons = [(place, facts) for place, facts in enumerate(report["facts"]) if facts["neuron_updates"]]
+    of_layer = layer_of_facts(report["layers"], report["facts"])
+    neurons = [
+        (place, facts) for place, facts in zip(of_layer, report["facts"], strict=True) if facts["neuron_updates"]
+    ]
     stepped = [(place, facts) for place, facts in neurons if facts["steps"] == neurons[0][1]["steps"]]
     if not stepped:
         return None
@@ -79,17 +85,25 @@ def _rates(facts: Mapping[str, Any], per_column: int) -> list[float]:
 
 
 def blocks_of(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The blocks in order, each with the places of its layers, as a graph; a layer without a block is one by itself."""
+    """The blocks in order, each with the places of its layers; a layer without a block is one by itself."""
     blocks: dict[str, list[int]] = {}
     for place, layer in enumerate(layers):
         blocks.setdefault(layer["block"] or layer["name"], []).append(place)
-    block_at = {place: number for number, places in enumerate(blocks.values()) for place in places}
+    return [{"name": name, "layers": places} for name, places in blocks.items()]
+
+
+def pieces_of(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks as nodes of a graph. One that others lie within comes in several pieces: together they would read what
+    is made of them."""
+    runs = groupby(range(len(layers)), key=lambda place: layers[place]["block"] or layers[place]["name"])
+    pieces = [(name, list(places)) for name, places in runs]
+    piece_at = {place: number for number, (_, places) in enumerate(pieces) for place in places}
     return [
         {
             "name": name,
             "layers": places,
-            "inputs": sorted({block_at[read] for place in places for read in layers[place]["inputs"]} - {number}),
+            "inputs": sorted({piece_at[read] for place in places for read in layers[place]["inputs"]} - {number}),
             "gives": layers[places[-1]]["gives"],
         }
-        for number, (name, places) in enumerate(blocks.items())
+        for number, (name, places) in enumerate(pieces)
     ]

@@ -20,26 +20,17 @@ from hw_sim.report.comparison import RUN, Comparison
 from hw_sim.report.comparison_tables import TITLES, ratio_words
 from hw_sim.report.energy_report import price_table
 from hw_sim.report.page.comparison import comparison_data
-from hw_sim.report.page.layers import Report, blocks_of, layers_of, rates_of
+from hw_sim.report.page.layers import Report, blocks_of, layers_of, pieces_of, rates_of
 from hw_sim.report.page.layout import draw
 from hw_sim.report.page.models import section, tables_of
 from hw_sim.report.page.pictures import Pictures, picture_uri, spike_pictures
 
 FOLDER = Path(__file__).parent
 PAGE_BYTES = 5_000_000  # above that, maps of spikes are made coarser
-SCRIPTS = (
-    "totals",
-    "layer",
-    "pictures",
-    "spikes",
-    "graph",
-    "blocks",
-    "rates",
-    "table",
-    "layer_table",
-    "models",
-)  # in this order
 LEAST = 48  # cells along a side that a map keeps, however large the page
+SCRIPTS = (  # in this order; a section that is left out has none
+    "totals", "layer", "pictures", "spikes", "graph", "blocks", "rates", "table", "layer_table", "models",
+)  # fmt: skip
 
 
 def write_report(path: Path, report: Report, found: AllModels, command: str, pictures: Pictures | None = None) -> None:
@@ -58,29 +49,22 @@ def render_report(
     """The page. most: cells along a side of a map of spikes."""
     spikes = spike_pictures(pictures, _channels(report), most) if pictures else None
     sections = {"pictures": pictures, "spikes": spikes, "graph": data["graph"], "rates": data["rates"]}
-    return str(
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            command=command,
-            data=data | {"spikes": spikes},
-            price_rows=price_table(report["totals"], [load_prices(name) for name in available()]),
-            images=pictures and {"before": picture_uri(pictures.image), "after": picture_uri(pictures.output)},
-            models=section(found),
-            scripts=[name for name in SCRIPTS if sections.get(name, True)],
-        )
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        report=report,
+        command=command,
+        data=data | {"spikes": spikes},
+        price_rows=price_table(report["totals"], [load_prices(name) for name in available()]),
+        images=pictures and {"before": picture_uri(pictures.image), "after": picture_uri(pictures.output)},
+        models=section(found),
+        scripts=[name for name in SCRIPTS if sections.get(name, True)],
     )
 
 
 def write_comparison(path: Path, found: Comparison, command: str) -> None:
     """Two runs side by side, as one page."""
     counts = [
-        (
-            TITLES[key],
-            *(f"{number:.2%}" if key == "firing_rate" else f"{number:,}" for number in pair),
-            ratio_words(*pair),
-        )
+        (TITLES[key], *(f"{n:.2%}" if key == "firing_rate" else f"{n:,}" for n in pair), ratio_words(*pair))
         for key, pair in found.totals().items()
         if key != "energy_uj"
     ]
@@ -94,12 +78,13 @@ def write_comparison(path: Path, found: Comparison, command: str) -> None:
 def page_data(report: Report, found: AllModels) -> dict[str, Any]:
     """What the scripts read, but for pictures."""
     layers = layers_of(report)
-    blocks = blocks_of(layers)
+    pieces = pieces_of(layers)
     return {
         "layers": layers,
-        "blocks": blocks,
+        "blocks": blocks_of(layers),
         "graph": draw(layers),
-        "block_graph": draw(blocks) if len(blocks) < len(layers) else None,
+        "pieces": pieces if len(pieces) < len(layers) else None,
+        "piece_graph": draw(pieces),
         "rates": rates_of(report),
         "prices": tables_of(found, report),
     }

@@ -1,14 +1,14 @@
 // The network as a graph: places are Python's, colours the energies under the prices chosen.
-const graphState = { nodes: DATA.block_graph ? "blocks" : "layers", chart: null };
+const graphState = { nodes: DATA.pieces ? "blocks" : "layers", chart: null };
 
 function graphParts() {
   const blocks = graphState.nodes === "blocks";
-  const members = blocks ? DATA.blocks.map((block) => block.layers) : DATA.layers.map((_, place) => [place]);
+  const members = blocks ? DATA.pieces.map((piece) => piece.layers) : DATA.layers.map((_, place) => [place]);
   return {
-    names: (blocks ? DATA.blocks : DATA.layers).map((node) => node.name),
+    names: (blocks ? DATA.pieces : DATA.layers).map((node) => node.name),
     joules: members.map((places) => places.reduce((sum, place) => sum + page.layers[place], 0)),
     members,
-    ...(blocks ? DATA.block_graph : DATA.graph),
+    ...(blocks ? DATA.piece_graph : DATA.graph),
   };
 }
 
@@ -19,17 +19,9 @@ function heat(joules, least, most) {
 }
 
 function drawGraph() {
-  const { names, joules, members, x, y, edges } = graphParts();
-  const most = Math.max(...joules, 0) || 1, few = names.length < 60;
+  const parts = graphParts(), { names, joules, members, edges } = parts, few = names.length < 60;
+  const most = Math.max(...joules, 0) || 1, edge = isNarrow() ? 40 : 70;
   const least = page.log ? Math.max(most * 1e-6, 0.99 * Math.min(...joules.filter((energy) => energy > 0), most)) : 0;
-  const wide = Math.max(...x) || 1, high = Math.max(...y) || 1, place = document.getElementById("graph-chart");
-  const stretch = (place.clientWidth / wide) || 1, lift = 340 / Math.max(high, 6);
-  const nodes = names.map((name, at) => ({
-    name, id: String(at), x: x[at] * stretch, y: y[at] * lift, value: heat(joules[at], least, most),
-    symbolSize: (few ? 12 : 5) + (few ? 14 : 9) * heat(joules[at], least, most),
-    symbol: DATA.layers[members[at][0]].kind === "neuron" && !few ? "circle" : "roundRect",
-    label: { formatter: shortened(name, 28), position: x[at] % 2 ? "top" : "bottom" },
-  }));
   graphState.chart = draw("graph-chart", {
     tooltip: tooltipOf((item) => item.dataType === "node"
       ? [item.name, `${microjoules(joules[item.dataIndex])} uJ, ${percent(joules[item.dataIndex] / page.total || 0)}`]
@@ -40,12 +32,9 @@ function drawGraph() {
       textStyle: { color: colour("text") }, inRange: { color: VIRIDIS },
     },
     series: [{
-      type: "graph", layout: "none", roam: true, scaleLimit: { min: 0.5, max: 60 }, data: nodes,
-      left: 40, right: 40, top: 110, bottom: 60, edgeSymbol: ["none", "arrow"], edgeSymbolSize: few ? 6 : 3,
-      links: edges.map(([from, to, late]) => ({
-        source: String(from), target: String(to),
-        lineStyle: { color: colour("muted"), opacity: 0.6, type: late ? "dashed" : "solid", curveness: late ? 0.3 : 0.1 },
-      })),
+      type: "graph", layout: "none", roam: true, scaleLimit: { min: 0.5, max: 60 },
+      left: edge, right: edge, top: 110, bottom: 60, edgeSymbol: ["none", "arrow"], edgeSymbolSize: few ? 6 : 3,
+      data: graphNodes(parts, few, (energy) => heat(energy, least, most)), links: graphLinks(edges),
       itemStyle: { borderColor: colour("muted"), borderWidth: 1 },
       label: { show: true, color: colour("text"), fontSize: 10 }, labelLayout: { hideOverlap: true },
       emphasis: { focus: "adjacency" },
@@ -55,6 +44,26 @@ function drawGraph() {
   graphState.chart.on("click", (item) => {
     if (item.dataType === "node") showMembers(names[item.dataIndex], members[item.dataIndex]);
   });
+}
+
+// Larger and brighter the more it costs; of many, neurons are round. Names in turn above and below.
+function graphNodes({ names, joules, members, x, y }, few, heatOf) {
+  const stretch = document.getElementById("graph-chart").clientWidth / (Math.max(...x) || 1) || 1;
+  const lift = 340 / Math.max(...y, 6);
+  return names.map((name, at) => ({
+    name, id: String(at), x: x[at] * stretch, y: y[at] * lift, value: heatOf(joules[at]),
+    symbolSize: (few ? 12 : 5) + (few ? 14 : 9) * heatOf(joules[at]),
+    symbol: DATA.layers[members[at][0]].kind === "neuron" && !few ? "circle" : "roundRect",
+    label: { formatter: shortened(name, 28), position: x[at] % 2 ? "top" : "bottom" },
+  }));
+}
+
+// Dashed: read a step late.
+function graphLinks(edges) {
+  return edges.map(([from, to, late]) => ({
+    source: String(from), target: String(to),
+    lineStyle: { color: colour("muted"), opacity: 0.6, type: late ? "dashed" : "solid", curveness: late ? 0.3 : 0.1 },
+  }));
 }
 
 function beginGraph() {

@@ -34,7 +34,7 @@ async function showMap() {
   mapState.rates = rates;
   mapState.most = [...rates].sort((a, b) => a - b)[Math.floor(0.995 * (rates.length - 1))] || rates.reduce((a, b) => Math.max(a, b), 0) || 1;
   paintMap();
-  document.getElementById("map-most").textContent = `${percent(mapState.most)} and more`;
+  document.getElementById("map-most").textContent = `${percent(mapState.most)}${mapState.most < 1 ? " and more" : ""}`;
   document.getElementById("map-words").textContent = mapWords(layer, step, rates);
 }
 

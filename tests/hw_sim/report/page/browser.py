@@ -86,3 +86,16 @@ class Page:
             if message["method"] == "Network.requestWillBeSent"
         ]
         return [url for url in asked if url != self.url and not url.startswith("data:")]
+
+
+def shown(joules: float) -> str:
+    """As the page writes microjoules."""
+    value = joules * 1e6
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}" if value >= 1e-3 else _exponent(value)
+
+
+def _exponent(value: float) -> str:
+    mantissa, power = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(power)}"

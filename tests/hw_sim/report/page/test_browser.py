@@ -16,7 +16,7 @@ from hw_sim.pricing.equations import EQUATIONS, price
 from hw_sim.pricing.load import load_model
 from hw_sim.pricing.scaling import AC_FACTORS, MEMORY_FACTORS, scaled
 from hw_sim.pricing.verdicts import VARIANTS
-from tests.hw_sim.report.page.browser import Page, opened_browser
+from tests.hw_sim.report.page.browser import Page, shown
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SAMPLE = Path(__file__).parents[4] / "esdnet" / "sample" / "rainy.png"
@@ -30,12 +30,6 @@ def network():
     return nn.Sequential(nn.Linear(12, 20), snn.Leaky(beta=0.9, init_hidden=True, threshold=0.3),
                          nn.Linear(20, 4), snn.Leaky(beta=0.9, init_hidden=True, threshold=0.2))
 """
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with opened_browser(tmp_path_factory.mktemp("profile")) as driver:
-        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -121,19 +115,6 @@ def test_a_page_that_loads_something_is_noticed(browser, tmp_path):
     page = Page(browser, tmp_path / "loads.html")
     assert page.requests() == ["http://127.0.0.1:9/x.png"]
     assert "ERR_" in page.complaints()[0]
-
-
-def shown(joules: float) -> str:
-    """As the page writes microjoules."""
-    value = joules * 1e6
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}" if value >= 1e-3 else exponent(value)
-
-
-def exponent(value: float) -> str:
-    mantissa, power = f"{value:.2e}".split("e")
-    return f"{mantissa}e{int(power)}"
 
 
 def test_it_begins_with_what_the_console_printed(page, report):
@@ -270,7 +251,7 @@ def test_a_click_in_the_graph_shows_the_layer_or_the_block(page, report):
         "const view = series.coordinateSystem.dataToPoint(spot), box = chart.getDom().getBoundingClientRect();"
         "return [box.left + view[0], box.top + view[1]]"
     )
-    names = page.js("return DATA.blocks.map((block) => block.name)")
+    names = page.js("return DATA.pieces.map((piece) => piece.name)")
     for nodes, place, title in (
         ("blocks", names.index("encoder_level1.1"), "encoder_level1.1: "),
         ("layers", 30, report["layers"][30]["name"]),

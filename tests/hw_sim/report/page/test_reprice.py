@@ -78,6 +78,19 @@ def test_where_the_sliders_start_the_page_has_the_rows_of_the_table(found, table
             assert verdict["break_even_mac_pj"] == (price_pj and pytest.approx(price_pj, rel=ENERGY))
 
 
+def test_a_network_without_spikes_is_not_held_against_itself():
+    """Reuse is its own, too; where a chip prices nothing of it, there is no price of a MAC to break even at."""
+    tables = sensitivity(price_all(REPORT | {"facts": [layer.to_record() for layer in as_ann(NETWORK)]}))
+    start = start_of(tables)
+    for position in (start, start | {"reuse": 2}):
+        (rows,) = in_node(tables, [position])
+        assert all(row["verdicts"][0]["word"] == "no answer" for row in rows)
+        assert all(row["network"] == pytest.approx(row["own"], rel=ENERGY) for row in rows)
+        assert all(sum(row["layers"]) == pytest.approx(row["network"], rel=1e-5) for row in rows)
+        assert all(verdict["break_even_mac_pj"] is None for row in rows for verdict in row["verdicts"])
+        assert {row["verdicts"][1]["word"] for row in rows} == {"wins", "no answer"}
+
+
 def test_everywhere_else_the_page_has_what_python_says_of_such_a_model(found, tables):
     axes = {axis["name"]: axis["positions"] for axis in tables["axes"]}
     positions = [dict(zip(("ac", "sram", "reuse", "time"), places, strict=True)) for places in MOVED]
