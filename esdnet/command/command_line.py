@@ -14,6 +14,7 @@ from esdnet.command.errors import UserError
 PACKAGE = "esdnet-deploy"
 EXTRAS = {  # extra of pyproject.toml -> the modules that it brings
     "cluster": ("distributed",),
+    "dataframe": ("pandas",),
     "lava": ("lava.magma", "lava.lib.dl"),
     "onnx": ("onnx", "onnxruntime"),
     "report": ("jinja2", "matplotlib"),

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from esdnet.command.command_line import require_extra
+from esdnet.command.writing import check_outputs
 from hw_sim.counter.ledger import COUNTS, CountedLayer
+from hw_sim.pricing.all_models import price_all
 from hw_sim.pricing.energy import Energy
 from hw_sim.pricing.equations import price
 from hw_sim.pricing.load import load_model
 from hw_sim.pricing.prices import DEFAULT, PriceList, load_prices
 from hw_sim.report.energy_report import EnergyReport, LayerRow, Run
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +98,32 @@ class Report:
         with console.capture() as text:
             console.print(layer_table(self.priced(load_prices(prices))))
         return "\n".join([*(line.rstrip() for line in text.get().splitlines()), *self.notes()])
+
+    def to_dataframe(self, prices: str = DEFAULT) -> pandas.DataFrame:
+        """A row for each layer, under its name: `kind`, `reads` (spike, graded, analog), every count of `totals`, and
+        `energy_uj` at a price list. Needs the extra `dataframe` (pandas), else UserError."""
+        require_extra("dataframe", "to_dataframe")
+        import pandas
+
+        rows = self.priced(load_prices(prices)).rows
+        found = [{"kind": row.kind, "reads": row.input, **row.counts, "energy_uj": row.energy_j * 1e6} for row in rows]
+        return pandas.DataFrame(found, index=pandas.Index([row.name for row in rows], name="layer"))
+
+    def to_html(self, path: str | Path, prices: str = DEFAULT) -> None:
+        """Write the page that `energy.py --html` writes (docs/report.md), beginning with a price list: one file that
+        needs nothing else. UserError if it cannot be written, or without the extra `report`."""
+        require_extra("report", "to_html")
+        check_outputs({"to_html": Path(path)}, [])
+        from hw_sim.report.page.write import write_report
+
+        content = self.to_dict(prices)
+        write_report(Path(path), content, price_all(content, against=None), f"hw_sim.count: {self.network}")
+
+    def _repr_html_(self) -> str:
+        """The table, as a notebook shows it."""
+        from hw_sim.report.notebook import html_table
+
+        return html_table(self.priced(load_prices(DEFAULT)), self.notes())
 
     def notes(self) -> list[str]:
         """What must be known to read the counts."""

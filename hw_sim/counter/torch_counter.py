@@ -43,11 +43,20 @@ def count(
 ) -> Report:
     """Run `module(*inputs)` once, without gradients, and count what ran.
 
-    The module is run as it is: call `.eval()` first for what it does at inference. input_kinds: "spike" (0 and 1),
-    "graded" (numbers of events) or "analog" for each tensor of the inputs, in order; it is checked. None, or nothing at
-    all: bool tensors are spikes, others analog. strict: raise
-    UserError for operations that there is no rule for; else they are listed in `Report.unknown`, and what they return
-    is analog. name: of the network, in reports. The result of the run is `Report.output`.
+    module: a torch module, or any function that calls some; it is run as it is: call `.eval()` first for what it does
+        at inference.
+    input_kinds: "spike" (0 and 1), "graded" (numbers of events) or "analog" for each tensor of the inputs, in order; it
+        is checked. None, or nothing at all: bool tensors are spikes, others analog.
+    strict: raise UserError for operations that there is no rule for; else they are listed in `Report.unknown`, and what
+        they return is analog.
+    name: of the network, in reports.
+
+    The result of the run is `Report.output`. The rules: docs/counting.md.
+
+    >>> import hw_sim, torch
+    >>> report = hw_sim.count(torch.nn.Linear(8, 4), torch.ones(2, 8, dtype=torch.bool).float(), input_kinds=["spike"])
+    >>> report.totals["acs"], report.totals["macs"]
+    (64, 0)
     """
     tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
     kinds = _check_kinds(tensors, input_kinds)

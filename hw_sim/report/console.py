@@ -47,11 +47,11 @@ def layer_table(report: EnergyReport) -> Table:
     for row in table_rows(report):
         counts = row.counts
         numbers = (counts["spikes"], counts["acs"], counts["macs"], row.elementwise)
-        table.add_row(row.name, row.input, *(f"{n:,}" if n else "" for n in numbers), _uj(row.energy_j))
+        table.add_row(row.name, row.input, *(f"{n:,}" if n else "" for n in numbers), microjoules(row.energy_j))
     totals = report.total()
     numbers = (totals["spikes"], totals["acs"], totals["macs"], totals["adds"] + totals["muls"])
     table.add_section()
-    table.add_row("total", "", *(f"{n:,}" for n in numbers), _uj(report.energy_j()), style="bold")
+    table.add_row("total", "", *(f"{n:,}" for n in numbers), microjoules(report.energy_j()), style="bold")
     return table
 
 
@@ -97,14 +97,14 @@ def part_table(report: EnergyReport) -> Table:
     for label, price, count in parts:
         if price in prices:
             energy = prices[price].energy_j * totals[count]
-            table.add_row(label, f"{totals[count]:,}", f"{energy * 1e6:,.1f}", _share(energy, whole))
+            table.add_row(label, f"{totals[count]:,}", f"{energy * 1e6:,.1f}", share(energy, whole))
         elif price != "neuron_update" and totals[count]:
             table.add_row(label, f"{totals[count]:,}", "unpriced", "")
     table.add_section()
     for place, label in (("neurocore", "on neurocores"), ("host", "on the host processor")):
         placed = [row.energy_j for row in report.rows if row.placement == place]
         if placed:
-            table.add_row(label, "", f"{sum(placed) * 1e6:,.1f}", _share(sum(placed), whole))
+            table.add_row(label, "", f"{sum(placed) * 1e6:,.1f}", share(sum(placed), whole))
     if totals["neuron_updates"]:
         table.add_section()
         table.add_row("firing rate (spikes per neuron and step)", "", "", f"{report.firing_rate:.2%}")
@@ -158,11 +158,12 @@ def print_summary(console: Console, runs: list[dict[str, Any]]) -> None:
     console.print(f"{len(runs)} images, mean energy {mean:,.1f} uJ", highlight=False)
 
 
-def _uj(joules: float) -> str:
+def microjoules(joules: float) -> str:
     """Microjoules with three decimals, or three digits of what is less than a nanojoule."""
     value = joules * 1e6
     return f"{value:,.3f}" if value >= 0.001 or not value else f"{value:.3g}"
 
 
-def _share(part: float, whole: float) -> str:
+def share(part: float, whole: float) -> str:
+    """Of the whole, in percent; nothing of nothing."""
     return f"{part / whole:.1%}" if whole else ""

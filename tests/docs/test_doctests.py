@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("module", ["esdnet.api", "export.api"])
+@pytest.mark.parametrize("module", ["esdnet.api", "export.api", "hw_sim.counter.torch_counter"])
 def test_examples(module):
     found = doctest.testmod(import_module(module))
     assert found.attempted

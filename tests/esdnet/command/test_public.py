@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ["esdnet", "export"]
+PACKAGES = ["esdnet", "export", "hw_sim"]
 SAME_NAME = [
     ("esdnet", "derain"),
     ("export", "to_nir"),
