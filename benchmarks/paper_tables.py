@@ -97,9 +97,9 @@ def dense_macs(network: Network, size: int = SIZE) -> tuple[int, int]:
     """Multiplications of all convolutions and matrices over all steps, taps on padding counted, and left out."""
     from math import prod
 
-    from export.graph.counting import dense_taps
     from export.graph.network import infer_shapes
     from export.graph.nodes import Conv, Linear
+    from export.graph.taps import dense_taps
 
     shapes = infer_shapes(network, size, size)
     padded = valid = 0

@@ -25,14 +25,14 @@ class Builder:
     def name(self, kind: str) -> str:
         return f"{kind}{len(self.nodes)}"
 
-    def conv(self, x: str, out: int, kernel: int = 3, bias: bool = True, **fields) -> str:
+    def conv(self, x: str, out: int, kernel: int = 3, bias: bool = True, gate: str | None = None, **fields) -> str:
         weight = self.rng.normal(0, self.size, (out, self.channels[x] // fields.get("groups", 1), kernel, kernel))
         offset = self.rng.normal(0, self.size, out) if bias else None
-        node = g.Conv(name=self.name("conv"), inputs=(x,), weight=weight, bias=offset,
+        node = g.Conv(name=self.name("conv"), inputs=(x, gate) if gate else (x,), weight=weight, bias=offset,
                     **{"padding": (kernel // 2, kernel // 2), **fields})  # fmt: skip
         return self.add(node, out)
 
-    def neuron(self, x: str, plain: bool = False) -> str:
+    def neuron(self, x: str, plain: bool = False, gate: str | None = None) -> str:
         rng, channels = self.rng, self.channels[x]
         varied = {} if plain else {
             "current_decay": float(rng.choice([0.0, 0.25, 0.9])),
@@ -42,17 +42,18 @@ class Builder:
         threshold = rng.uniform(0.05, 1.0, () if plain else (channels, 1, 1))
         decay, fires = float(rng.choice([0.5, 0.9])), rng.choice([">=", ">"])
         node = g.Neuron(
-            name=self.name("lif"), inputs=(x,), threshold=threshold, membrane_decay=decay, fires=fires, **varied
-        )
+            name=self.name("lif"), inputs=(x, gate) if gate else (x,), threshold=threshold, membrane_decay=decay,
+            fires=fires, **varied,
+        )  # fmt: skip
         return self.add(node, channels)
 
-    def on_off(self, x: str) -> str:
+    def on_off(self, x: str, gate: str | None = None) -> str:
         """Spikes of both signs of one value, side by side."""
         rng = self.rng
         pair = [
             self.add(
-                g.Neuron(name=self.name("lif"), inputs=(x,), threshold=rng.uniform(0.05, 1.0, ()), membrane_decay=0.5,
-                       gain=np.array(gain), fires=">"),
+                g.Neuron(name=self.name("lif"), inputs=(x, gate) if gate else (x,), membrane_decay=0.5,
+                         threshold=rng.uniform(0.05, 1.0, ()), gain=np.array(gain), fires=">"),
                 self.channels[x],
             )
             for gain in (1.0, -1.0)
@@ -141,6 +142,41 @@ def random_spike_driven(seed: int, size: float = 0.3) -> Network:
     merged = b.one(g.Linear, y, weight=b.rng.normal(1 / STEPS, 0.3, (1, STEPS)), axis="T")
     b.one(g.Output, b.two(g.Add, b.conv(merged, 3), image))
     return Network(name=f"spike_driven{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=2)
+
+
+def random_gated(seed: int, size: float = 0.3) -> Network:
+    """Spiking layers of one step, or with odd seeds morphology, say where everything else runs, at two levels: neurons
+    of every kind, convolutions and matrices of real values, grouped, strided and dilated."""
+    b = Builder(seed, size)
+    image = b.add(g.Input(name="input"), 3)
+    embedded = b.conv(image, 4)
+    gate = morphological_gate(b, image) if seed % 2 else learnt_gate(b, embedded)
+    low_gate = b.one(g.Pool, gate, function="max", kernel=(2, 2), stride=(2, 2))
+    x = b.one(g.Repeat, embedded)
+    x = b.conv(x, 4, gate=gate, groups=2, dilation=(2, 2), padding=(2, 2))
+    spikes = b.on_off(x, gate)
+    total = b.two(g.Add, b.conv(b.neuron(b.conv(spikes, 4), plain=True, gate=gate), 4), b.conv(spikes, 4))
+    low = b.neuron(b.conv(total, 6, stride=(2, 2), gate=low_gate), gate=low_gate)
+    low = b.on_off(b.conv(low, 6), low_gate)
+    high = b.conv(b.one(g.Resize, low, factor=2, mode="nearest"), 4)
+    y = b.two(g.Add, b.conv(b.neuron(b.concat(high, total), gate=gate), 4, 1), x)
+    matrix = g.Linear(name="mix", inputs=(y, gate), weight=b.rng.normal(0, size, (4, 4)), bias=b.rng.normal(0, 0.1, 4))
+    weights = b.rng.normal(1 / STEPS, 0.3, (1, STEPS))
+    merged = b.add(g.Linear(name="merge", inputs=(b.add(matrix, 4), gate), weight=weights, axis="T"), 4)
+    b.one(g.Output, b.two(g.Add, b.conv(merged, 3, gate=gate), image))
+    return Network(name=f"gated{seed}", nodes=tuple(b.nodes), steps=STEPS, size_multiple=2)
+
+
+def morphological_gate(b: Builder, image: str) -> str:
+    mask = b.one(g.RainMask, image, 1, angles=(-30, 0, 30), across=3, along=5, clip=38, threshold=24)
+    wide = b.one(g.Pool, mask, function="max", kernel=(3, 3), stride=(1, 1), padding=(1, 1))
+    return b.one(g.Flood, wide, most=0.9)
+
+
+def learnt_gate(b: Builder, features: str) -> str:
+    """Open in blocks of two, looking at 11 pixels."""
+    spikes = b.on_off(b.conv(b.on_off(features), 4, stride=(2, 2)))
+    return b.one(g.Resize, b.neuron(b.conv(spikes, 1), plain=True), factor=2, mode="nearest")
 
 
 def random_local(seed: int, spiking: bool = True) -> Network:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.graph.near_ties import astray, behind, explained, find_near_choices, membranes
 from export.graph.network import Network
-from export.graph.nodes import Affine, ArgMax, Array, Conv, LayerNorm, Linear, Neuron
+from export.graph.nodes import Affine, ArgMax, Array, Conv, LayerNorm, Linear, Neuron, gate_of
 from export.graph.witness import Values, Witness
 
 # float64, layer by layer: what rounding alone can do, derived for each layer in rounding.py (ESDNet: some 1e-13)
@@ -157,10 +157,11 @@ def check_layers(network: Network, reference: Witness, found: Values, precision:
     for name in (name for name in values if name != network.input.name):
         node, expected = network[name], np.asarray(values[name], np.float64)
         if isinstance(node, Neuron):
-            source = node.inputs[0]
+            source, gate = node.inputs[0], values.get(gate_of(node) or "")
             allowed = reference.bounds[name] if exact else FLOAT32_MEMBRANE
             moved = np.abs(membranes(node, found[source], expected) - membranes(node, values[source], expected))
-            wrong, distance = astray(node, values[source], found[name])
+            moved = moved if gate is None else np.where(gate > 0, moved, 0.0)
+            wrong, distance = astray(node, values[source], found[name], gate)
             deviation, margin = max(deviation, float(moved.max())), max(margin, float(distance.max()))
             differing += int(wrong.sum())
             failures += _failure(network, values, source, name, "a membrane deviates by", moved, allowed)

@@ -6,9 +6,9 @@ Out: NodeCounts. The rules are stated in docs/counting.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache, singledispatch
+from functools import singledispatch
 from math import prod
 
 import numpy as np
@@ -19,8 +19,9 @@ from export.graph import elementwise as cost
 from export.graph import nodes as g
 from export.graph.attention import windows
 from export.graph.network import Network
-from export.graph.nodes import NetworkError, Shape, ValueKind
-from export.graph.words import EVERYWHERE, Counts, Operands, Place, Work, count_memory, scales, shifts
+from export.graph.nodes import NetworkError, Shape, ValueKind, gate_of
+from export.graph.taps import dense_taps, open_taps, synaptic_operations, taps_along, taps_on
+from export.graph.words import Counts, Operands, Work, count_memory, scales, shifts
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +72,9 @@ class NodeCounts:
         both = ((getattr(self, item.name), getattr(later, item.name)) for item in fields(self))
         return NodeCounts(*(np.concatenate(pair) for pair in both))
 
-    def joined(self, other: NodeCounts) -> NodeCounts:
-        """Of two parts of one whole (part.py): what hangs on the values adds up, the rest is the whole's in both."""
-        mine = {item.name: getattr(self, item.name) for item in fields(self)}
-        return NodeCounts(**{name: mine[name] + getattr(other, name) for name in OF_WHAT_HAPPENED}
-                          | {name: mine[name] for name in mine.keys() - set(OF_WHAT_HAPPENED)})  # fmt: skip
+    def less(self, other: NodeCounts) -> NodeCounts:
+        """Field by field: what these counts have more."""
+        return NodeCounts(*(getattr(self, item.name) - getattr(other, item.name) for item in fields(self)))
 
     def plus(self, other: NodeCounts) -> NodeCounts:
         """Field by field: the counts of both runs together (tiles, images)."""
@@ -83,7 +82,6 @@ class NodeCounts:
 
 
 OF_VALUES = ("nonzero_macs", "events")
-OF_WHAT_HAPPENED = ("spikes", "acs", "events_in", *OF_VALUES)  # everything else follows from shapes
 COUNTED = {item.name: row for row, item in enumerate(fields(NodeCounts))}
 
 
@@ -105,42 +103,6 @@ def operands_of(
     )
 
 
-@lru_cache(maxsize=4096)
-def _taps_along(size: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[int, ...]:
-    """For each input position along one axis: how many (output, kernel tap) pairs read it. Padding has no position."""
-    outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    positions = np.arange(outputs)[:, None] * stride + np.arange(kernel)[None, :] * dilation - padding
-    inside = positions[(positions >= 0) & (positions < size)]
-    return tuple(int(n) for n in np.bincount(inside, minlength=size))
-
-
-def fan_out(node: g.Conv, height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Rows, columns and channels of the fan-out of one input element: a spike at (h, w) reaches
-    rows[h] * columns[w] * channels outputs, whatever its channel."""
-    rows, columns = (
-        np.array(_taps_along(size, kernel, stride, padding, dilation), np.int64)
-        for size, kernel, stride, padding, dilation in zip(
-            (height, width), node.weight.shape[2:], node.stride, node.padding, node.dilation, strict=True
-        )
-    )
-    return rows, columns, node.weight.shape[0] // node.groups
-
-
-def dense_taps(node: g.Conv, input_shape: Shape) -> int:
-    """Multiply-accumulates of one dense pass over one step; taps that fall on padding are not work."""
-    rows, columns, channels = fan_out(node, *input_shape[2:])
-    return int(rows.sum() * columns.sum()) * channels * input_shape[1]
-
-
-def synaptic_operations(
-    node: g.Conv, spike_map: NDArray[np.int64], whole: Sequence[int] | None = None, place: Place = EVERYWHERE
-) -> Counts:
-    """Accumulations per step: every input spike times its exact fan-out. spike_map: (steps, H, W) -> (steps,), of the
-    whole input, or of a place in one that has so many rows and columns."""
-    rows, columns, channels = fan_out(node, *(whole or spike_map.shape[1:]))
-    return np.asarray((spike_map @ columns[place[1]]) @ rows[place[0]] * channels, np.int64)
-
-
 def multiplies(network: Network, node: g.Node) -> bool:
     """Whether a node multiplies by values other than spikes: its MACs."""
     return isinstance(node, (g.Conv, g.Linear)) and network.kinds[node.inputs[0]] is not ValueKind.SPIKE
@@ -153,6 +115,8 @@ def reads_spikes(network: Network, node: g.Node) -> bool:
 
 def count_node(node: g.Node, operands: Operands) -> NodeCounts:
     """All counts of one node in one run."""
+    if gate_of(node) is not None and operands.gate is None:
+        raise NetworkError(f"{node.name} ({node.kind}): has a gate, but the run did not report where it was open")
     table = np.zeros((len(COUNTED), operands.steps), np.int64)
     for name, value in {**count_work(node, operands), **count_memory(node, operands)}.items():
         table[COUNTED[name]] = value
@@ -183,7 +147,11 @@ def _(node: g.Node, operands: Operands) -> Work:
 @count_work.register
 def _(node: g.Conv, operands: Operands) -> Work:
     taps = dense_taps(node, operands.input_shapes[0])
-    work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
+    work: Work = {"adds": 0 if node.bias is None else operands.running, "dense_taps": taps}
+    gate = operands.gate
+    if gate is not None:
+        macs = open_taps(node, operands.input_shapes[0], gate, operands.place)
+        return {**work, **_looked_at(operands, lambda values: taps_on(node, values, gate)), "macs": macs}
     where = (operands.input_shapes[0][2:], operands.place)
     if operands.input_kinds[0] is not ValueKind.SPIKE:
         seen = _looked_at(operands, lambda values: synaptic_operations(node, values, *where))
@@ -195,13 +163,15 @@ def _(node: g.Conv, operands: Operands) -> Work:
 @count_work.register
 def _(node: g.Linear, operands: Operands) -> Work:
     """Along C a spike reaches every output of its step; along T, at its own place, every frame of the output."""
-    runs = prod(operands.output_shape) // node.weight.shape[0]
-    taps = runs * node.weight.size // operands.steps
-    work: Work = {"adds": 0 if node.bias is None else operands.outputs, "dense_taps": taps}
+    read = node.weight.shape[1]
+    work: Work = {"adds": 0 if node.bias is None else operands.running, "dense_taps": operands.outputs * read}
     if operands.input_kinds[0] is not ValueKind.SPIKE:
-        rows = len(node.weight)
-        seen = _looked_at(operands, lambda values: values.sum((1, 2)) * rows if node.axis == "C" else values.sum())
-        return {**work, **seen, "macs": taps}
+
+        def taps_at(values: NDArray[np.int64]) -> Counts | int:
+            here = (values if operands.gate is None else values * operands.gate).sum((1, 2))
+            return here * len(node.weight) if node.axis == "C" else here.sum()
+
+        return {**work, **_looked_at(operands, taps_at), "macs": operands.running * read}
     spikes = _spikes_in(node, operands).sum((1, 2))
     if node.axis == "C":
         return {**work, "acs": spikes * node.weight.shape[0], "events_in": spikes}
@@ -230,7 +200,7 @@ def _(node: g.Neuron, operands: Operands) -> Work:
         muls, adds = muls + 1, adds + 1
     muls += scales(node.gain)
     adds += shifts(node.bias)
-    work: Work = {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
+    work: Work = {"adds": adds * operands.running, "muls": muls * operands.running, "neuron_updates": operands.running}
     return {**work, "spikes": _spikes_out(node, operands)}
 
 
@@ -289,7 +259,7 @@ def _(node: g.Pool, operands: Operands) -> Work:
     """Sums and comparisons of the values that lie inside; one multiplication by 1/n for a mean."""
     _, channels, height, width = operands.input_shapes[0]
     along = zip((height, width), node.kernel, node.stride, node.padding, strict=True)
-    inside = channels * prod(sum(_taps_along(size, kernel, stride, pad, 1)) for size, kernel, stride, pad in along)
+    inside = channels * prod(int(taps_along(*side, 1)[0].sum()) for side in along)
     return {"adds": max(0, inside - operands.outputs), "muls": operands.outputs if node.function == "mean" else 0}
 
 
@@ -347,6 +317,12 @@ def _(node: g.RainMask, operands: Operands) -> Work:
     chosen = 2 * (directions - 1) + directions + (directions - 1)
     adds = (channels - 1 + 3) * pixels + openings + strengths + chosen + directions * pixels
     return {"adds": adds, "muls": pixels}
+
+
+@count_work.register
+def _(node: g.Flood, operands: Operands) -> Work:
+    """Adding up n ones, comparing their number, and joining each with what that gave."""
+    return {"adds": 2 * operands.outputs}
 
 
 def _along_line(line: Offsets, height: int, width: int) -> int:

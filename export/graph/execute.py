@@ -64,14 +64,21 @@ def _(node: g.Repeat, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) 
 def _(node: g.Conv, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     x = numbers(inputs[0], dtype).contiguous(memory_format=torch.channels_last)  # up to three times as fast as first
     weight = _constant(node, "weight", x, dtype)
-    return F.conv2d(x, weight, _bias(node, x, dtype), node.stride, node.padding, node.dilation, node.groups)
+    value = F.conv2d(x, weight, _bias(node, x, dtype), node.stride, node.padding, node.dilation, node.groups)
+    return _behind_gate(value, inputs)
+
+
+def _behind_gate(value: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """0 where the gate, if there is one, is shut. In place."""
+    return value.mul_(numbers(inputs[1], value.dtype)) if len(inputs) > 1 else value
 
 
 @execute_node.register
 def _(node: g.Linear, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     axis = AXES.index(node.axis)
     x = numbers(inputs[0], dtype).transpose(axis, 3)
-    return F.linear(x, _constant(node, "weight", x, dtype), _bias(node, x, dtype)).transpose(axis, 3)
+    value = F.linear(x, _constant(node, "weight", x, dtype), _bias(node, x, dtype)).transpose(axis, 3)
+    return _behind_gate(value, inputs)
 
 
 @execute_node.register(g.Spiking)
@@ -218,3 +225,9 @@ def _(node: g.SortOrder, inputs: Sequence[Tensor], steps: int, dtype: torch.dtyp
 def _(node: g.WindowAttention, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     frames = zip(*(numbers(value, dtype) for value in inputs), strict=True)
     return torch.stack([attend(node, qkv, order, *(mask or [None])) for qkv, order, *mask in frames])
+
+
+@execute_node.register
+def _(node: g.Flood, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
+    ones = inputs[0] > 0
+    return ones | (ones.sum((1, 2, 3), keepdim=True) > node.limit(ones[0].numel()))

@@ -31,12 +31,17 @@ def membranes(neuron: Neuron, current: NDArray[np.floating[Any]], spikes: NDArra
     return found
 
 
-def astray(neuron: Neuron, current: NDArray[np.floating[Any]], spikes: NDArray[Any]) -> tuple[NDArray[np.bool_], Array]:
-    """Where a spike is not what its membrane says, and how far that membrane is off the threshold (0 elsewhere).
+def astray(
+    neuron: Neuron, current: NDArray[np.floating[Any]], spikes: NDArray[Any], gate: NDArray[Any] | None = None
+) -> tuple[NDArray[np.bool_], Array]:
+    """Where a spike is not what its membrane says, and how far that membrane is off the threshold (0 elsewhere; a spike
+    where the gate is shut is infinitely far off).
 
     The membranes are reset by the same spikes: one that fell the other way is counted once, not with all that follow.
     """
     level = membranes(neuron, current, spikes) - neuron.threshold
+    if gate is not None:
+        level[np.broadcast_to(gate == 0, level.shape)] = -np.inf
     wrong = (level >= 0 if neuron.fires == ">=" else level > 0) != np.asarray(spikes, bool)
     return wrong, np.where(wrong, np.abs(level), 0.0)
 
@@ -69,9 +74,12 @@ def explained(differs: NDArray[np.bool_], where: NDArray[np.int64]) -> NDArray[n
     return differs & np.logical_or.accumulate(differs & here, axis=0)
 
 
-def find_near_ties(neuron: Neuron, membrane: Array, bound: float) -> NearTies | None:
-    """Where a membrane before the reset, (T, C, H, W), lies within `bound` of the threshold; None if nowhere."""
+def find_near_ties(neuron: Neuron, membrane: Array, bound: float, gate: NDArray[Any] | None = None) -> NearTies | None:
+    """Where a membrane before the reset, (T, C, H, W), lies within `bound` of the threshold, and its gate is open; None
+    if nowhere."""
     distance = np.abs(membrane - neuron.threshold)
+    if gate is not None:
+        distance[np.broadcast_to(gate == 0, distance.shape)] = np.inf
     where = np.flatnonzero(distance <= bound)
     return NearTies(neuron.name, membrane.shape, where, distance.flat[where]) if where.size else None
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from export.graph import nodes as g
-from export.graph.nodes import FAN_IN, NetworkError, Shape, ValueKind
+from export.graph.nodes import FAN_IN, NetworkError, Shape, ValueKind, gate_of
 from export.graph.values import output_shape, value_kind
 
 Kind = TypeVar("Kind", bound=g.Node)
@@ -40,6 +40,7 @@ class Network:
         if counted != self.model_parameters:
             raise NetworkError(f"{self.name}: nodes hold {counted} parameters, the model {self.model_parameters}")
         infer_shapes(self, *self.probe_size)
+        _check_spikes(self)
 
     def __getitem__(self, name: str) -> g.Node:
         """The node of that name (KeyError where there is none)."""
@@ -69,6 +70,12 @@ class Network:
         return {
             node.name: tuple(other.name for other in self.nodes if node.name in other.inputs) for node in self.nodes
         }
+
+    @cached_property
+    def gates(self) -> tuple[str, ...]:
+        """The names of all nodes that are gates of others, in order."""
+        found = {gate_of(node) for node in self.nodes}
+        return tuple(node.name for node in self.nodes if node.name in found)
 
     @property
     def input(self) -> g.Input:
@@ -147,6 +154,28 @@ def _check_fan_in(node: g.Node) -> None:
     if not least <= found <= most:
         expected = f"{least}" if most == least else f"{least} or more" if most > 3 else f"{least} or {most}"
         raise NetworkError(f"{node.name} ({node.kind}): {found} inputs, expected {expected}")
+
+
+def _check_spikes(network: Network) -> None:
+    """Gates are spikes, and so is what Flood counts; what spikes drive has no gate, nor has anything a late one."""
+    for node in network.nodes:
+        gate, source = gate_of(node), node.inputs[0] if node.inputs else ""
+        asked = gate if gate is not None else source if isinstance(node, g.Flood) else None
+        if asked is not None and network.kinds[asked] is not ValueKind.SPIKE:
+            what = "its gate" if asked is gate else "its input"
+            raise NetworkError(
+                f"{node.name} ({node.kind}): {what} {asked} is {network.kinds[asked].value}, expected spikes; put"
+                " neurons or a threshold before it"
+            )
+        if gate is not None and gate in node.late:
+            raise NetworkError(
+                f"{node.name} ({node.kind}): reads its gate {gate} late; a gate is the same at all steps"
+            )
+        if gate is not None and not isinstance(node, g.Neuron) and network.kinds[source] is ValueKind.SPIKE:
+            raise NetworkError(
+                f"{node.name} ({node.kind}): has a gate, and is driven by the spikes of {source}, which come when they"
+                " come; gate the neurons before it or behind it"
+            )
 
 
 def infer_shapes(network: Network, height: int, width: int) -> dict[str, Shape]:

@@ -57,10 +57,13 @@ class NeuronState:
         if self.node.reset_value:
             self.membrane.add_(fired, alpha=self.node.reset_value)
 
-    def step(self, x: Tensor) -> Tensor:
-        """All three: the spikes of one time step as 0 and 1, (C, H, W), overwritten by the next step."""
+    def step(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """All three: the spikes of one time step as 0 and 1, (C, H, W), overwritten by the next step. None where `gate`
+        (1, H, W) is 0; what a membrane would be there, nobody sees: gates are the same at all steps."""
         self.integrate(x)
         fired = self.fire()
+        if gate is not None:
+            fired.mul_(gate)
         self.reset(fired)
         return fired
 

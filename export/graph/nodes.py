@@ -76,7 +76,8 @@ class Repeat(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conv(Node):
-    """2-D cross-correlation with zero padding. weight (O, I/groups, kH, kW), bias (O,) or None; float64."""
+    """2-D cross-correlation with zero padding. weight (O, I/groups, kH, kW), bias (O,) or None; float64. It may have a
+    gate (`gate_of`)."""
 
     weight: Array
     bias: Array | None = None
@@ -88,7 +89,8 @@ class Conv(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Linear(Node):
-    """A matrix along one axis ('T' or 'C'), shared by all other axes. weight (out, in), bias (out,) or None."""
+    """A matrix along one axis ('T' or 'C'), shared by all other axes. weight (out, in), bias (out,) or None. It may
+    have a gate (`gate_of`)."""
 
     weight: Array
     bias: Array | None = None
@@ -110,7 +112,7 @@ class Neuron(Spiking):
     I = current_decay I + x;  H = membrane_decay U + gain I + bias;  S = [H fires threshold];  U = reset(H, S).
     Decays are the fraction kept. gain, bias and threshold broadcast over (C, H, W). `fires` is '>=' or '>'; an executor
     whose engine knows only '>' derives its compare value in its own dtype. Reset 'to' sets U to `reset_value` where it
-    fired; 'by' subtracts `reset_value`.
+    fired; 'by' subtracts `reset_value`. Where a gate (`gate_of`) is shut it is not updated and S is 0.
     """
 
     membrane_decay: float
@@ -349,14 +351,32 @@ class WindowAttention(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Flood(Node):
+    """Spikes as they are, or 1 everywhere in a step in which more than `most` of them are 1."""
+
+    most: float
+
+    def limit(self, elements: int) -> int:
+        """The largest number of ones, of so many elements, that stays as it is."""
+        return int(self.most * elements)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Output(Node):
     """The result of the network, unchanged."""
 
 
 FAN_IN: dict[type[Node], tuple[int, int]] = {  # how many values a node of each kind reads, at least and at most
-    Input: (0, 0), Repeat: (1, 1), Conv: (1, 1), Linear: (1, 1), Neuron: (1, 1), Euler: (1, 1), Leaky: (1, 2),
+    Input: (0, 0), Repeat: (1, 1), Conv: (1, 2), Linear: (1, 2), Neuron: (1, 2), Euler: (1, 1), Leaky: (1, 2),
     LoihiNeuron: (1, 1), Membrane: (1, 1), Threshold: (1, 1), Delay: (1, 1), Pool: (1, 1), Flatten: (1, 1),
     Add: (2, 2), Sub: (2, 2), Mul: (2, 2), Affine: (1, 1), Concat: (2, 10**6), Chunk: (1, 1), DepthToSpace: (1, 1),
-    Reduce: (1, 1), Activation: (1, 1), LayerNorm: (1, 1), Resize: (1, 1), RainMask: (1, 1), ArgMax: (1, 1),
-    WindowOrder: (1, 1), SortOrder: (1, 1), WindowAttention: (2, 3), Output: (1, 1),
+    Reduce: (1, 1), Activation: (1, 1), LayerNorm: (1, 1), Resize: (1, 1), RainMask: (1, 1), Flood: (1, 1),
+    ArgMax: (1, 1), WindowOrder: (1, 1), SortOrder: (1, 1), WindowAttention: (2, 3), Output: (1, 1),
 }  # fmt: skip
+
+
+def gate_of(node: Node) -> str | None:
+    """The gate of a node, its second input: spikes (1, 1, H, W), the same at every step. The node runs where it is 1;
+    elsewhere its value is 0. None: it runs everywhere."""
+    gated = isinstance(node, (Conv, Linear, Neuron)) and len(node.inputs) == 2
+    return node.inputs[1] if gated else None

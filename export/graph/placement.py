@@ -25,7 +25,8 @@ ALWAYS = (
     g.Concat, g.Chunk, g.DepthToSpace,
 )  # fmt: skip
 NEVER = (
-    g.Mul, g.Reduce, g.LayerNorm, g.RainMask, g.ArgMax, g.WindowOrder, g.SortOrder, g.WindowAttention, g.Output,
+    g.Mul, g.Reduce, g.LayerNorm, g.RainMask, g.Flood, g.ArgMax, g.WindowOrder, g.SortOrder, g.WindowAttention,
+    g.Output,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from export.graph import nodes as g
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import NetworkError
+from export.graph.nodes import NetworkError, gate_of
 
 Range = tuple[int, int]  # first and last index along one axis; may lie beyond the image's borders, where zeros are
 
@@ -128,13 +128,23 @@ def _(node: g.Reduce) -> tuple[Window, Window] | None:
 
 @windows.register(g.Flatten)
 @windows.register(g.RainMask)
+@windows.register(g.Flood)
 @windows.register(g.WindowOrder)
 @windows.register(g.SortOrder)
 @windows.register(g.WindowAttention)
 def _(node: g.Node) -> tuple[Window, Window] | None:
-    """All places of a channel become channels; rain falls in the direction that is the strongest of the image; who
-    stands beside whom in an order is a matter of all pixels."""
+    """All places of a channel become channels; rain falls in the direction that is the strongest of the image; a
+    flood counts all ones; who stands beside whom in an order is a matter of all pixels."""
     return None
+
+
+def _looks_at(node: g.Node, axis: int) -> dict[str, Window]:
+    """By input, along rows (axis 0) or columns (1), what an element of the value of a local node reads: of its gate the
+    element at its own place."""
+    window = windows(node)
+    if window is None:
+        return {}
+    return dict.fromkeys(node.inputs, window[axis]) | ({gate: HERE[axis]} if (gate := gate_of(node)) else {})
 
 
 def image_wide(network: Network) -> tuple[str, ...]:
@@ -149,10 +159,9 @@ def hangs_on(network: Network, axis: int, parts: Mapping[str, Range]) -> dict[st
     """
     found = dict(parts)
     for node in reversed(network.nodes):
-        window = windows(node)
-        if node.name in found and window is not None:
-            for name in node.inputs:
-                first, last = window[axis].read_by(found[node.name])
+        if node.name in found:
+            for name, window in _looks_at(node, axis).items():
+                first, last = window.read_by(found[node.name])
                 before = found.get(name, (first, last))
                 found[name] = min(first, before[0]), max(last, before[1])
     return found
@@ -210,9 +219,9 @@ def pitches(network: Network, axis: int) -> dict[str, Fraction]:
     NetworkError unless it is one distance and divides `size_multiple`."""
     found = {network.input.name: Fraction(1)}
     for node in network.nodes:
-        window = windows(node)
-        if node.inputs and window is not None:
-            distances = {found[name] * window[axis].stride / window[axis].factor for name in node.inputs}
+        looked_at = _looks_at(node, axis)
+        if looked_at:
+            distances = {found[name] * window.stride / window.factor for name, window in looked_at.items()}
             if len(distances) > 1 or (network.size_multiple / min(distances)).denominator > 1:
                 raise NetworkError(
                     f"{node.name} ({node.kind}): elements every {', '.join(map(str, sorted(distances)))} pixels,"

@@ -128,6 +128,12 @@ def _(node: g.Node, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: fl
 
 
 @reach.register
+def _(node: g.Flood, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
+    """It counts ones: whole numbers."""
+    return inputs[0]
+
+
+@reach.register
 def _(node: g.RainMask, inputs: Sequence[Reach], shapes: Sequence[Shape], offset: float | None) -> Reach:
     """Whole grey levels of one image are the same for everybody."""
     if inputs[0].error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from esdnet.command.errors import UserError
 from export.graph.network import Network
+from export.graph.nodes import NetworkError, gate_of
 
 MAX_LISTED = 20
 
@@ -44,3 +45,13 @@ def enforce(target: str, violations: Sequence[str]) -> None:
 def find_violations(rules: Sequence[Rule], design: Design) -> list[str]:
     """Every violation of every rule, in the order of the rules, then of the nodes."""
     return [violation for rule in rules for violation in rule(design)]
+
+
+def refuse_gates(network: Network, target: str) -> None:
+    """NetworkError, for a target that has no form for them."""
+    for node in network.nodes:
+        gate = gate_of(node)
+        if gate is not None:
+            raise NetworkError(
+                f"{target}: {node.name} ({node.kind}): has a gate, {gate}, expected none; run it in the simulator"
+            )

@@ -71,13 +71,19 @@ def _(node: g.Delay, like: Tensor) -> State:
 
 
 def run_state(state: State, inputs: Sequence[Tensor], spikes: bool, membranes: Tensor | None = None) -> Tensor:
-    """All steps of inputs (T, C, H, W): values (T, C, H, W), boolean for spikes. `membranes` is filled with U."""
+    """All steps of inputs (T, C, H, W): values (T, C, H, W), boolean for spikes. A gate has one frame for all of them.
+    `membranes` is filled with U."""
     out = torch.empty_like(inputs[0], dtype=torch.bool if spikes else inputs[0].dtype)
     for step in range(len(out)):
-        out[step].copy_(state.step(*(value[step] for value in inputs)))
+        out[step].copy_(state.step(*(frame_at(value, step) for value in inputs)))
         if membranes is not None:
             membranes[step].copy_(state.membrane)
     return out
+
+
+def frame_at(value: Tensor, step: int) -> Tensor:
+    """The frame (C, H, W) of a value that has one for every step, or one for all of them."""
+    return value[step if len(value) > 1 else 0]
 
 
 class EulerState:

@@ -21,7 +21,7 @@ from export.graph.frames import check_sequence
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, ValueKind
 from export.graph.schedule import needs_all_steps, schedule
-from export.graph.states import STATEFUL, State, open_state
+from export.graph.states import STATEFUL, State, frame_at, open_state
 
 VIEWS = (g.Flatten, g.Chunk, g.DepthToSpace)  # of their input, or they may be
 
@@ -135,7 +135,7 @@ class Stream:
             for name in node.inputs
             if name in outside and name in node.late
         }
-        steps = len(next(iter(outside.values())))
+        steps = max(map(len, outside.values()))
         whole = {name: self._blank(name, steps) for name in names}
         for name in names & self.watched:
             self._blank_membranes(self.network[name], steps)
@@ -146,7 +146,7 @@ class Stream:
                 inputs = [
                     (last if name in node.late else now)[name]
                     if name in names
-                    else shifted.get((node.name, name), outside[name])[step : step + 1]
+                    else frame_at(shifted.get((node.name, name), outside[name]), step)[None]
                     for name in node.inputs
                 ]
                 value = self._step(node, inputs)

@@ -42,6 +42,19 @@ def _(node: g.Node, inputs: Sequence[Shape], steps: int) -> Shape:
 
 
 @output_shape.register
+def _(node: g.Neuron, inputs: Sequence[Shape], steps: int) -> Shape:
+    return _behind_gate(node, inputs, output_shape.dispatch(g.Spiking)(node, inputs[:1], steps))
+
+
+def _behind_gate(node: g.Node, inputs: Sequence[Shape], shape: Shape) -> Shape:
+    """The shape of a value, which its gate must fit if it has one."""
+    gates, expected = inputs[1:], (1, 1, *shape[2:])
+    if any(gate != expected for gate in gates):
+        raise NetworkError(f"{node.name} ({node.kind}): a gate of shape {gates[0]}, expected {expected}")
+    return shape
+
+
+@output_shape.register
 def _(node: g.Repeat, inputs: Sequence[Shape], steps: int) -> Shape:
     if inputs[0][0] != 1:
         raise NetworkError(f"{node.name} (repeat): input has {inputs[0][0]} steps already, expected 1")
@@ -59,7 +72,7 @@ def _(node: g.Conv, inputs: Sequence[Shape], steps: int) -> Shape:
     if node.bias is not None and node.bias.shape != node.weight.shape[:1]:
         raise NetworkError(f"{node.name} (conv): bias {node.bias.shape}, expected {node.weight.shape[:1]}")
     height, width = _windows(node, sizes, node.weight.shape[2:], node.dilation)
-    return (time, node.weight.shape[0], height, width)
+    return _behind_gate(node, inputs, (time, node.weight.shape[0], height, width))
 
 
 def _windows(
@@ -96,7 +109,7 @@ def _(node: g.Linear, inputs: Sequence[Shape], steps: int) -> Shape:
         )
     shape = list(inputs[0])
     shape[axis] = node.weight.shape[0]
-    return (shape[0], shape[1], shape[2], shape[3])
+    return _behind_gate(node, inputs, (shape[0], shape[1], shape[2], shape[3]))
 
 
 @output_shape.register(g.Add)
@@ -201,6 +214,13 @@ def _(node: g.WindowAttention, inputs: Sequence[Shape], steps: int) -> Shape:
     return (time, channels // 3, height, width)
 
 
+@output_shape.register
+def _(node: g.Flood, inputs: Sequence[Shape], steps: int) -> Shape:
+    if not 0 <= node.most <= 1:
+        raise NetworkError(f"{node.name} (flood): most {node.most:g}, expected a share from 0 to 1")
+    return inputs[0]
+
+
 @singledispatch
 def value_kind(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
     """What a node's value is, given what its inputs are."""
@@ -234,6 +254,7 @@ def _(node: g.Input, inputs: Sequence[ValueKind]) -> ValueKind:
 @value_kind.register(g.EulerNeuron)
 @value_kind.register(g.Threshold)
 @value_kind.register(g.RainMask)
+@value_kind.register(g.Flood)
 def _(node: g.Node, inputs: Sequence[ValueKind]) -> ValueKind:
     return ValueKind.SPIKE
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from export.graph.near_ties import NearTies, find_near_choices, find_near_ties, membranes
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import ArgMax, Array, Conv, LayerNorm, Linear, Neuron, Node
+from export.graph.nodes import ArgMax, Array, Conv, LayerNorm, Linear, Neuron, Node, gate_of
 from export.graph.rounding import Rounding
 
 Values = Mapping[str, NDArray[np.floating[Any]]]
@@ -48,6 +48,7 @@ class Watch:
         self.rounding = Rounding(network, size, _bias_terms(model, network))
         self.near_ties: list[NearTies] = []
         self._last: Array = np.zeros(0)
+        self._gates: dict[str, Array] = {}
 
     def see(self, name: str, value: Array) -> bool:
         """The next value, True if it is new. Spikes and choices first come right after what they are made of."""
@@ -56,11 +57,14 @@ class Watch:
         if self.rounding.knows(name):
             return False
         if isinstance(node, Neuron):
-            found = find_near_ties(node, membranes(node, current, value), self.rounding.bound(name))
+            gate = self._gates.get(gate_of(node) or "")
+            found = find_near_ties(node, membranes(node, current, value), self.rounding.bound(name), gate)
             self.near_ties += [found] if found else []
         elif isinstance(node, ArgMax):
             found = find_near_choices(node, current, 2 * self.rounding.bound(node.inputs[0]))
             self.near_ties += [found] if found else []
+        if name in self.network.gates:
+            self._gates[name] = value
         self.rounding.know(name, value)
         return True
 
@@ -71,7 +75,7 @@ def follow(
     """Run torch in float64 on an image (3, H, W) of sides that the network takes. The model is left as it is.
 
     `keep(name, value)` gets every value that can be seen, (T or 1, C, H, W), once, in the order of the run: what a
-    convolution or a neuron reads, what these give (convolutions with their batch norm), and the output.
+    convolution or a neuron reads, its gate first, what these give (convolutions with their batch norm), and the output.
     """
     double = copy.deepcopy(model).double().to(device).eval()
     x = torch.from_numpy(np.array(image, np.float64)).to(device)[None]
@@ -122,10 +126,13 @@ def _hooks(
     """
     modules = dict(model.named_modules())
 
-    def reads(name: str) -> Callable[..., Any]:
-        def hook(module: nn.Module, inputs: tuple[Tensor]) -> Tensor | None:
-            keep(name, inputs[0])
-            return given[name].reshape(inputs[0].shape) if name in given else None
+    def reads(names: tuple[str, ...]) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            read = list(zip(names, inputs, strict=False))  # a module may be told that it has no gate
+            for name, x in reversed(read):
+                keep(name, x)
+            replaced = [given[name].reshape(x.shape) if name in given else x for name, x in read]
+            return (*replaced, *inputs[len(names) :])
 
         return hook
 
@@ -140,7 +147,7 @@ def _hooks(
 
     handles = []
     for node in _alone(network):
-        handles.append(modules[node.modules[0]].register_forward_pre_hook(reads(node.inputs[0])))
+        handles.append(modules[node.modules[0]].register_forward_pre_hook(reads(node.inputs)))
         handles.append(modules[node.modules[-1]].register_forward_hook(gives(node.name)))
     try:
         yield

@@ -6,9 +6,10 @@ In: a node and its operands. Out: numbers of words, if every operand moves once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ class Operands:
     sum over channels loses nothing: groups of a convolution are of one size, so that each channel has the same fan-out.
     `spikes_out`: of a neuron, its spikes per step: int64 (steps,). `value_map`: for an input of other values, how many
     are not 0 per step and pixel; `sum_map`: for graded ones, their sum. Like spike_map; None where nobody looked.
-    `place`: the rows and columns of the input that these maps are of, if not all (part.py).
+    `gate`: where the node runs, 1 or 0 for each pixel of its value, int64 (H, W); None: everywhere. `place`: the rows
+    and columns that the maps are of, if not all (part.py): of the input, or behind a gate of the value, as the gate.
     """
 
     input_shapes: Sequence[Shape]
@@ -41,7 +43,13 @@ class Operands:
     spikes_out: Counts | None = None
     value_map: NDArray[np.int64] | None = None
     sum_map: NDArray[np.int64] | None = None
+    gate: NDArray[np.int64] | None = None
     place: Place = EVERYWHERE
+
+    def seeing(self, fired: Counts | None = None, **maps: Counts) -> Operands:
+        """With what was seen of the node in a run: where it `fired` itself, (steps, H, W), and maps by their names."""
+        given: dict[str, Any] = dict(maps)
+        return replace(self, spikes_out=None if fired is None else fired.sum((1, 2)), **given)
 
     @property
     def steps(self) -> int:
@@ -53,31 +61,33 @@ class Operands:
         """Output elements per step."""
         return prod(self.output_shape[1:])
 
+    @property
+    def running(self) -> int:
+        """Those of them that are computed: where the gate, if there is one, is open."""
+        return self.outputs if self.gate is None else self.output_shape[1] * int(self.gate.sum())
+
 
 def count_memory(node: g.Node, operands: Operands) -> Work:
-    """Values read and written per step when every operand moves once: inputs, output, parameters, membranes."""
+    """Values read and written per step when every operand moves once: inputs, output, parameters, membranes.
+
+    Behind a gate, which is read everywhere, nothing is read where it is shut, no membrane either; only a convolution,
+    which looks around, reads its input whole. All of a value is written, zeros too.
+    """
     if isinstance(
         node,
         (g.Input, g.Output, g.Repeat, g.Concat, g.Chunk, g.DepthToSpace, g.Flatten, g.WindowOrder, g.Membrane),
     ):  # wiring: moves nothing by itself
         return {}
-    activations = spikes = 0
-    sides = [
-        *zip(operands.input_shapes, operands.input_kinds, strict=True),
-        (operands.output_shape, operands.output_kind),
-    ]
-    for shape, kind in sides:
-        values = prod(shape) // operands.steps if shape[0] >= operands.steps else prod(shape[1:])
-        if kind is ValueKind.SPIKE:
-            spikes += values
-        else:
-            activations += values
-    states = 2 * states_of(node)
+    shapes, kinds = [*operands.input_shapes, operands.output_shape], [*operands.input_kinds, operands.output_kind]
+    moved = [prod(shape) // operands.steps if shape[0] >= operands.steps else prod(shape[1:]) for shape in shapes]
+    if operands.gate is not None and not isinstance(node, g.Conv):
+        moved[0] = moved[0] // prod(shapes[0][2:]) * int(operands.gate.sum())
+    spikes = sum(values for values, kind in zip(moved, kinds, strict=True) if kind is ValueKind.SPIKE)
     return {
-        "activation_words": activations,
+        "activation_words": sum(moved) - spikes,
         "spike_bits": spikes,
         "weight_words": parameter_words(node, operands.steps),
-        "membrane_words": states * operands.outputs,
+        "membrane_words": 2 * states_of(node) * operands.running,
     }
 
 
@@ -114,6 +124,7 @@ def parameter_words(node: g.Node, steps: int) -> int:
 @parameter_words.register(g.WindowOrder)
 @parameter_words.register(g.SortOrder)
 @parameter_words.register(g.WindowAttention)
+@parameter_words.register(g.Flood)
 def _(node: g.Node, steps: int) -> int:
     return 0
 

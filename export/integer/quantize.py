@@ -20,6 +20,7 @@ from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array
+from export.graph.rules import refuse_gates
 from export.integer import network as ops
 from export.integer.formats import STREAM_BITS, Formats, QuantizationError, Ranges, is_raw
 from export.integer.network import Format, IntArray, IntegerNetwork, Operation, Rescale
@@ -33,6 +34,7 @@ CLIPPING = np.linspace(1.0, 0.5, 26)  # shares of the largest weight that the ra
 
 def quantize(network: Network, ranges: Ranges | None) -> IntegerNetwork:
     """The integer network. Without `ranges` every shared scale is 2^-14 in 28 bits: the network that measures them."""
+    refuse_gates(network, "int8")
     _check_finite(network)
     formats = Formats(network, ranges)
     operations = tuple(quantize_node(node, formats) for node in network.nodes)

@@ -20,6 +20,7 @@ from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array, NetworkError, ValueKind
+from export.graph.rules import refuse_gates
 
 THRESHOLD, DECAYS = 2**loihi.THRESHOLD_BITS - 1, 2**loihi.DECAY_BITS
 
@@ -47,6 +48,7 @@ class Term:
 def loihi_network(network: Network) -> Network:
     """The network in integers; it runs in float64, which holds them exactly. NetworkError names the first node that
     cannot be one of Loihi's."""
+    refuse_gates(network, "int8")
     if network.input.carries != "spike":
         refuse(network.input, "an input of numbers", "spikes", "encode it outside, and give booleans")
     made: dict[str, list[g.Node]] = {}

@@ -8,20 +8,19 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
+from esdnet.images.rain_streaks import ACROSS, ALONG, ANGLES, CLIP
 from esdnet.networks.esdnet import layers
 from esdnet.networks.esdnet.config import SIZE_MULTIPLE
+from esdnet.networks.esdnet.gate import MOST, SPREAD, THRESHOLD, LearntGate, MorphologicalGate
 from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.esdnet.model import ESDNet, PatchEmbed
 from export.graph import nodes as g
 from export.graph.network import Network
-from export.graph.nodes import NetworkError
 from export.readers.lowering import GraphBuilder, add_conv, array, lower_module
 
 
 def lower(model: ESDNet, name: str = "ESDNet") -> Network:
     """The layer graph of a trained network as it runs at inference (running statistics of the batch norms)."""
-    if model.gate is not None:
-        raise NetworkError(f"{name}: a gated network has no layer graph yet; derain and evaluate run it in torch")
     graph = GraphBuilder(model)
     lower_module(model, graph, "", graph.add(g.Input, "input", []))
     return graph.finish(name, "esdnet", SIZE_MULTIPLE, model.config.steps)
@@ -30,7 +29,7 @@ def lower(model: ESDNet, name: str = "ESDNet") -> Network:
 @lower_module.register
 def _(module: LIF, graph: GraphBuilder, name: str, x: str) -> str:
     return graph.add(
-        g.Neuron, name, [x], [module],
+        g.Neuron, name, graph.gated(x), [module],
         threshold=np.array(module.exact_threshold), membrane_decay=module.exact_beta, fires=module.fires,
         gain=np.array(float(module.gain)),
     )  # fmt: skip
@@ -132,8 +131,13 @@ def _(module: layers.Upsample, graph: GraphBuilder, name: str, x: str) -> str:
 
 
 @lower_module.register
+def _(module: layers.GatedConv, graph: GraphBuilder, name: str, x: str) -> str:
+    return add_conv(graph, name, x, module, gated=True)
+
+
+@lower_module.register
 def _(module: layers.TimeWeights, graph: GraphBuilder, name: str, x: str) -> str:
-    return graph.add(g.Linear, name, [x], [module], weight=array(module.weight), axis="T")
+    return graph.add(g.Linear, name, graph.gated(x), [module], weight=array(module.weight), axis="T")
 
 
 @lower_module.register
@@ -149,29 +153,59 @@ def _(module: layers.FeatureRefinement, graph: GraphBuilder, name: str, x: str) 
 
 @lower_module.register
 def _(module: ESDNet, graph: GraphBuilder, name: str, x: str) -> str:
-    def part(key: str, node: str) -> str:
-        with graph.inside(key):
+    def part(key: str, node: str, gate: str | None = None) -> str:
+        with graph.inside(key), graph.behind(gate):
             return lower_module(getattr(module, key), graph, key, node)
 
-    if module.config.coding == "features":
-        embedded = graph.add(g.Repeat, "coding", [part("patch_embed", x)])
-    else:
-        embedded = part("patch_embed", graph.add(g.Repeat, "coding", [x]))
-    skip1 = part("encoder_level1", embedded)
-    skip2 = part("encoder_level2", part("down1_2", skip1))
-    deep = part("up3_2", part("decoder_level3", part("encoder_level3", part("down2_3", skip2))))
-    joined = graph.add(g.Concat, "concat2", [deep, skip2])
-    fine = part("up2_1", part("decoder_level2", part("reduce_chan_level2", joined)))
-    fine = part("decoder_level1", graph.add(g.Concat, "concat1", [fine, skip1]))
-    if module.config.readout == "spikes":
-        residual = _merge_steps(module, graph, part("output", fine))
-    else:
-        refined = part("refinement", _merge_steps(module, graph, fine))
-        with graph.inside("output"):
-            residual = lower_module(module.output, graph, "output", refined)
+    features = module.config.coding == "features"
+    embedded = part("patch_embed", x if features else graph.add(g.Repeat, "coding", [x]))
+    level1, level2, level3 = _lower_gate(module.gate, graph, x, embedded)
+    if features:
+        embedded = graph.add(g.Repeat, "coding", [embedded])
+    skip1 = part("encoder_level1", embedded, level1)
+    skip2 = part("encoder_level2", part("down1_2", skip1, level1), level2)
+    deep = part("decoder_level3", part("encoder_level3", part("down2_3", skip2, level2), level3), level3)
+    joined = graph.add(g.Concat, "concat2", [part("up3_2", deep, level3), skip2])
+    fine = part("decoder_level2", part("reduce_chan_level2", joined, level2), level2)
+    fine = part("decoder_level1", graph.add(g.Concat, "concat1", [part("up2_1", fine, level2), skip1]), level1)
+    with graph.behind(level1):
+        if module.config.readout == "spikes":
+            residual = _merge_steps(module, graph, part("output", fine))
+        else:
+            residual = part("output", part("refinement", _merge_steps(module, graph, fine)), level1)
     with graph.inside("output"):
         image = graph.add(g.Add, "restored", [residual, x])
         return graph.add(g.Output, "derained", [image])
+
+
+def _lower_gate(module: nn.Module | None, graph: GraphBuilder, image: str, features: str) -> list[str | None]:
+    """The gate at each level, finest first; None where there is none."""
+    if module is None:
+        return [None, None, None]
+    with graph.inside("gate"):
+        levels = [lower_module(module, graph, "gate", image if isinstance(module, MorphologicalGate) else features)]
+        for level in ("gate.level2", "gate.level3"):
+            levels.append(graph.add(g.Pool, level, levels[-1:], function="max", kernel=(2, 2), stride=(2, 2)))
+        return [*levels]
+
+
+@lower_module.register
+def _(module: MorphologicalGate, graph: GraphBuilder, name: str, x: str) -> str:
+    mask = graph.add(
+        g.RainMask, f"{name}.mask", [x], angles=ANGLES, across=ACROSS, along=ALONG, clip=CLIP, threshold=THRESHOLD
+    )
+    padding = (SPREAD // 2, SPREAD // 2)
+    wide = graph.add(
+        g.Pool, f"{name}.spread", [mask], function="max", kernel=(SPREAD, SPREAD), stride=(1, 1), padding=padding
+    )
+    return graph.add(g.Flood, f"{name}.level1", [wide], most=MOST)
+
+
+@lower_module.register
+def _(module: LearntGate, graph: GraphBuilder, name: str, x: str) -> str:
+    decided = add_conv(graph, f"{name}.decide", lower_module(module.layers, graph, f"{name}.layers", x), module.decide)
+    fires = lower_module(module.fires, graph, f"{name}.fires", decided)
+    return graph.add(g.Resize, f"{name}.level1", [fires], factor=2, mode="nearest")
 
 
 def _merge_steps(module: ESDNet, graph: GraphBuilder, x: str) -> str:

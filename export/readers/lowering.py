@@ -28,6 +28,7 @@ class GraphBuilder:
         self.nodes: list[g.Node] = []
         self._names = {id(module): name for name, module in model.named_modules()}
         self._block = ""
+        self._gate: str | None = None
         self._counted: set[int] = set()
 
     @contextmanager
@@ -36,6 +37,17 @@ class GraphBuilder:
         before, self._block = self._block, block
         yield
         self._block = before
+
+    @contextmanager
+    def behind(self, gate: str | None) -> Iterator[None]:
+        """What reads `gated` meanwhile has this gate."""
+        before, self._gate = self._gate, gate
+        yield
+        self._gate = before
+
+    def gated(self, x: str) -> list[str]:
+        """What a node behind the gate in force reads: its input, and the gate if there is one."""
+        return [x] if self._gate is None else [x, self._gate]
 
     def add(
         self, kind: type[g.Node], name: str, inputs: list[str], modules: list[nn.Module] | None = None, **fields: Any
@@ -85,15 +97,17 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Array, Array
     return array(conv.weight) * scale[:, None, None, None], array(norm.bias) + (bias - array(norm.running_mean)) * scale
 
 
-def add_conv(graph: GraphBuilder, name: str, x: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> str:
-    """One Conv node, with its batch norm folded in where it has one."""
+def add_conv(
+    graph: GraphBuilder, name: str, x: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None, gated: bool = False
+) -> str:
+    """One Conv node, with its batch norm folded in where it has one; if it is `gated`, behind the gate in force."""
     weight, bias = array(conv.weight), None if conv.bias is None else array(conv.bias)
     if norm is not None:
         weight, bias = fold_batch_norm(conv, norm)
     stride, padding, dilation = ((int(pair[0]), int(pair[1])) for pair in (conv.stride, conv.padding, conv.dilation))
     modules: list[nn.Module] = [conv] if norm is None else [conv, norm]
     return graph.add(
-        g.Conv, name, [x], modules,
+        g.Conv, name, graph.gated(x) if gated else [x], modules,
         weight=weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=conv.groups,
     )  # fmt: skip
 
@@ -113,9 +127,8 @@ def _(module: nn.Sequential, graph: GraphBuilder, name: str, x: str) -> str:
         if isinstance(child, nn.BatchNorm2d):
             if index == 0 or not isinstance(children[index - 1][1], nn.Conv2d):
                 raise NetworkError(f"{name}.{key}: batch norm without a convolution before it cannot be folded")
-        elif isinstance(child, nn.Conv2d):
-            norm = follower if isinstance(follower, nn.BatchNorm2d) else None
-            x = add_conv(graph, f"{name}.{key}", x, child, norm)
+        elif isinstance(child, nn.Conv2d) and isinstance(follower, nn.BatchNorm2d):
+            x = add_conv(graph, f"{name}.{key}", x, child, follower)
         else:
             x = lower_module(child, graph, f"{name}.{key}", x)
     return x

@@ -29,7 +29,7 @@ from export.graph.agreement import (
 from export.graph.execute import execute_node
 from export.graph.near_ties import astray
 from export.graph.network import Network
-from export.graph.nodes import Array, NetworkError, Neuron
+from export.graph.nodes import Array, NetworkError, Neuron, gate_of
 from export.graph.witness import Values, Witness, witness
 from hw_sim.backends import simulator, torch_model
 from hw_sim.backends.result import Comparison, Result, compare
@@ -253,7 +253,8 @@ def unexplained(subject: Subject, result: Result) -> tuple[float, str]:
     exact = simulate_layers(network, {network.input.name: subject.image[None], **spikes}, "float64")
     largest, failure = 0.0, ""
     for neuron in network.of(Neuron):
-        _, distance = astray(neuron, exact[neuron.inputs[0]], spikes[neuron.name])
+        gate = exact.get(gate_of(neuron) or "")
+        _, distance = astray(neuron, exact[neuron.inputs[0]], spikes[neuron.name], gate)
         largest = max(largest, float(distance.max()))
         if not distance.max() <= FLOAT32_MEMBRANE and not failure:
             failure = (

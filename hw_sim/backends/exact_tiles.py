@@ -7,7 +7,7 @@ cores add up to, and of all that ran. What a process needs to run its part goes 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,8 +55,8 @@ def run_photo(
     with progress_bar(len(cores), "tile", leave=False) as bar:
         for tile, future in run_tasks(workers, _run_tile, tasks):
             done = future.result()
-            _add(counts, done.of_core, NodeCounts.joined)
-            _add(executed, done.executed, NodeCounts.plus)
+            _add(counts, done.of_core)
+            _add(executed, done.executed)
             if maps is not None:
                 maps.add(done.maps, (slice(*tile.core[0]), slice(*tile.core[1])))
             stream.put(tile, done.core)
@@ -64,9 +64,9 @@ def run_photo(
     return Streamed(stream.image, counts, executed, cores, time.perf_counter() - started)
 
 
-def _add(total: Counts, more: Mapping[str, NodeCounts], how: Callable[[NodeCounts, NodeCounts], NodeCounts]) -> None:
+def _add(total: Counts, more: Mapping[str, NodeCounts]) -> None:
     for name, counts in more.items():
-        total[name] = how(total[name], counts) if name in total else counts
+        total[name] = total[name].plus(counts) if name in total else counts
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,8 @@ class Result:
     every Neuron node, bool (T, C, H, W); empty if they were not kept. counts: for every node. executed_size: (height,
     width) that was really run, padding included. outputs: by name, where the network has several. kept_maps: what
     `spike_maps` gives, of an executor that was asked for that and not for the spikes. of_core: of a tile that is part
-    of an image, what happened in its core, as a part of one run of the whole (export/graph/part.py).
+    of an image, what its core adds to the counts of one run of the whole (export/graph/part.py). gates: by name of
+    each node that is a gate, where it is open, (1, H, W) of 0 and 1.
     """
 
     output: NDArray[np.floating[Any]]
@@ -32,6 +33,7 @@ class Result:
     outputs: dict[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
     kept_maps: dict[str, SpikeMap] = field(default_factory=dict)
     of_core: dict[str, NodeCounts] = field(default_factory=dict)
+    gates: dict[str, SpikeMap] = field(default_factory=dict)
 
     def spike_maps(self) -> dict[str, SpikeMap]:
         """Where every neuron node fired, (T, H, W): its spikes summed over channels; empty if nothing was kept."""

@@ -6,7 +6,7 @@ It reads only the layer graph, never the torch model. torch serves as its array 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from export.graph.counting import NodeCounts, count_node, multiplies, operands_o
 from export.graph.execute import numbers
 from export.graph.frames import check_image, check_sequence, output_of
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import NetworkError, ValueKind
+from export.graph.nodes import NetworkError, ValueKind, gate_of
 from export.graph.part import Part, PartCounter
 from export.graph.schedule import needs_all_steps
 from export.graph.stream import Stream
@@ -105,6 +105,7 @@ class _Run(Stream):
         self.counts: dict[str, NodeCounts] = {}
         self.part: PartCounter | None = None
         self.of_core: dict[str, NodeCounts] = {}
+        self.gates: dict[str, SpikeMap] = {}
         self.outputs: dict[str, list[Tensor]] = {node.name: [] for node in network.outputs}
 
     def result(self, form: Any) -> Result:
@@ -114,7 +115,7 @@ class _Run(Stream):
         first = next(iter(outputs.values()))
         maps = {name: np.concatenate(parts) for name, parts in self.kept_maps.items()}
         several = outputs if len(outputs) > 1 else {}
-        return Result(first, spikes, self.counts, self.size, several, maps, self.of_core)
+        return Result(first, spikes, self.counts, self.size, several, maps, self.of_core, self.gates)
 
     def see(self, node: g.Node, value: Tensor) -> None:
         self._check(node, value)
@@ -128,6 +129,8 @@ class _Run(Stream):
             self.spikes.setdefault(node.name, []).append(value.cpu().numpy())
         if self.keep_maps and isinstance(node, MAPPED):
             self.kept_maps.setdefault(node.name, []).append(as_map(self._map_of(node.name, "spikes")))
+        if node.name in self.network.gates:
+            self.gates[node.name] = as_map(self._map_of(node.name, "spikes"))
         if node.name in self.outputs:
             self.outputs[node.name].append(numbers(value, self.dtype))
 
@@ -175,7 +178,11 @@ class _Run(Stream):
         return np.concatenate([self._map(self.last[name][None], of), now[:-1]]) if name in node.late else now
 
     def _maps_of(self, node: g.Node) -> dict[str, Counts]:
-        """The maps that the counts of a node hang on: of the spikes that it fired, or of what it read."""
+        """The maps that the counts of a node hang on: its gate, and of the spikes that it fired or of what it read."""
+        gate = gate_of(node)
+        return ({} if gate is None else {"gate": self._map_of(gate, "spikes")[0]}) | self._maps_beside_gate(node)
+
+    def _maps_beside_gate(self, node: g.Node) -> dict[str, Counts]:
         if isinstance(node, (g.Spiking, g.Threshold)):
             return {"fired": self._map_of(node.name, "spikes")}
         if reads_spikes(self.network, node):
@@ -188,10 +195,8 @@ class _Run(Stream):
 
     def _count(self, node: g.Node, seen: dict[str, Counts]) -> NodeCounts:
         operands, counts = self.plan.operands[node.name], self.plan.counts
-        if "fired" in seen:
-            return count_node(node, replace(operands, spikes_out=seen["fired"].sum((1, 2))))
         if seen:
-            return count_node(node, replace(operands, **seen))  # type: ignore[arg-type]
+            return count_node(node, operands.seeing(**seen))
         if node.name not in counts:
             counts[node.name] = count_node(node, operands)
         return counts[node.name]

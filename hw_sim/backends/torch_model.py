@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from export.graph.counting import NodeCounts, count_node, operands_of, reads_spikes
 from export.graph.frames import check_image
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import NetworkError, Neuron, Node
+from export.graph.nodes import NetworkError, Neuron, Node, gate_of
 from export.graph.part import Part, PartCounter
 from export.graph.words import Counts
-from hw_sim.backends.result import Result
+from hw_sim.backends.result import Result, as_map
 
 
 def run(
@@ -46,14 +46,16 @@ def run(
     spikes = {node.name: seen[node.name].cpu().numpy() for node in network.neurons}
     maps = {name: value.sum(1).cpu().numpy().astype(np.int64) for name, value in seen.items()}
     of_core = _count_core(network, maps, PartCounter(network, part)) if part else {}
-    return Result(output, spikes, _count(network, maps, size), size, of_core=of_core)
+    gates = {name: as_map(maps[name]) for name in network.gates}
+    return Result(output, spikes, _count(network, maps, size), size, of_core=of_core, gates=gates)
 
 
 @contextmanager
 def _watch(model: nn.Module, network: Network) -> Iterator[dict[str, Tensor]]:
     """Collects, while it is open, the spikes of every neuron and of every input that the graph declares to be spikes.
 
-    Keys are node names; values are boolean (T, C, H, W), a neuron's output or the input of a convolution or matrix.
+    Keys are node names; values are boolean (T, C, H, W), a neuron's output, the input of a convolution or matrix, or,
+    by the name of the gate, what a module was given as its gate.
     """
     seen: dict[str, Tensor] = {}
     hooks = []
@@ -63,6 +65,9 @@ def _watch(model: nn.Module, network: Network) -> Iterator[dict[str, Tensor]]:
             hooks.append(_module(modules, node.name).register_forward_hook(_output_spikes(seen, node.name)))
         elif reads_spikes(network, node):
             hooks.append(_module(modules, node.name).register_forward_pre_hook(_input_spikes(seen, node.name)))
+        gate = gate_of(node)
+        if gate is not None:
+            hooks.append(_module(modules, node.name).register_forward_pre_hook(_input_spikes(seen, gate, 1)))
     try:
         yield seen
     finally:
@@ -80,16 +85,16 @@ def _output_spikes(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
     return lambda module, inputs, output: seen.__setitem__(name, _as_spikes(name, output))
 
 
-def _input_spikes(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
-    return lambda module, inputs: seen.__setitem__(name, _as_spikes(name, inputs[0]))
+def _input_spikes(seen: dict[str, Tensor], name: str, position: int = 0) -> Callable[..., None]:
+    return lambda module, inputs: seen.__setitem__(name, _as_spikes(name, inputs[position]))
 
 
 def _as_spikes(name: str, value: Tensor) -> Tensor:
-    """(T, 1, C, H, W) of 0 and 1 to boolean (T, C, H, W); any other value ends the run."""
+    """(T, 1, C, H, W), or (1, C, H, W), of 0 and 1 to boolean (T or 1, C, H, W); any other value ends the run."""
     spikes = value > 0
     if not torch.equal(spikes.to(value.dtype), value):
         raise NetworkError(f"{name}: declared to carry spikes, but torch saw values other than 0 and 1")
-    return spikes[:, 0]
+    return spikes[:, 0] if spikes.ndim == 5 else spikes
 
 
 def _count(network: Network, maps: dict[str, Counts], size: tuple[int, int]) -> dict[str, NodeCounts]:
@@ -97,15 +102,21 @@ def _count(network: Network, maps: dict[str, Counts], size: tuple[int, int]) -> 
     shapes = infer_shapes(network, *size)
     counts = {}
     for node in network.nodes:
-        found = maps.get(node.name)
-        fired = found.sum((1, 2)) if isinstance(node, Neuron) and found is not None else None
-        operands = operands_of(network, shapes, node, None if isinstance(node, Neuron) else found, fired)
+        operands = operands_of(network, shapes, node).seeing(**_seen(network, node, maps))
         counts[node.name] = count_node(node, operands)
     return counts
 
 
 def _count_core(network: Network, maps: dict[str, Counts], core: PartCounter) -> dict[str, NodeCounts]:
-    def seen(node: Node) -> dict[str, Counts]:
-        return {("fired" if isinstance(node, Neuron) else "spike_map"): maps[node.name]} if node.name in maps else {}
+    return {node.name: core.count(node, **_seen(network, node, maps)) for node in network.nodes}
 
-    return {node.name: core.count(node, **seen(node)) for node in network.nodes}
+
+def _seen(network: Network, node: Node, maps: dict[str, Counts]) -> dict[str, Counts]:
+    """Of all maps those that the counts of a node hang on."""
+    gate = gate_of(node)
+    found = {} if gate is None else {"gate": maps[gate][0]}
+    if isinstance(node, Neuron):
+        found["fired"] = maps[node.name]
+    elif reads_spikes(network, node):
+        found["spike_map"] = maps[node.name]
+    return found

@@ -36,8 +36,8 @@ class LayerFacts:
     that exists; each reads and writes an accumulator.  macs: multiplications on analog or graded input, dense;
     nonzero_macs: those on values that are not 0 (None: not counted).
     taps: operations of one execution if all input is analog; taps on zero padding are no work.
-    neuron_updates: neurons times steps; active_updates: those whose input, bias included, was not 0, or that fired
-    (None: not counted).
+    neuron_updates: neurons times steps, but for those behind a shut gate; active_updates: those whose input, bias
+    included, was not 0, or that fired (None: not counted).
     adds, muls: element-wise work.  activation_words, spike_bits: values moved if every operand moves once.
     """
 
@@ -111,6 +111,11 @@ class LayerFacts:
     def outputs(self) -> int:
         """Elements of its output in one execution."""
         return prod(self.output_shape)
+
+    @property
+    def state_accesses(self) -> int:
+        """Reads of membranes and currents, and as many writes: one each per update of a neuron that has them."""
+        return self.state_words * self.neuron_updates // self.outputs if self.outputs else 0
 
     @property
     def accumulator_accesses(self) -> int:

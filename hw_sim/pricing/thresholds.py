@@ -61,10 +61,10 @@ def spikes_per_synapse(layers: list[LayerFacts]) -> float | None:
 
 
 def firing_rate(layers: list[LayerFacts]) -> float | None:
-    """Spikes per neuron and step."""
+    """Spikes per neuron and step; a neuron that a gate shuts is one that does not fire."""
     neurons = [layer for layer in layers if layer.kind == "neuron"]
-    updates = total(neurons, "neuron_updates")
-    return total(neurons, "events_out") / updates if updates else None
+    chances = sum(layer.outputs * layer.executions for layer in neurons)
+    return total(neurons, "events_out") / chances if chances else None
 
 
 def stand(layers: list[LayerFacts], thresholds: list[Threshold]) -> list[Standing]:

@@ -16,6 +16,7 @@ from export.graph.placement import place_of
 from hw_sim.pricing.from_counts import layer_facts, steps_of
 from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.prices import PriceList, load_prices, memory_words
+from hw_sim.pricing.thresholds import firing_rate
 
 DENSE_ANN = "the same layers as a dense ANN, one pass"
 PAPER_RATE = 0.1642  # "For the binary SNNs, the sparsity is 16.42%" (paper, 4.2)
@@ -103,8 +104,7 @@ class EnergyReport:
     @property
     def firing_rate(self) -> float:
         """Spikes per neuron and step."""
-        totals = self.total()
-        return totals["spikes"] / totals["neuron_updates"] if totals["neuron_updates"] else 0.0
+        return firing_rate(list(self.facts)) or 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form (docs/counting.md names every field); energies in microjoules."""
@@ -175,13 +175,18 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
         model_parameters=network.model_parameters,
         counted_parameters=sum(node.source_parameters for node in network.nodes if node.name in counts),
         references={
-            **({"the paper's text rule": text_rule_energy_j(network, counts)} if network.reader == "esdnet" else {}),
+            **({"the paper's text rule": text_rule_energy_j(network, counts)} if _is_of_the_paper(network) else {}),
             **({DENSE_ANN: prices.energy_j({**NodeCounts.zeros(1).totals(), "macs": ann_macs})} if spiking else {}),
         },
         break_even=(ann_macs - totals["macs"]) / acs if acs else None,
         facts=tuple(layer_facts(network, counts, run.executed_size, run.tiles, run.looks_at_values)),
         per_step={node.name: steps_of(counts[node.name]) for node in network.nodes},
     )
+
+
+def _is_of_the_paper(network: Network) -> bool:
+    """Its text rule knows ESDNets, and no gates."""
+    return network.reader == "esdnet" and not network.gates
 
 
 def dense_ann_macs(network: Network, counts: dict[str, NodeCounts]) -> int:

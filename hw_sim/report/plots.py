@@ -76,15 +76,16 @@ def firing_rates(report: EnergyReport) -> Figure:
     """By neuron layer: spikes per neuron and step, in percent, the mean as a bar and each step as a dot."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in report.rows if row.counts["neuron_updates"]]
+    rows = [layer for layer in report.facts if layer.kind == "neuron"]
     figure = Figure(figsize=(11, 0.24 * len(rows) + 1.6), layout="constrained")
     axes = figure.subplots()
-    rates = [100 * row.counts["spikes"] / row.counts["neuron_updates"] for row in rows]
+    chances = [layer.outputs * layer.executions for layer in rows]  # behind a shut gate too
+    rates = [100 * layer.events_out / number for layer, number in zip(rows, chances, strict=True)]
     axes.barh(range(len(rows)), rates, 0.6, color="#e69f00", label="mean of all steps")
-    for place, row in enumerate(rows):
+    for place, (row, number) in enumerate(zip(rows, chances, strict=True)):
         steps = report.per_step.get(row.name, {}).get("spikes", [])
         if 1 < len(steps) <= STEPS_SHOWN:
-            of_step = [100 * spikes * len(steps) / row.counts["neuron_updates"] for spikes in steps]
+            of_step = [100 * spikes * len(steps) / number for spikes in steps]
             axes.scatter(
                 of_step, [place] * len(steps), 10, color="black", zorder=3, label="a step" if not place else None
             )

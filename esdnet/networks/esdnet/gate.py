@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,7 +44,7 @@ class MorphologicalGate(nn.Module):
     def forward(self, image: Tensor, features: Tensor) -> Tensor:
         """(N, 3, H, W), and features that are not looked at -> (N, 1, H, W)."""
         mask = F.max_pool2d(rain_mask(image, threshold=THRESHOLD), SPREAD, 1, SPREAD // 2)
-        heavy = mask.mean((2, 3), keepdim=True) > MOST
+        heavy = mask.sum((2, 3), keepdim=True, dtype=torch.int64) > int(MOST * mask[0].numel())  # exact in any dtype
         return ((mask > 0) | heavy).to(mask.dtype)
 
 

@@ -27,6 +27,14 @@ class StepConv(nn.Conv2d):
         return super().forward(x.flatten(0, 1)).to(self.weight.dtype).unflatten(0, x.shape[:2])
 
 
+class GatedConv(nn.Conv2d):
+    """A convolution of (N, C, H, W) that gives nothing, not its bias either, where a gate (N, 1, H, W) is 0."""
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        y = super().forward(x)
+        return y if gate is None else y * gate
+
+
 class TdBatchNorm(nn.BatchNorm2d):
     """Threshold-dependent batch norm (Zheng et al., AAAI 2021): statistics over steps, batch and pixels, and a weight
     that starts at scale * threshold. At inference it is a plain batch norm and folds into the convolution before it."""
@@ -74,7 +82,7 @@ class OnOff(nn.Module):
 def run_layers(modules: Iterable[nn.Module], x: Tensor, gate: Tensor | None) -> Tensor:
     """Modules one after the other; neurons, and those of blocks among them, fire where `gate` (N, 1, H, W) is 1."""
     for module in modules:
-        x = module(x, gate) if isinstance(module, (LIF, OnOff, SpikingResidualBlock)) else module(x)
+        x = module(x, gate) if isinstance(module, (LIF, OnOff, SpikingResidualBlock, GatedConv)) else module(x)
     return x
 
 
@@ -242,14 +250,16 @@ def _enlarge(x: Tensor, **how: Any) -> Tensor:
 
 
 class TimeWeights(nn.Module):
-    """A learnt weighted sum over the steps: (T, N, C, H, W) -> (N, C, H, W). Starts as the mean."""
+    """A learnt weighted sum over the steps: (T, N, C, H, W) -> (N, C, H, W), 0 where a gate (N, 1, H, W) is. Starts as
+    the mean."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((1, steps), 1 / steps))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tensordot(self.weight[0], x, dims=1)
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        y = torch.tensordot(self.weight[0], x, dims=1)
+        return y if gate is None else y * gate
 
 
 class FeatureRefinement(nn.Module):

@@ -13,6 +13,7 @@ from esdnet.networks.esdnet.halo import find_halo, image_wide
 from esdnet.networks.esdnet.layers import (
     Downsample,
     FeatureRefinement,
+    GatedConv,
     Layers,
     SpikingResidualBlock,
     StepConv,
@@ -80,9 +81,9 @@ class ESDNet(nn.Module):
 
     def _output(self, channels: int) -> nn.Sequential:
         if self.config.readout == "analog":
-            return nn.Sequential(nn.Conv2d(channels, 3, 3, padding=1))
+            return Layers(GatedConv(channels, 3, 3, padding=1))
         neurons, spiking = input_neurons(self.config, channels)
-        return nn.Sequential(neurons, conv3x3(spiking, 3, bias=True))
+        return Layers(neurons, conv3x3(spiking, 3, bias=True))
 
     def _blocks(self, count: int, channels: int) -> nn.Sequential:
         return Layers(*(SpikingResidualBlock(self.config, channels) for _ in range(count)))
@@ -103,12 +104,12 @@ class ESDNet(nn.Module):
 
     def _read_out(self, x: Tensor, gate: Tensor | None) -> Tensor:
         """Features (T, N, C, H, W) to the light that is added to the image, (N, 3, H, W): none where a gate is shut."""
-        merge = mean_over_steps if self.time_weights is None else self.time_weights
         if self.config.readout == "spikes":
-            return merge(self.output(x))
-        if gate is not None:
-            return self.output(merge(x) * gate) * gate
-        return self.output(self.refinement(merge(x)))
+            return self._merge(self.output(x), None)
+        return self.output(self.refinement(self._merge(x, gate)), gate)
+
+    def _merge(self, x: Tensor, gate: Tensor | None) -> Tensor:
+        return mean_over_steps(x) if self.time_weights is None else self.time_weights(x, gate)
 
     def _embed(self, image: Tensor) -> Tensor:
         """Direct coding, every step sees the image: (N, 3, H, W) -> (T, N, dim, H, W).

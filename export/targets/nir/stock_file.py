@@ -16,6 +16,7 @@ import numpy as np
 from export.graph import nodes as g
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import Array, NetworkError, Shape
+from export.graph.rules import refuse_gates
 from export.targets.nir.graph import DT_S, NIRSpec, SpecNode, conv2d, diagonal, encode_lif
 from export.targets.nir.write import write_graph
 
@@ -31,6 +32,7 @@ def write_file(network: Network, path: Path) -> int:
 
 def stock_spec(network: Network) -> NIRSpec:
     """All nodes as stock primitives."""
+    refuse_gates(network, "NIR, one file")
     writer = _Writer(network)
     for node in network.nodes:
         writer.sources[node.name] = add(node, writer)

@@ -19,6 +19,7 @@ from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import Array, NetworkError
+from export.graph.rules import refuse_gates
 from export.graph.schedule import needs_all_steps
 from export.targets.onnx.write import END, IR_VERSION, OPSET, Graph, Precision, emit
 
@@ -29,6 +30,7 @@ def to_step_model(network: Network, precision: Precision = "float32") -> onnx.Mo
     """One step: frame (1, C, H, W) of `precision`, spikes as 0 and 1, and every state NAME/before in; the outputs and
     every NAME/after out. `first_states` has the states before the first step. NetworkError names a node without a rule.
     """
+    refuse_gates(network, "ONNX, one step")
     for node in network.nodes:
         if needs_all_steps(node) and not isinstance(node, g.Repeat):
             raise NetworkError(f"ONNX: {node.name} ({node.kind}): looks at all steps, which one step does not have")

@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 from export.graph import nodes as g
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import AXES, Array, NetworkError
+from export.graph.rules import refuse_gates
 
 OPSET = 18
 IR_VERSION = 8  # of ONNX 1.13, the first with this opset
@@ -35,6 +36,7 @@ def to_model(network: Network, precision: Precision = "float32") -> onnx.ModelPr
     float64 is for exact comparison: ONNX Runtime has no Conv kernel for it, so convolutions are written as slices and
     one product of matrices. NetworkError names a node that has no rule.
     """
+    refuse_gates(network, "ONNX")
     graph = Graph(network, precision)
     for node in network.nodes:
         graph.values[node.name] = emit(node, graph, [graph.values[name] for name in node.inputs])

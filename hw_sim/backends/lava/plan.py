@@ -22,6 +22,7 @@ from export.graph.counting import reads_spikes
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, Shape, ValueKind
 from export.graph.placement import on_host
+from export.graph.rules import refuse_gates
 from export.integer.network import Operation
 from hw_sim.backends.lava.partition import (
     Unit,
@@ -180,6 +181,7 @@ def make_plan(
 def lay_out(planner: Planner, whole: bool) -> Plan:
     """The plan that a planner makes of its network; `whole`: a process per block."""
     network = planner.network
+    refuse_gates(network, "Lava")
     blocks = tuple(planner.block(name, units, whole) for name, units in blocks_of(planner.units))
     return Plan(
         blocks=blocks,

@@ -75,12 +75,13 @@ def _formal(model: EnergyModel, layer: LayerFacts, conditions: Conditions) -> di
 
 
 def _neuron(model: EnergyModel, layer: LayerFacts) -> dict[str, float]:
-    """MAC = T outputs if the membrane leaks (eq. 1.3, 2.3), ACC = spikes for the reset (eq. 1.4); every state is read
-    and written once a step (eq. 9, 10, 14, 15), every spike written to the FIFO (eq. 13)."""
+    """MAC = updates if the membrane leaks (eq. 1.3, 2.3: T outputs; there is no gate there), ACC = spikes for the reset
+    (eq. 1.4); every state is read and written once an update (eq. 9, 10, 14, 15), every spike written to the FIFO
+    (eq. 13)."""
     leaks = layer.neuron_updates if layer.leaky else 0
     return {
         "operations": leaks * (model.si("mul") + model.si("add")) + layer.events_out * model.si("add"),
-        "potentials": 2 * layer.state_words * layer.executions * _access_j(model, layer.state_words),
+        "potentials": 2 * layer.state_accesses * _access_j(model, layer.state_words),
         "input_output": layer.events_out * _access_j(model, model.si("fifo")),
     }
 

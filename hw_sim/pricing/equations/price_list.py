@@ -44,7 +44,7 @@ def words_moved(layer: LayerFacts) -> dict[str, float]:
     """Words by part if every operand moves once per execution; a spike is a bit, 32 of them a word."""
     return {
         "weights": (layer.weight_words + layer.bias_words) * layer.executions,
-        "potentials": 2 * layer.state_words * layer.executions,
+        "potentials": 2 * layer.state_accesses,
         "input_output": layer.activation_words + layer.spike_bits / SPIKES_PER_WORD,
     }
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.graph import nodes as g
-from export.graph.counting import count_node, dense_taps, synaptic_operations
+from export.graph.counting import count_node
 from export.graph.nodes import NetworkError, ValueKind
+from export.graph.taps import dense_taps, synaptic_operations
 from export.graph.values import output_shape
 from export.graph.words import Operands, parameter_words
 from hw_sim.backends import simulator

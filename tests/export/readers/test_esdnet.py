@@ -10,17 +10,16 @@ from torch import nn
 from esdnet.networks.esdnet.config import PRESETS, preset
 from esdnet.networks.esdnet.lif import LIF
 from esdnet.networks.esdnet.model import ESDNet
-from export.graph.nodes import Conv, NetworkError, Neuron, ValueKind
+from export.graph.network import infer_shapes
+from export.graph.nodes import Conv, NetworkError, Neuron, ValueKind, gate_of
 from export.graph.placement import on_host, place_of
 from export.readers.esdnet import lower
 from export.readers.lowering import GraphBuilder, fold_batch_norm, lower_module
 
 READOUT = replace(preset("tiny_spike_driven"), readout="spikes")
-CONFIGS = {
-    **{name: config for name, config in PRESETS.items() if config.gate == "none"},
-    "tiny, spikes read out": READOUT,
-}
-SPIKE_DRIVEN = [name for name in PRESETS if name.endswith("spike_driven")]
+MORPHOLOGICAL = replace(preset("tiny_gated"), gate="morphological")
+CONFIGS = {**PRESETS, "tiny, spikes read out": READOUT, "tiny, gated by morphology": MORPHOLOGICAL}
+SPIKE_DRIVEN = [name for name in PRESETS if name.endswith(("spike_driven", "gated"))]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -116,6 +115,24 @@ def test_a_batch_norm_without_its_convolution_is_refused():
         lower_module(nn.Sequential(nn.BatchNorm2d(3)), GraphBuilder(nn.Module()), "s", "x")
 
 
-def test_a_gated_network_is_refused_by_name() -> None:
-    with pytest.raises(NetworkError, match="gated: a gated network has no layer graph yet"):
-        lower(ESDNet(PRESETS["tiny_gated"]), "gated")
+@pytest.mark.parametrize("name", ["tiny_gated", "tiny, gated by morphology"])
+def test_everything_that_fires_behind_a_gate_has_that_of_its_level(name):
+    network = lower(ESDNet(CONFIGS[name]))
+    assert network.gates == ("gate.level1", "gate.level2", "gate.level3")
+    sizes = infer_shapes(network, 32, 24)
+    gated = {node.name: gate_of(node) for node in network.nodes if gate_of(node)}
+    assert set(gated) == {"time_weights", "output.0"} | {
+        node.name for node in network.neurons if not node.name.startswith("gate.")
+    }
+    assert all(sizes[gate][2:] == sizes[node][2:] for node, gate in gated.items())
+    assert set(gated.values()) == set(network.gates)
+    once = [node.name for node in network.nodes if node.block == "gate" and sizes[node.name][0] != 1]
+    assert not once
+
+
+def test_a_learnt_gate_is_on_cores_but_for_its_maxima_and_a_morphological_one_on_the_host():
+    learnt, other = lower(ESDNet(preset("tiny_gated"))), lower(ESDNet(MORPHOLOGICAL))
+    host = {node.name for node in learnt.nodes if node.block == "gate"} & on_host(learnt)
+    assert host == {"gate.level2", "gate.level3"}
+    assert {node.name for node in other.nodes if node.block == "gate"} <= on_host(other)
+    assert [node.kind for node in other.nodes if node.block == "gate"] == ["rainmask", "pool", "flood", "pool", "pool"]

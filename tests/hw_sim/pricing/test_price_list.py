@@ -11,7 +11,7 @@ from tests.tolerances import ENERGY
 LAYERS = [
     LayerFacts("m", "conv", steps=2, macs=10, weight_words=3, bias_words=1, activation_words=5, adds=4),
     LayerFacts("s", "conv", steps=2, reads="spike", acs=20, spike_bits=64),
-    LayerFacts("n", "neuron", steps=2, state_words=6, neuron_updates=12, events_out=5, muls=12),
+    LayerFacts("n", "neuron", steps=2, output_shape=(6, 1, 1), state_words=6, neuron_updates=12, events_out=5, muls=12),
 ]
 EVERYTHING = Conditions(everything=True)
 

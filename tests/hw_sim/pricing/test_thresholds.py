@@ -10,7 +10,7 @@ def network(acs: int, spikes: int) -> list[LayerFacts]:
     return [
         LayerFacts("image", "conv", macs=500, taps=500),  # reads no spikes: its synapses do not count
         LayerFacts("c", "conv", steps=4, runs=2, reads="spike", acs=acs, taps=100),
-        LayerFacts("n", "neuron", steps=4, runs=2, neuron_updates=800, events_out=spikes),
+        LayerFacts("n", "neuron", steps=4, runs=2, output_shape=(100, 1, 1), neuron_updates=500, events_out=spikes),
     ]
 
 
