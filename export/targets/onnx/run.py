@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from export.graph.frames import check_image, check_sequence, output_of
 from export.graph.network import Network
 from export.graph.witness import Values
+from export.targets.onnx.graph import Precision
 from export.targets.onnx.step import AFTER, BEFORE, first_states, to_step_model
-from export.targets.onnx.write import GIVEN, Precision, exposed, opened
+from export.targets.onnx.write import GIVEN, exposed, opened
 
 Floats = NDArray[np.floating[Any]]
 

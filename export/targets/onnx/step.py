@@ -17,11 +17,12 @@ from onnx import helper
 
 from export.graph import loihi
 from export.graph import nodes as g
-from export.graph.network import Network, infer_shapes
+from export.graph.network import Network
 from export.graph.nodes import Array, NetworkError
 from export.graph.rules import refuse_gates
 from export.graph.schedule import needs_all_steps
-from export.targets.onnx.write import END, IR_VERSION, OPSET, Graph, Precision, emit
+from export.targets.onnx.graph import END, Graph, Precision
+from export.targets.onnx.write import IR_VERSION, OPSET, emit
 
 BEFORE, AFTER = "/before", "/after"  # behind the name of a state: as a step finds it, and as it leaves it
 
@@ -57,7 +58,6 @@ class StepGraph(Graph):
 
     def __init__(self, network: Network, precision: Precision) -> None:
         super().__init__(network, precision)
-        self.shapes = infer_shapes(network, *network.probe_size)
         self.first: dict[str, str] = {}
         self.left: dict[str, str] = {}
 

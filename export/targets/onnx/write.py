@@ -7,27 +7,25 @@ and 1 of the graph's own precision. It pads the image as torch does, so that eve
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import singledispatch
 from itertools import product
 from math import floor
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from export.graph import nodes as g
-from export.graph.network import Network, infer_shapes
-from export.graph.nodes import AXES, Array, NetworkError
-from export.graph.rules import refuse_gates
+from export.graph.network import Network
+from export.graph.nodes import AXES, Array, NetworkError, gate_of
+from export.targets.onnx.graph import END, Graph, Precision
+from export.targets.onnx.rain_mask import emit_rain_mask
 
 OPSET = 18
 IR_VERSION = 8  # of ONNX 1.13, the first with this opset
 GIVEN = "/given"  # behind the name of a value that `opened` takes from outside
-END = np.iinfo(np.int64).max  # Slice: as far as there is
-
-Precision = Literal["float32", "float64"]
 
 
 def to_model(network: Network, precision: Precision = "float32") -> onnx.ModelProto:
@@ -36,12 +34,10 @@ def to_model(network: Network, precision: Precision = "float32") -> onnx.ModelPr
     float64 is for exact comparison: ONNX Runtime has no Conv kernel for it, so convolutions are written as slices and
     one product of matrices. NetworkError names a node that has no rule.
     """
-    refuse_gates(network, "ONNX")
     graph = Graph(network, precision)
     for node in network.nodes:
-        graph.values[node.name] = emit(node, graph, [graph.values[name] for name in node.inputs])
-    side = 8 * network.size_multiple
-    frames, outputs, _, _ = infer_shapes(network, side, side)[network.output.name]
+        graph.values[node.name] = emit_gated(node, graph, [graph.values[name] for name in node.inputs])
+    frames, outputs, _, _ = graph.shapes[network.output.name]
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -86,51 +82,12 @@ def opened(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     return copy
 
 
-class Graph:
-    """The ONNX graph as it grows: nodes, constants, and under which ONNX name each network node's value is found."""
-
-    def __init__(self, network: Network, precision: Precision) -> None:
-        self.network = network
-        self.dtype = np.dtype(precision)
-        self.element = helper.np_dtype_to_tensor_dtype(self.dtype)
-        self.values: dict[str, str] = {}
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.known: set[str] = set()  # their names: one constant serves every step
-
-    def op(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Append one operator; returns the name of its output."""
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def number(self, name: str, value: Array | float) -> str:
-        """A constant of the graph's precision."""
-        return self._constant(name, np.asarray(value, self.dtype))
-
-    def integers(self, name: str, value: Sequence[int]) -> str:
-        """A constant of int64: axes, sizes, positions."""
-        return self._constant(name, np.asarray(value, np.int64))
-
-    def whole(self, name: str, value: NDArray[np.int64]) -> str:
-        """A constant array of int64."""
-        return self._constant(name, value)
-
-    def slice(self, x: str, output: str, axes: Sequence[int], spans: Sequence[tuple[int, int, int]]) -> str:
-        """x[start:stop:step] along each of the axes."""
-        starts, stops, steps = zip(*spans, strict=True)
-        parts = {"starts": starts, "stops": stops, "axes": axes, "steps": steps}
-        return self.op("Slice", [x, *(self.integers(f"{output}/{key}", v) for key, v in parts.items())], output)
-
-    def pad(self, x: str, output: str, before: tuple[int, int], after: tuple[int, int], mode: str) -> str:
-        """Rows and columns added around (T, C, H, W)."""
-        pads = self.integers(f"{output}/pads", [0, 0, *before, 0, 0, *after])
-        return self.op("Pad", [x, pads], output, mode=mode)
-
-    def _constant(self, name: str, value: NDArray[Any]) -> str:
-        if name not in self.known:
-            self.known.add(name)
-            self.constants.append(numpy_helper.from_array(value, name))
-        return name
+def emit_gated(node: g.Node, graph: Graph, inputs: Sequence[str]) -> str:
+    """Add the operators of one node; behind a gate it runs everywhere as NAME/free, and its value is times the gate."""
+    if gate_of(node) is None:
+        return emit(node, graph, inputs)
+    free = emit(replace(node, name=f"{node.name}/free", inputs=node.inputs[:1]), graph, inputs[:1])
+    return graph.op("Mul", [free, inputs[1]], node.name)
 
 
 @singledispatch
@@ -226,12 +183,12 @@ def _(node: g.Linear, graph: Graph, inputs: Sequence[str]) -> str:
 
 @emit.register
 def _(node: g.Neuron, graph: Graph, inputs: Sequence[str]) -> str:
-    """T steps written out. Exact at the threshold: GreaterOrEqual, with the threshold in the graph's own precision."""
+    """All its steps written out. Exact at the threshold: GreaterOrEqual, with the threshold in the graph's own precision."""
     compare = "GreaterOrEqual" if node.fires == ">=" else "Greater"
     threshold = graph.number(f"{node.name}/threshold", node.threshold)
     spikes: list[str] = []
     current = kept = ""  # there is none before the first step
-    for step in range(graph.network.steps):
+    for step in range(graph.shapes[node.inputs[0]][0]):
         at = f"{node.name}/step{step}"
         x = graph.slice(inputs[0], f"{at}/x", [0], [(step, step + 1, 1)])
         current = _plus_kept(node, graph, "current", x, current, at)
@@ -319,3 +276,32 @@ def _phase(node: g.Resize, graph: Graph, padded: str, name: str, axis: int, phas
     near = graph.op("Mul", [near, graph.number(f"{name}/near_share", 1 - share)], f"{name}/near_part")
     far = graph.op("Mul", [far, graph.number(f"{name}/far_share", share)], f"{name}/far_part")
     return graph.op("Add", [near, far], name)
+
+
+@emit.register
+def _(node: g.Pool, graph: Graph, inputs: Sequence[str]) -> str:
+    if node.function != "max":
+        raise NetworkError(f"ONNX: {node.name} (pool): a {node.function} over windows, expected a maximum; convolve")
+    return graph.op(
+        "MaxPool", inputs, node.name, kernel_shape=node.kernel, strides=node.stride, pads=node.padding * 2
+    )  # fmt: skip
+
+
+@emit.register
+def _(node: g.RainMask, graph: Graph, inputs: Sequence[str]) -> str:
+    return emit_rain_mask(node, graph, inputs[0])
+
+
+@emit.register
+def _(node: g.Flood, graph: Graph, inputs: Sequence[str]) -> str:
+    """Counted in whole numbers: no sum of floats holds every one."""
+    axes = graph.integers(f"{node.name}/axes", [1, 2, 3])
+    whole = graph.op("Cast", inputs, f"{node.name}/whole", to=onnx.TensorProto.INT64)
+    ones = graph.op("ReduceSum", [whole, axes], f"{node.name}/ones")
+    size = graph.op("Shape", inputs, f"{node.name}/size", start=1)
+    elements = graph.op("ReduceProd", [size], f"{node.name}/elements", keepdims=0)
+    exact = graph.op("Cast", [elements], f"{node.name}/exact", to=onnx.TensorProto.DOUBLE)
+    share = graph.op("Mul", [exact, graph.double(f"{node.name}/most", node.most)], f"{node.name}/share")
+    limit = graph.op("Cast", [share], f"{node.name}/limit", to=onnx.TensorProto.INT64)  # toward zero
+    above = graph.op("Greater", [ones, limit], f"{node.name}/above")
+    return graph.op("Max", [inputs[0], graph.op("Cast", [above], f"{node.name}/flooded", to=graph.element)], node.name)
