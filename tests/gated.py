@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from esdnet.networks.esdnet.config import Gate, preset
 from esdnet.networks.esdnet.gate import LearntGate
@@ -38,10 +37,6 @@ def gated_model(kind: Gate, steps: int = 3) -> ESDNet:
             for ending, limits in learnt.items():
                 if name.endswith(ending):
                     parameter.uniform_(*limits)
-    if isinstance(model.gate, LearntGate):
-        for module in model.gate.layers:
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.constant_(module.weight, 1.0)
     model = run_in(model).double()
     if isinstance(model.gate, LearntGate):
         with torch.no_grad():

@@ -20,7 +20,7 @@ from export.graph.nodes import gate_of
 from export.graph.witness import on_given_inputs, witness
 from export.readers.esdnet import lower
 from hw_sim.agreement.candidates import float_candidates
-from hw_sim.agreement.judge import Subject, judge, make_reference, simulate_layers
+from hw_sim.agreement.judge import Reference, Subject, judge, make_reference, simulate_layers
 from hw_sim.backends import simulator, torch_model
 from hw_sim.backends.result import compare
 from tests.gated import KINDS, gated_model, rainy
@@ -170,7 +170,10 @@ def test_a_membrane_at_the_threshold_behind_a_shut_gate_is_no_near_tie() -> None
 
 # --- faults -----------------------------------------------------------------------------------------------------------
 
-SIMULATORS = [one for one in float_candidates("cpu") if one.name.startswith("simulator")]
+CANDIDATES = {
+    f"{one.name}, {one.precision}": one for one in float_candidates("cpu") if one.name.startswith(("simulator", "ONNX"))
+}
+SIMULATOR = CANDIDATES["simulator on cpu, float64"]
 
 
 def changed(subject: Subject, change) -> Subject:
@@ -178,8 +181,8 @@ def changed(subject: Subject, change) -> Subject:
 
 
 def one_level_off(node: g.Node) -> g.Node:
-    """Level 2 open where every second pixel of level 1 is, instead of where one of four is."""
-    return replace(node, kernel=(1, 1)) if node.name == "gate.level2" else node
+    """Level 3 open where one pixel of level 2 is, instead of where one of four is."""
+    return replace(node, kernel=(1, 1)) if node.name == "gate.level3" else node
 
 
 def narrower(node: g.Node) -> g.Node:
@@ -195,13 +198,24 @@ def forgotten(node: g.Node) -> g.Node:
     return replace(node, inputs=node.inputs[:1]) if gated else node
 
 
-@pytest.mark.parametrize("candidate", SIMULATORS, ids=lambda one: one.precision)
+@pytest.fixture(scope="module")
+def reference(subject) -> Reference:
+    return make_reference(subject)
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_every_row_holds(reference, name) -> None:
+    row = judge(reference, CANDIDATES[name], reference.subject)
+    assert row.status == "holds", row
+    assert row.mismatches == 0
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
 @pytest.mark.parametrize(
-    ("fault", "named"), [(one_level_off, "gate.level2"), (forgotten, "encoder_level2.0.residual.3")]
+    ("fault", "named"), [(one_level_off, "gate.level3"), (forgotten, "encoder_level2.0.residual.3")]
 )
-def test_a_fault_in_a_gate_is_found(subject, candidate, fault, named) -> None:
-    reference = make_reference(subject)
-    row = judge(reference, candidate, changed(subject, fault))
+def test_a_fault_in_a_gate_is_found(reference, name, fault, named) -> None:
+    row = judge(reference, CANDIDATES[name], changed(reference.subject, fault))
     assert row.status == "FAILED"
     assert named in row.note
 
@@ -215,14 +229,13 @@ def test_a_fault_in_morphology_is_found(fault, image) -> None:
         image[:, :, ::4] = np.round(255 * np.clip(image[:, :, ::4] + 0.2, 0, 1)) / 255
     subject = Subject(model, lower(model), image)
     reference = make_reference(subject)
-    assert judge(reference, SIMULATORS[0], subject).status == "holds"
-    row = judge(reference, SIMULATORS[0], changed(subject, fault))
+    assert judge(reference, SIMULATOR, subject).status == "holds"
+    row = judge(reference, SIMULATOR, changed(subject, fault))
     assert (row.status, row.note.split(", step")[0]) == ("FAILED", "gate.level1: gate.level1")
 
 
-def test_a_gate_that_is_applied_but_not_counted_is_found(subject, monkeypatch) -> None:
+def test_a_gate_that_is_applied_but_not_counted_is_found(reference, monkeypatch) -> None:
     """The simulator counts as if it were open everywhere: spikes and output are right, counts are not."""
-    reference = make_reference(subject)
     before = simulator._Run._maps_of
 
     def everywhere(self, node):
@@ -230,7 +243,7 @@ def test_a_gate_that_is_applied_but_not_counted_is_found(subject, monkeypatch) -
         return seen | ({"gate": np.ones_like(seen["gate"])} if "gate" in seen else {})
 
     monkeypatch.setattr(simulator._Run, "_maps_of", everywhere)
-    row = judge(reference, SIMULATORS[0], subject)
+    row = judge(reference, SIMULATOR, reference.subject)
     assert (row.status, row.mismatches) == ("FAILED", 0)
     assert "its counts differ, promised equal" in row.note
 

@@ -16,6 +16,7 @@ from esdnet.networks.checkpoint import save_checkpoint
 from export.targets.onnx import export as onnx_export
 from export.targets.onnx import write as onnx_format
 from export.to_onnx import main
+from tests.gated import every_kind, gated_model
 from tests.ties import NEURON, tied_model
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,14 @@ def test_a_checkpoint_becomes_a_checked_file(folder, capsys, precision):
 def test_a_spike_driven_checkpoint_becomes_a_checked_file(folder, spike_driven_model, capsys):
     save_checkpoint(folder / "tiny.pt", spike_driven_model)
     assert main(["tiny.pt", "--precision", "float64"]) == 0
+    assert capsys.readouterr().out.count(": 0 of") == 7
+
+
+@pytest.mark.slow
+@every_kind
+def test_a_gated_checkpoint_becomes_a_checked_file(folder, kind, capsys):
+    save_checkpoint(folder / "gated.pt", gated_model(kind).float())
+    assert main(["gated.pt", "--precision", "float64"]) == 0
     assert capsys.readouterr().out.count(": 0 of") == 7
 
 

@@ -183,7 +183,7 @@ def _(node: g.Linear, graph: Graph, inputs: Sequence[str]) -> str:
 
 @emit.register
 def _(node: g.Neuron, graph: Graph, inputs: Sequence[str]) -> str:
-    """All its steps written out. Exact at the threshold: GreaterOrEqual, with the threshold in the graph's own precision."""
+    """All its steps written out. Exact at the threshold: GreaterOrEqual, with it in the graph's own precision."""
     compare = "GreaterOrEqual" if node.fires == ">=" else "Greater"
     threshold = graph.number(f"{node.name}/threshold", node.threshold)
     spikes: list[str] = []

@@ -16,6 +16,7 @@ from export.targets.onnx.run import execute, run_image
 from export.targets.onnx.write import OPSET, exposed, to_model
 from hw_sim.backends import simulator
 from tests.conftest import slow_if_spike_driven
+from tests.random_networks import random_gated
 from tests.tolerances import FLOAT64_OUTPUT
 
 STEPS = 3
@@ -130,6 +131,47 @@ def test_the_spike_driven_network_in_float64(spike_driven_network, photo):
     assert {name: int((spikes[name] != wanted).sum()) for name, wanted in expected.spikes.items()} == dict.fromkeys(
         spikes, 0
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gated_networks(seed):
+    network, image = random_gated(seed), np.random.default_rng(seed).random((3, 15, 22))  # one that it must pad
+    padded = np.pad(image, ((0, 0), (0, 1), (0, 0)), mode="edge")
+    expected = simulator.run(network, padded, precision="float64")
+    assert all(0.05 < gate.mean() < 0.95 for gate in expected.gates.values())
+    model = to_model(network, "float64")
+    onnx.checker.check_model(model, full_check=True)
+    output, spikes = run_image(model, network, image)
+    assert np.abs(output - expected.output[:, :15]).max() < FLOAT64_OUTPUT
+    assert all(np.array_equal(spikes[name], wanted) for name, wanted in expected.spikes.items())
+    for name, gate in expected.gates.items():
+        assert np.array_equal(with_output(model, name, network, image)[:, 0], gate)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(("size", "every"), [((24, 31), 9), ((17, 12), 4), ((3, 5), 2), ((1, 1), 2)])
+def test_a_mask_of_whole_grey_levels(size, every, precision):
+    """Few streaks and many, on a picture of 8 bits: the same to the last pixel, whatever the precision."""
+    rng = np.random.default_rng(1)
+    image = np.full((3, *size), 90) + rng.integers(0, 9, (3, *size))
+    image[:, :, ::every] += 40
+    mask = g.RainMask(name="mask", inputs=("image",), angles=(-28, 0, 9, 40), across=5, along=7, clip=20, threshold=8)
+    wide = g.Pool(name="wide", inputs=("mask",), function="max", kernel=(3, 3), stride=(1, 1), padding=(1, 1))
+    flood = g.Flood(name="flood", inputs=("wide",), most=0.6)
+    nodes = (g.Input(name="image"), mask, wide, flood, g.Output(name="out", inputs=("flood",)))
+    network = Network(name="mask", nodes=nodes, steps=1)
+    model = to_model(network, precision)
+    value: torch.Tensor = torch.from_numpy(image / 255)[None]
+    for node in (mask, wide, flood):
+        value = execute_node(node, [value], 1, torch.float64)
+        assert np.array_equal(with_output(model, node.name, network, image / 255), value.numpy()), node.name
+    assert value.all() == (every < 9 and size[0] > 1)
+
+
+def test_a_mean_over_windows_is_refused_by_name():
+    pool = g.Pool(name="pool", inputs=("lif",), function="mean", kernel=(2, 2), stride=(2, 2))
+    with pytest.raises(NetworkError, match=r"ONNX: pool \(pool\): a mean over windows, expected a maximum"):
+        to_model(chain(pool))
 
 
 @slow_if_spike_driven
