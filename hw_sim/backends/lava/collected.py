@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 
 from export.graph.counting import NodeCounts, count_node, operands_of
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import Node, Shape
+from export.graph.nodes import Node, Shape, gate_of
 from hw_sim.backends.lava.host import LavaError
 from hw_sim.backends.lava.partition import needs_all_frames
 from hw_sim.backends.lava.plan import Leaf, Plan
 from hw_sim.backends.lava.records import Flight, read_record
-from hw_sim.backends.result import Result
+from hw_sim.backends.result import Result, SpikeMap, as_map
 
 Array = NDArray[Any]
 
@@ -29,6 +30,7 @@ class Collected:
         self.spikes: dict[str, list[NDArray[np.bool_]]] = {node.name: [] for node in network.neurons}
         self.outputs: dict[str, list[Array]] = {node.name: [] for node in network.outputs}
         self.counts: dict[str, NodeCounts] = {}
+        self.gates: dict[str, SpikeMap] = {}
 
     def add(self, flight: Flight) -> None:
         """What came out of the network for some steps. LavaError if a node did not run as often as the graph says."""
@@ -42,9 +44,14 @@ class Collected:
                 received.update(record.received)
                 for node in leaf.nodes:
                     _check_runs(node, record.runs[node.name], shapes)
+        self.gates = {name: as_map(spikes[name].sum(1)) for name in self.network.gates}
         for node in self.network.nodes:
             fired = spikes[node.name].sum((1, 2, 3), dtype=np.int64) if node.name in spikes else None
-            counts = count_node(node, operands_of(self.network, shapes, node, received.get(node.name), fired))
+            operands = operands_of(self.network, shapes, node, received.get(node.name), fired)
+            gate = gate_of(node)
+            if gate is not None:
+                operands = replace(operands, gate=self.gates[gate][0].astype(np.int64))
+            counts = count_node(node, operands)
             self.counts[node.name] = self.counts[node.name].then(counts) if node.name in self.counts else counts
         if self.keep:
             for name, parts in self.spikes.items():
@@ -62,7 +69,7 @@ class Collected:
         outputs = {name: form(np.concatenate(parts)) for name, parts in self.outputs.items()}
         spikes = {name: np.concatenate(parts) for name, parts in self.spikes.items()} if self.keep else {}
         several = outputs if len(outputs) > 1 else {}
-        return Result(next(iter(outputs.values())), spikes, self.counts, self.size, several)
+        return Result(next(iter(outputs.values())), spikes, self.counts, self.size, several, gates=self.gates)
 
 
 def _check_runs(node: Node, runs: int, shapes: dict[str, Shape]) -> None:

@@ -28,6 +28,7 @@ def needs_all_frames(node: g.Node) -> bool:
 @needs_all_frames.register(g.Delay)
 @needs_all_frames.register(g.Euler)
 @needs_all_frames.register(g.Flatten)
+@needs_all_frames.register(g.Flood)
 @needs_all_frames.register(g.Membrane)
 @needs_all_frames.register(g.Mul)
 @needs_all_frames.register(g.Output)

@@ -20,9 +20,8 @@ from typing import Literal
 from export.graph import nodes as g
 from export.graph.counting import reads_spikes
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import NetworkError, Shape, ValueKind
+from export.graph.nodes import NetworkError, Shape, ValueKind, gate_of
 from export.graph.placement import on_host
-from export.graph.rules import refuse_gates
 from export.integer.network import Operation
 from hw_sim.backends.lava.partition import (
     Unit,
@@ -77,7 +76,8 @@ class Outlet:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a process reports of a node: its spikes, or how many spikes its weights received at each pixel."""
+    """What a process reports of a node: its spikes (of a gate, who reads it does), or how many spikes its weights
+    received at each pixel."""
 
     node: str
     value: Value
@@ -181,7 +181,6 @@ def make_plan(
 def lay_out(planner: Planner, whole: bool) -> Plan:
     """The plan that a planner makes of its network; `whole`: a process per block."""
     network = planner.network
-    refuse_gates(network, "Lava")
     blocks = tuple(planner.block(name, units, whole) for name, units in blocks_of(planner.units))
     return Plan(
         blocks=blocks,
@@ -217,6 +216,7 @@ class Planner:
         self.values = {node.name: self._value(node) for node in network.nodes}
         self.latencies = {network.input.name: 0}
         self.names: set[str] = set()
+        self.gates: set[str] = set()  # those that some process reports
 
     def is_stock(self, node: g.Node) -> bool:
         """Whether one of Lava's own processes computes this node exactly."""
@@ -314,6 +314,10 @@ class Planner:
                 yield Observation(node.name, self.values[node.name], "spikes")
             elif reads_spikes(self.network, node):
                 yield Observation(node.name, self.values[node.inputs[0]], "received")
+            gate = gate_of(node)
+            if gate is not None and gate not in self.gates:
+                self.gates.add(gate)
+                yield Observation(gate, self.values[gate], "spikes")
 
     def _stock(self, node: g.Node) -> list[Leaf | StockLeaf]:
         """Lava's own process for a node, followed by one of ours for the bias that Lava's Conv does not have."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.graph.nodes import Affine, Conv, Neuron, Node, Shape
+from export.graph.nodes import Affine, Conv, Neuron, Node, Shape, gate_of
 
 
 def is_stock(node: Node, shapes: dict[str, Shape], steps: int) -> bool:
     """Whether Lava's own process computes this node exactly.
 
-    A stock process runs at every step, so the value must change over time. Conv: always. LIFReset: hard reset to zero,
-    one threshold for all, gain 1, and decays that survive Lava's form of them, 1 - (1 - decay).
+    A stock process runs at every step, so the value must change over time, and it has no gate. Conv: always. LIFReset:
+    hard reset to zero, one threshold for all, gain 1, and decays that survive Lava's form of them, 1 - (1 - decay).
     """
-    if not isinstance(node, (Conv, Neuron)) or shapes[node.inputs[0]][0] != steps:
+    if not isinstance(node, (Conv, Neuron)) or shapes[node.inputs[0]][0] != steps or gate_of(node) is not None:
         return False
     if isinstance(node, Neuron):
         return bool(

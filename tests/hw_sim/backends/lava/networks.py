@@ -128,6 +128,47 @@ def events(seed: int, steps: int) -> np.ndarray:
     return np.random.default_rng(seed).random((steps, 2, 6, 6)) < 0.3
 
 
+def gated() -> Network:
+    """Gates that are there at once, and one that is there when all steps have been: a pixel is open to what comes after
+    if a neuron has fired in it at any step."""
+    rng = np.random.default_rng(9)
+
+    def conv(name: str, inputs: tuple[str, ...], channels: tuple[int, int], block: str, **more) -> g.Conv:
+        weight = dyadic(rng, channels[1], channels[0], 3, 3)
+        return g.Conv(name=name, inputs=inputs, block=block, weight=weight, **{"padding": (1, 1), **more})
+
+    def behind(name: str, x: str, gate: str, block: str) -> g.Neuron:
+        return g.Neuron(name=name, inputs=(x, gate), block=block, threshold=np.array(0.5), membrane_decay=0.5)
+
+    nodes: list[g.Node] = [
+        g.Input(name="image"),
+        conv("embed", ("image",), (3, 4), "embed"),
+        neuron("early.fires", "embed", "early"),
+        conv("early.decide", ("early.fires",), (4, 1), "early"),
+        neuron("early.gate", "early.decide", "early", bias=np.array(1.75)),
+        g.Repeat(name="coding", inputs=("embed",)),
+        behind("a.lif", "coding", "early.gate", "a"),
+        conv("a.conv", ("a.lif",), (4, 4), "a"),
+        g.Add(name="a.out", inputs=("a.conv", "coding"), block="a"),
+        conv("look.conv", ("a.lif",), (4, 1), "look"),
+        neuron("look.lif", "look.conv", "look", gain=np.array(-1.0), bias=np.array(-0.25)),
+        g.Reduce(name="look.any", inputs=("look.lif",), function="max", axes="T", block="look"),
+        g.Pool(name="look.half", inputs=("look.any",), function="max", kernel=(2, 2), stride=(2, 2), block="look"),
+        behind("b.lif", "a.out", "look.any", "b"),
+        conv("b.down", ("b.lif",), (4, 6), "b", stride=(2, 2)),
+        behind("b.low", "b.down", "look.half", "b"),
+        g.Resize(name="b.high", inputs=("b.low",), mode="nearest", block="b"),
+        conv("b.conv", ("b.high",), (6, 4), "b"),
+        conv("c.mixed", ("a.out", "look.any"), (4, 4), "c"),
+        g.Add(name="c.sum", inputs=("c.mixed", "b.conv"), block="c"),
+        g.Linear(name="c.one", inputs=("c.sum", "early.gate"), weight=dyadic(rng, 1, STEPS), axis="T", block="c"),
+        conv("c.last", ("c.one", "look.any"), (4, 3), "c", bias=dyadic(rng, 3)),
+        g.Add(name="c.restored", inputs=("c.last", "image"), block="c"),
+        g.Output(name="out", inputs=("c.restored",), block="c"),
+    ]
+    return Network(name="gated", nodes=tuple(nodes), steps=STEPS, size_multiple=2)
+
+
 def relay(*middle: g.Node, steps: int = STEPS) -> Network:
     """image -> the nodes given, one process each in the fine model -> output."""
     last = middle[-1].name if middle else "image"
