@@ -230,4 +230,4 @@ def random_without_neurons(seed: int, size: float = 0.3) -> Network:
     return Network(name=f"without_neurons{seed}", nodes=tuple(b.nodes), steps=1, size_multiple=4)
 
 
-RANDOM = {"released": random_network, "spike_driven": random_spike_driven}
+RANDOM = {"released": random_network, "spike_driven": random_spike_driven, "gated": random_gated}

@@ -23,6 +23,8 @@ HEADROOM = 2.0  # a range on the calibration images may grow by this factor befo
 FINEST, FINEST_PIXEL = 2.0**-14, 2.0**-8  # of 1 and of a pixel: no shared scale is finer, whatever the images showed
 WIDE_BITS, WIDE_SCALE = 28, 2.0**-14  # the formats of the network that measures ranges
 
+KEEP = (g.Repeat, g.Resize, g.Pool)  # their values have the format of what they read
+
 Ranges = Mapping[str, float]  # the largest |value| of every node, in real units
 
 
@@ -45,11 +47,11 @@ class Formats:
         node = self.network[name]
         if isinstance(node, g.Input):
             return PIXEL
-        if isinstance(node, g.Neuron):
+        if isinstance(node, (g.Neuron, g.RainMask, g.Flood)):
             return SPIKE
         if isinstance(node, g.Output):
             return PIXEL
-        if isinstance(node, (g.Repeat, g.Resize)) or _is(node, g.Reduce, "max") or _is(node, g.Activation, "relu"):
+        if isinstance(node, KEEP) or _is(node, g.Reduce, "max") or _is(node, g.Activation, "relu"):
             return self.of(node.inputs[0])
         if _is(node, g.Activation, "sigmoid"):
             return GATE
@@ -105,7 +107,7 @@ def _is(node: g.Node, kind: type[g.Reduce] | type[g.Activation], function: str) 
 def _root(network: Network, name: str) -> str:
     """The node whose format decides that of `name`, past operations that keep the scale."""
     node = network[name]
-    while isinstance(node, (g.Repeat, g.Resize)) or _is(node, g.Reduce, "max") or _is(node, g.Activation, "relu"):
+    while isinstance(node, KEEP) or _is(node, g.Reduce, "max") or _is(node, g.Activation, "relu"):
         node = network[node.inputs[0]]
     return node.name
 

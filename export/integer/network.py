@@ -65,7 +65,10 @@ class Rescale:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Operation:
-    """What one node computes in integers. `output` is the format of its value; results saturate to its range."""
+    """What one node computes in integers. `output` is the format of its value; results saturate to its range.
+
+    Where the node has a gate (`gate_of`) that is 0 its value is 0; bounds hold for both.
+    """
 
     node: g.Node
     output: Format
@@ -203,6 +206,27 @@ class IntegerResize(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerRainMask(Operation):
+    """The mask of 8-bit pixels, which are its grey levels (esdnet/images/rain_streaks.py): whole numbers throughout."""
+
+    node: g.RainMask
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerPool(Operation):
+    """The largest spike of each window."""
+
+    node: g.Pool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerFlood(Operation):
+    """Spikes, or 1 everywhere in a step with more ones than the node's limit."""
+
+    node: g.Flood
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class IntegerOutput(Operation):
     """8-bit pixels: clip((x + half) >> right, 0, 255)."""
 
@@ -281,6 +305,7 @@ def _(operation: IntegerInput, sources: Sequence[Format]) -> int:
 
 
 @largest_product.register(IntegerRepeat)
+@largest_product.register(IntegerPool)
 @largest_product.register(IntegerMax)
 @largest_product.register(IntegerRelu)
 def _(operation: Operation, sources: Sequence[Format]) -> int:
@@ -331,6 +356,18 @@ def _(operation: IntegerConcat, sources: Sequence[Format]) -> int:
 def _(operation: IntegerMean, sources: Sequence[Format]) -> int:
     """The sum of the most values that a mean takes; its product with the reciprocal is taken in halves of 64 bits."""
     return MEAN_LIMIT * sources[0].high
+
+
+@largest_product.register
+def _(operation: IntegerRainMask, sources: Sequence[Format]) -> int:
+    """The strength of a direction, of as many pixels as a mean may be of."""
+    return MEAN_LIMIT * operation.node.clip
+
+
+@largest_product.register
+def _(operation: IntegerFlood, sources: Sequence[Format]) -> int:
+    """The number of ones, of as many."""
+    return MEAN_LIMIT
 
 
 @largest_product.register

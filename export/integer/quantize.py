@@ -20,7 +20,6 @@ from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array
-from export.graph.rules import refuse_gates
 from export.integer import network as ops
 from export.integer.formats import STREAM_BITS, Formats, QuantizationError, Ranges, is_raw
 from export.integer.network import Format, IntArray, IntegerNetwork, Operation, Rescale
@@ -34,7 +33,6 @@ CLIPPING = np.linspace(1.0, 0.5, 26)  # shares of the largest weight that the ra
 
 def quantize(network: Network, ranges: Ranges | None) -> IntegerNetwork:
     """The integer network. Without `ranges` every shared scale is 2^-14 in 28 bits: the network that measures them."""
-    refuse_gates(network, "int8")
     _check_finite(network)
     formats = Formats(network, ranges)
     operations = tuple(quantize_node(node, formats) for node in network.nodes)
@@ -313,6 +311,31 @@ def _(node: g.Resize, formats: Formats) -> Operation:
             f"{node.name} (resize): bilinear by {node.factor}, integers are defined for 2; enlarge by 2, or by copies"
         )
     return ops.IntegerResize(node=node, output=formats.of(node.name))
+
+
+@quantize_node.register
+def _(node: g.RainMask, formats: Formats) -> Operation:
+    source = formats.network[node.inputs[0]]
+    if not isinstance(source, g.Input):
+        raise QuantizationError(
+            f"{node.name} (rainmask): reads {source.name} ({source.kind}), expected grey levels; let it read the image"
+        )
+    return ops.IntegerRainMask(node=node, output=ops.SPIKE)
+
+
+@quantize_node.register
+def _(node: g.Pool, formats: Formats) -> Operation:
+    if node.function != "max" or formats.of(node.inputs[0]) != ops.SPIKE:
+        raise QuantizationError(
+            f"{node.name} (pool): a {node.function} of {formats.network.kinds[node.inputs[0]].value} values, expected a"
+            " maximum of spikes; convolve instead"
+        )
+    return ops.IntegerPool(node=node, output=ops.SPIKE)
+
+
+@quantize_node.register
+def _(node: g.Flood, formats: Formats) -> Operation:
+    return ops.IntegerFlood(node=node, output=ops.SPIKE)
 
 
 @quantize_node.register

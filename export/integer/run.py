@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from esdnet.images.rain_streaks import rain_mask
 from export.graph import loihi
 from export.graph.frames import output_of
 from export.graph.network import infer_shapes
-from export.graph.nodes import AXES, NetworkError
+from export.graph.nodes import AXES, NetworkError, gate_of
 from export.integer import network as ops
 from export.integer.convolution import convolve
-from export.integer.network import Format, IntegerNetwork, Operation, Rescale
+from export.integer.network import PIXEL, Format, IntegerNetwork, Operation, Rescale
 
 _WORD = 2**32 - 1
 Observe = Callable[[Operation, Sequence[Tensor], Tensor], None]
@@ -45,7 +46,7 @@ def run_integer(
                 inputs = [torch.from_numpy(image).to(device, torch.int64).unsqueeze(0)]
             else:
                 inputs = [values[name] for name in operation.node.inputs]
-            value = execute(operation, inputs, network.network.steps)
+            value = behind_gate(operation, inputs, execute(operation, inputs, network.network.steps))
             values[operation.name] = value
             if observe is not None:
                 observe(operation, inputs, value)
@@ -54,6 +55,13 @@ def run_integer(
                 if not readers[name]:
                     del values[name]
         return output_of(values[network.network.output.name]).to("cpu", torch.uint8).numpy()
+
+
+def behind_gate(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> Tensor:
+    """The value of a node where its gate, if it has one, is open, and 0 elsewhere. In place."""
+    if gate_of(operation.node) is None:
+        return value
+    return value.logical_and_(inputs[1]) if value.dtype is torch.bool else value.mul_(inputs[1])
 
 
 def _check_pixels(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -266,3 +274,25 @@ def _double(x: Tensor, axis: int) -> Tensor:
 @execute.register
 def _(operation: ops.IntegerOutput, inputs: Sequence[Tensor], steps: int) -> Tensor:
     return _saturate(_round_(inputs[0].clone(), operation.right), operation.output)
+
+
+@execute.register
+def _(operation: ops.IntegerRainMask, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    """Of the pixels as shares of white: float64 gives each grey level back as it was."""
+    node = operation.node
+    shares = inputs[0].double() / PIXEL.high
+    return rain_mask(
+        shares, angles=node.angles, across=node.across, along=node.along, clip=node.clip, threshold=node.threshold
+    ) > 0  # fmt: skip
+
+
+@execute.register
+def _(operation: ops.IntegerPool, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    node = operation.node
+    return F.max_pool2d(inputs[0].float(), node.kernel, node.stride, node.padding) > 0
+
+
+@execute.register
+def _(operation: ops.IntegerFlood, inputs: Sequence[Tensor], steps: int) -> Tensor:
+    ones = inputs[0]
+    return ones | (ones.sum((1, 2, 3), keepdim=True) > operation.node.limit(ones[0].numel()))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.nodes import AXES, NetworkError
+from export.graph.nodes import AXES, NetworkError, gate_of
 from export.integer import network as ops
 from export.integer.network import IntArray
 
@@ -35,7 +35,9 @@ def run(network: ops.IntegerNetwork, pixels: NDArray[np.integer[Any]]) -> Trace:
         inputs = [trace.values[name] for name in operation.node.inputs]
         if isinstance(operation, ops.IntegerInput):
             inputs = [pixels[None].astype(np.int64)]
-        value = Oracle(trace, network.network.steps).value(operation, *inputs)
+        value = Oracle(trace, network.network.steps).value(operation, *inputs[: 1 if gate_of(operation.node) else None])
+        if gate_of(operation.node):
+            value = np.where(inputs[1] == 1, value, 0)
         trace.values[operation.name] = value
     return trace
 
@@ -82,6 +84,17 @@ def convolved(
                 total += np.einsum("tchw,oc->tohw", seen, kernel[:, :, row, column])
         parts.append(total)
     return np.concatenate(parts, axis=1)
+
+
+def opened(levels: IntArray, line: list[Pair]) -> IntArray:
+    """The least, then the largest level (1, H, W) along a line around each pixel; beyond the border nothing counts."""
+    height, width = levels.shape[1:]
+    for extreme, beyond in ((np.min, 255), (np.max, 0)):
+        far = max(max(abs(down), abs(right)) for down, right in line)
+        padded = np.pad(levels, ((0, 0), (far, far), (far, far)), constant_values=beyond)
+        corners = [(far + down, far + right) for down, right in line]
+        levels = extreme([padded[:, top : top + height, left : left + width] for top, left in corners], 0)
+    return levels
 
 
 class Oracle:
@@ -190,6 +203,34 @@ class Oracle:
                 taps = 9 * bordered[..., y, z] + 3 * bordered[..., near_y, z] + 3 * bordered[..., y, near_z]
                 out[..., row, column] = (taps + bordered[..., near_y, near_z] + 8) >> 4
         return out
+
+    @value.register
+    def _(self, operation: ops.IntegerRainMask, x: IntArray) -> IntArray:
+        node, levels = operation.node, x.min(1)
+        found, strengths = [], []
+        for angle in node.angles:
+            slope = np.tan(np.radians(angle))
+            across = [(-round(step * slope), step) for step in range(-(node.across // 2), node.across // 2 + 1)]
+            along = [(step, round(step * slope)) for step in range(-(node.along // 2), node.along // 2 + 1)]
+            found.append(opened(levels - opened(levels, across), along))
+            strengths.append(int(np.minimum(found[-1], node.clip).sum()))
+        near = [strengths[max(0, place - 1) : place + 2] for place in range(len(found))]
+        kept = [response for response, beside in zip(found, near, strict=True) if max(beside) == max(strengths)]
+        return (np.max(kept, 0) >= node.threshold).astype(np.int64)[:, None]
+
+    @value.register
+    def _(self, operation: ops.IntegerPool, x: IntArray) -> IntArray:
+        node = operation.node
+        (rows, columns), (down, right), (top, left) = node.kernel, node.stride, node.padding
+        padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
+        height, width = (padded.shape[2] - rows) // down * down + 1, (padded.shape[3] - columns) // right * right + 1
+        places = [(row, column) for row in range(rows) for column in range(columns)]
+        return np.max([padded[:, :, i : i + height : down, j : j + width : right] for i, j in places], 0)
+
+    @value.register
+    def _(self, operation: ops.IntegerFlood, x: IntArray) -> IntArray:
+        many = x.sum((1, 2, 3), keepdims=True) > int(operation.node.most * x[0].size)
+        return np.where(many, 1, x)
 
     @value.register
     def _(self, operation: ops.IntegerOutput, x: IntArray) -> IntArray:

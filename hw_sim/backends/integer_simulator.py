@@ -16,6 +16,7 @@ from torch import Tensor
 from export.graph.counting import NodeCounts, count_node, operands_of, reads_spikes
 from export.graph.frames import check_image
 from export.graph.network import Network, infer_shapes
+from export.graph.nodes import gate_of
 from export.graph.part import Part, PartCounter
 from export.graph.words import Counts
 from export.integer.network import IntegerNetwork, IntegerNeuron, Operation
@@ -45,30 +46,32 @@ def run(
     counts: dict[str, NodeCounts] = {}
     maps: dict[str, SpikeMap] = {}
     of_core: dict[str, NodeCounts] = {}
+    gates: dict[str, SpikeMap] = {}
 
     def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
         if keep_spikes and isinstance(operation, IntegerNeuron):
             spikes[operation.name] = value.cpu().numpy()
         if keep_maps and isinstance(operation, IntegerNeuron):
             maps[operation.name] = as_map(value.sum(1, dtype=torch.int32).cpu().numpy())
+        if operation.name in integer.network.gates:
+            gates[operation.name] = as_map(_map(value))
         if count:
             node, seen = operation.node, _maps_of(integer.network, operation, inputs, value)
-            fired = seen.get("fired")
-            spikes_out = None if fired is None else fired.sum((1, 2))
-            operands = operands_of(integer.network, shapes, node, seen.get("spike_map"), spikes_out)
-            counts[node.name] = count_node(node, operands)
+            counts[node.name] = count_node(node, operands_of(integer.network, shapes, node).seeing(**seen))
             if core is not None:
                 of_core[node.name] = core.count(node, **seen)
 
     pixels = run_integer(integer, to_pixels(image), observe, device)
-    return Result(pixels.astype(np.float64) / 255.0, spikes, counts, size, kept_maps=maps, of_core=of_core)
+    return Result(pixels.astype(np.float64) / 255.0, spikes, counts, size, kept_maps=maps, of_core=of_core, gates=gates)
 
 
 def _maps_of(network: Network, operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> dict[str, Counts]:
-    """The maps (steps, H, W) that the counts of a node hang on: of the spikes that it fired, or of those it read."""
+    """The maps that the counts of a node hang on: its gate (H, W), and (steps, H, W) of the spikes that it fired, or of
+    those it read."""
+    found = {} if gate_of(operation.node) is None else {"gate": _map(inputs[1])[0]}
     if isinstance(operation, IntegerNeuron):
-        return {"fired": _map(value)}
-    return {"spike_map": _map(inputs[0])} if reads_spikes(network, operation.node) else {}
+        return found | {"fired": _map(value)}
+    return found | ({"spike_map": _map(inputs[0])} if reads_spikes(network, operation.node) else {})
 
 
 def _map(spikes: Tensor) -> Counts:

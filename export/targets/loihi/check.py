@@ -49,14 +49,20 @@ def check_available() -> None:
     require_extra("lava", "netx")
 
 
-def check_segments(recorded: Mapping[Path, tuple[Spikes, Spikes]]) -> dict[Path, Comparison]:
-    """Run each netx file on the spikes recorded before it, (images, T, C, H, W), and compare with those after it."""
+def check_segments(
+    recorded: Mapping[Path, tuple[Spikes, Spikes]], gates: Mapping[Path, Spikes] | None = None
+) -> dict[Path, Comparison]:
+    """Run each netx file on the spikes recorded before it, (images, T, C, H, W), and compare with those after it.
+
+    gates: of files whose last neurons have one, where it is open, (images, 1, 1, H, W): spikes elsewhere are taken off.
+    """
     check_available()
     with tempfile.TemporaryDirectory(prefix="esdnet-netx-") as folder:
         job, report = Path(folder) / "job.npz", Path(folder) / "report.json"
         arrays = {}
-        for index, (given, expected) in enumerate(recorded.values()):
+        for index, (path, (given, expected)) in enumerate(recorded.items()):
             arrays[f"given{index}"], arrays[f"expected{index}"] = given, expected
+            arrays[f"gate{index}"] = (gates or {}).get(path, np.ones((), bool))
         np.savez(job, files=[str(path) for path in recorded], **arrays)
         _run([str(job), str(report)], START_S + FILE_S * len(recorded))
         found = json.loads(report.read_text())
@@ -132,8 +138,9 @@ def main(argv: list[str]) -> int:
     job, report = argv
     with np.load(job) as arrays:
         results = [
-            asdict(compare(run_netx(Path(str(path)), arrays[f"given{index}"]), arrays[f"expected{index}"]))
+            asdict(compare(fired & arrays[f"gate{index}"], arrays[f"expected{index}"]))
             for index, path in enumerate(arrays["files"])
+            for fired in [run_netx(Path(str(path)), arrays[f"given{index}"])]
         ]
     Path(report).write_text(json.dumps(results))
     return 0

@@ -107,7 +107,8 @@ def _run_segments(
         return np.stack([spikes[name] for spikes in runs])
 
     given = {folder / name: (fired(segment.source), fired(segment.target)) for name, segment in segments.items()}
-    rows = {path.name: found for path, found in check_segments(given).items()}
+    gates = {folder / name: fired(segment.gate) for name, segment in segments.items() if segment.gate}
+    rows = {path.name: found for path, found in check_segments(given, gates).items()}
     say(check_table(segments, rows))
     wrong = [(name, row) for name, row in rows.items() if row.mismatches]
     return f"{wrong[0][0]}: {wrong[0][1].mismatches} spikes differ, first at {wrong[0][1].first}" if wrong else ""

@@ -68,7 +68,8 @@ def _order(integer: IntegerNetwork, segments: dict[str, Segment]) -> list[Record
     for operation in integer.operations:
         if operation.name in ends:
             file, segment = ends[operation.name]
-            steps.append({"segment": file, "input": segment.source, "nodes": list(segment.nodes)})
+            gate = {} if segment.gate is None else {"gate": segment.gate}
+            steps.append({"segment": file, "input": segment.source, "nodes": list(segment.nodes), **gate})
         elif operation.name not in inside:
             steps.append({"host": operation.name})
     return steps

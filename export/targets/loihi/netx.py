@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from export.graph.network import Network
-from export.graph.nodes import Neuron, Shape, ValueKind
+from export.graph.nodes import Neuron, Shape, ValueKind, gate_of
 from export.integer import network as ops
 from export.integer.network import IntegerNetwork, Operation
 
@@ -29,7 +29,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Segment:
-    """Layers in a row: the spikes of node `source` in, those of the last layer's neuron out."""
+    """Layers in a row: the spikes of node `source` in, those of the last layer's neuron out. A netx neuron has no gate:
+    where the neuron's is shut, the host takes off what it fired."""
 
     layers: tuple[Layer, ...]
 
@@ -44,13 +45,19 @@ class Segment:
         return self.layers[-1].neuron.name
 
     @property
+    def gate(self) -> str | None:
+        """The gate of what comes out."""
+        return gate_of(self.layers[-1].neuron.node)
+
+    @property
     def nodes(self) -> tuple[str, ...]:
         """Names of all nodes inside."""
         return tuple(name for layer in self.layers for name in (layer.conv.name, layer.neuron.name))
 
 
 def find_segments(integer: IntegerNetwork) -> list[Segment]:
-    """All layers that netx holds, in the order of the network; a layer that alone reads another's spikes joins it."""
+    """All layers that netx holds, in the order of the network; a layer that alone reads another's spikes, all of them,
+    joins it."""
     segments: list[Segment] = []
     for operation in integer.operations:
         if not isinstance(operation, ops.IntegerNeuron) or why_not(operation, integer):
@@ -60,7 +67,7 @@ def find_segments(integer: IntegerNetwork) -> list[Segment]:
         layer = Layer(conv, operation)
         source = conv.node.inputs[0]
         before = next((segment for segment in segments if segment.target == source), None)
-        if before is not None and len(integer.network.readers[source]) == 1:
+        if before is not None and before.gate is None and len(integer.network.readers[source]) == 1:
             segments[segments.index(before)] = Segment((*before.layers, layer))
         else:
             segments.append(Segment((layer,)))
@@ -146,6 +153,17 @@ def _(operation: ops.IntegerConcat, integer: IntegerNetwork) -> str:
 @why_not.register(ops.IntegerMax)
 def _(operation: Operation, integer: IntegerNetwork) -> str:
     return "netx raises NotImplementedError for pool and average"
+
+
+@why_not.register
+def _(operation: ops.IntegerPool, integer: IntegerNetwork) -> str:
+    return "netx raises NotImplementedError for pool and average"
+
+
+@why_not.register(ops.IntegerRainMask)
+@why_not.register(ops.IntegerFlood)
+def _(operation: Operation, integer: IntegerNetwork) -> str:
+    return "comparisons of grey levels, or of a number of pixels: the host's"
 
 
 @why_not.register

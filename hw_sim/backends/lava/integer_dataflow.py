@@ -10,7 +10,7 @@ from torch import Tensor
 
 from export.graph.nodes import Node
 from export.integer.network import IntArray, IntegerAffine, IntegerNeuron, Rescale
-from export.integer.run import execute, neuron_step
+from export.integer.run import behind_gate, execute, neuron_step
 from hw_sim.backends.lava.dataflow import Dataflow
 from hw_sim.backends.lava.plan import Leaf
 
@@ -47,10 +47,10 @@ class IntegerDataflow(Dataflow):
         if isinstance(operation, IntegerNeuron):
             if node.name not in self.states:
                 self.states[node.name] = IntegerState(operation, inputs[0].shape[1:])
-            return self.states[node.name].step(inputs[0][0]).unsqueeze(0)
+            return behind_gate(operation, inputs, self.states[node.name].step(inputs[0][0]).unsqueeze(0))
         if isinstance(operation, IntegerAffine):
             operation = _at_frame(operation, frame)
-        return execute(operation, inputs, 1)
+        return behind_gate(operation, inputs, execute(operation, inputs, 1))
 
 
 def _at_frame(operation: IntegerAffine, frame: int) -> IntegerAffine:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.nodes import Affine, Conv, NetworkError, Neuron, Node, ValueKind
+from export.graph.nodes import Affine, Conv, NetworkError, Neuron, Node, ValueKind, gate_of
 from export.integer.network import (
     Format,
     IntegerAffine,
@@ -40,8 +40,8 @@ class IntegerPlanner(Planner):
         super().__init__(integer.network, size, NUMBERS, stock)
 
     def is_stock(self, node: Node) -> bool:
-        """Spikes into a convolution; a neuron with one threshold that adds up its input as it is."""
-        if not node.inputs or self.shapes[node.inputs[0]][0] != self.network.steps:
+        """Spikes into a convolution; a neuron with one threshold that adds up its input as it is, and has no gate."""
+        if not node.inputs or self.shapes[node.inputs[0]][0] != self.network.steps or gate_of(node) is not None:
             return False
         operation = self.integer.by_name[node.name]
         if isinstance(operation, IntegerConv):
