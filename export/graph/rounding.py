@@ -65,12 +65,13 @@ class Rounding:
         both fire alike."""
         node = self.network[name]
         if isinstance(node, g.Neuron):
-            found = membrane_reach(node, self._reach(node.inputs[0]), self.network.steps)
+            found = membrane_reach(node, self.reach(node.inputs[0]), self.network.steps)
         else:
-            found = self._reach(name)
+            found = self.reach(name)
         return min(found.error, MOST * found.peak)
 
-    def _reach(self, name: str) -> Reach:
+    def reach(self, name: str) -> Reach:
+        """That of a node's value, of a neuron's its spikes."""
         if name not in self._found:
             node = self.network[name]
             inputs = [self._start(node, source) for source in node.inputs]
@@ -81,7 +82,14 @@ class Rounding:
     def _start(self, node: g.Node, source: str) -> Reach:
         if source in self._known and isinstance(node, (g.Conv, g.Linear, g.LayerNorm, g.Neuron)):
             return Reach(self._known[source])
-        return self._reach(source)
+        return self.reach(source)
+
+
+def peaks(network: Network) -> dict[str, float]:
+    """The largest magnitude of every value, whatever the image in [0, 1]."""
+    rounding = Rounding(network, network.probe_size, {})
+    rounding.know(network.input.name, np.ones(1))
+    return {node.name: rounding.reach(node.name).peak for node in network.nodes}
 
 
 def membrane_reach(node: g.Neuron, current: Reach, steps: int) -> Reach:

@@ -171,7 +171,9 @@ def test_a_membrane_at_the_threshold_behind_a_shut_gate_is_no_near_tie() -> None
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 CANDIDATES = {
-    f"{one.name}, {one.precision}": one for one in float_candidates("cpu") if one.name.startswith(("simulator", "ONNX"))
+    f"{one.name}, {one.precision}": one
+    for one in float_candidates("cpu")
+    if one.name.startswith(("simulator", "ONNX", "NIR"))
 }
 SIMULATOR = CANDIDATES["simulator on cpu, float64"]
 

@@ -35,8 +35,8 @@ def conv(rng: np.random.Generator, name: str, x: str, channels: tuple[int, int],
 
 def neuron(name: str, x: str, **fields: Any) -> g.Neuron:
     """The authors' LIF."""
-    fields = {"threshold": np.array(THRESHOLD), "membrane_decay": 0.5} | fields
-    return g.Neuron(name=name, inputs=(x,), **fields)
+    fields = {"threshold": np.array(THRESHOLD), "membrane_decay": 0.5, "inputs": (x,)} | fields
+    return g.Neuron(name=name, **fields)
 
 
 def network(name: str, *nodes: g.Node, steps: int = 4, channels: int = 3, **fields: Any) -> Network:
@@ -91,6 +91,29 @@ def stock_networks() -> dict[str, Network]:
         ),
     ]  # fmt: skip
     return {item.name: item for item in found}
+
+
+def gated_network() -> Network:
+    """A gate that is a stock graph by itself, once an image, and its maximum at a lower level, on the host; neurons
+    with a gain, behind sums and at both levels, and a convolution of real values that the host has to gate."""
+    rng = np.random.default_rng(5)
+
+    def behind(name: str, x: str, gate: str, **fields: Any) -> g.Neuron:
+        return neuron(name, x, inputs=(x, gate), **fields)
+
+    half = g.Pool(name="half", inputs=("open",), function="max", kernel=(2, 2), stride=(2, 2))
+    return network(
+        "gated",
+        conv(rng, "look", "image", (3, 1), bias=np.full(1, 2.0)), neuron("open", "look"), half,
+        conv(rng, "a", "coding", (3, 4)), conv(rng, "b", "coding", (3, 4)), g.Add(name="ab", inputs=("a", "b")),
+        behind("on", "ab", "open"), behind("off", "ab", "open", gain=np.array(-1.0)),
+        g.Concat(name="pair", inputs=("on", "off")), conv(rng, "down", "pair", (8, 4), stride=(2, 2)),
+        behind("low", "down", "half", fires=">"), conv(rng, "deep", "low", (4, 4)),
+        g.Resize(name="up", inputs=("deep",), mode="nearest"),
+        g.Conv(name="mixed", inputs=("up", "open"), weight=dyadic(rng, 4, 4, 1, 1)),
+        behind("last", "mixed", "open"), conv(rng, "end", "last", (4, 3)),
+        size_multiple=2,
+    )  # fmt: skip
 
 
 def mixed_network() -> Network:

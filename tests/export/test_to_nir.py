@@ -32,6 +32,7 @@ from export.targets.nir.read import open_export, read_network
 from export.targets.nir.report import table
 from export.to_nir import main
 from hw_sim import energy
+from tests.gated import every_kind, gated_model
 from tests.ties import NEURON, tied_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,19 @@ def test_the_command_writes_checks_and_reports(checkpoint, network, tmp_path, mo
     assert network_digest(read_network("golden_nir")) == network_digest(network)
     assert open_export("golden_nir").manifest["input_shape"] == [1, 3, 32, 24]
     assert [path.name for path in tmp_path.iterdir()] == ["golden_nir"]
+
+
+@pytest.mark.slow
+@every_kind
+def test_a_gated_checkpoint_is_exported_checked_and_read_back(kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("gated.pt", gated_model(kind))
+    assert main(["gated.pt", "--input-size", "32", "24"]) == 0
+    lines = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "Conv2d 1x1 of its gate, LIF in" in lines["encoder_level1.0.residual.3"]
+    assert "Conv2d 1x1, Conv2d 1x1 of its gate, LIF in" in lines["encoder_level1.0.residual.0.off"]
+    assert "network read back: equal to the last bit" in lines
+    assert network_digest(read_network("gated_nir")) == network_digest(lower(load_checkpoint(Path("gated.pt"))))
 
 
 def test_a_spike_driven_checkpoint_is_exported_checked_and_read_back(

@@ -321,7 +321,7 @@ def test_tiles_of_a_network_without_spikes(without_spikes, dual_stage_model):
     ("options", "message"),
     [
         (["--tile", "36"], "tile size 36: expected 0 (whole image) or a multiple of 32"),
-        (["--precision", "int8"], "no integer rule for kind "),
+        (["--precision", "int8"], "mask.share (pool): a mean of spike values, expected a maximum of spikes"),
         (["--backend", "lava"], "the Lava backend has no rule for kind "),
     ],
 )

@@ -3,6 +3,7 @@
 In: a Network, its shapes, and which nodes. Out: an NIRSpec: node types, fields and edges as they go into the file. LIF
 parameters fill arrays of (C, H, W) and stay unexpanded here (`Filled`), so that a large graph costs little memory.
 
+A neuron with a gate is a LIF that a convolution of the gate inhibits, so strongly that it never fires where that is 0.
 A sum is two edges into the node that reads it; no node has more than two, and an Output has one. Values that share one
 Input or Output, and concatenations, are channel-selecting 1x1 convolutions: multiplications by 1 and 0, so exact.
 """
@@ -11,18 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import singledispatch
+from functools import lru_cache, singledispatch
+from math import ceil, log2
 from typing import Any
 
 import numpy as np
 
 from export.graph import nodes as g
 from export.graph.network import Network
-from export.graph.nodes import Array, NetworkError, Shape
+from export.graph.nodes import Array, NetworkError, Shape, gate_of
+from export.graph.rounding import peaks
 from export.targets.nir.segments import Step
 
 DT_S = 1e-4  # seconds per step: what snnTorch and spikingjelly assume when they import
 DRIVE = ".drive"  # the convolution before a LIF that holds its gain and bias
+SHUT = ".shut"  # the one that inhibits a LIF where its gate is 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def conv2d(weight: Array, size: tuple[int, int], bias: Array | None = None, node
 
 def segment_graph(network: Network, step: Step, shapes: dict[str, Shape]) -> NIRSpec:
     """One segment as stock primitives, Input -> ... -> Output; values joined along the channels in the step's order."""
-    builder = _Builder(shapes)
+    builder = _Builder(network, shapes)
     channels = sum(shapes[name][1] for name in step.inputs)
     size = shapes[step.inputs[0]][2:]
     builder.spec.add("input", SpecNode("Input", {"shape": np.array([channels, *size], np.int64)}))
@@ -116,11 +120,16 @@ def segment_graph(network: Network, step: Step, shapes: dict[str, Shape]) -> NIR
     return builder.spec
 
 
+@lru_cache(maxsize=8)
+def _peaks(network: Network) -> dict[str, float]:
+    return peaks(network)
+
+
 class _Builder:
     """Grows one spec. `sources`: for each value of the Network, the one or two NIR nodes whose sum it is."""
 
-    def __init__(self, shapes: dict[str, Shape]) -> None:
-        self.shapes = shapes
+    def __init__(self, network: Network, shapes: dict[str, Shape]) -> None:
+        self.network, self.shapes = network, shapes
         self.spec = NIRSpec()
         self.sources: dict[str, list[str]] = {}
 
@@ -128,6 +137,12 @@ class _Builder:
         """The one NIR node that holds a value; a pending sum becomes one."""
         self.sources[value] = [self.merge(f"{value}.joined", self.shapes[value][1:], self.sources[value])]
         return self.sources[value][0]
+
+    def inhibition(self, node: g.Neuron) -> float:
+        """What keeps a neuron silent, whatever the image: a power of two, twice what could make its membrane reach the
+        threshold from 0. With it no membrane is ever above 0, so that none is carried on either."""
+        drive = float(np.abs(node.gain).max()) * _peaks(self.network)[node.inputs[0]] + float(np.abs(node.bias).max())
+        return float(2.0 ** ceil(log2(2 * (drive + float(np.abs(node.threshold).max())))))
 
     def merge(self, name: str, shape: tuple[int, ...], sources: list[str]) -> str:
         """One node that holds the sum of the sources, (C, H, W): the source itself, or an identity 1x1 convolution."""
@@ -166,11 +181,14 @@ def _(node: g.Conv, builder: _Builder) -> list[str]:
 
 @add_stock.register
 def _(node: g.Neuron, builder: _Builder) -> list[str]:
-    shape = builder.shapes[node.name][1:]
-    sources = builder.sources[node.inputs[0]]
+    shape, gate = builder.shapes[node.name][1:], gate_of(node)
+    sources = builder.sources[node.inputs[0]] if gate is None else [builder.single(node.inputs[0])]
     if np.any(node.gain != 1.0) or np.any(node.bias != 0.0):  # importers read only r = 1
         drive = diagonal(node.gain, node.bias, shape)
         sources = [builder.spec.add(node.name + DRIVE, drive, sources)]
+    if gate is not None:
+        inhibition = inhibiting(builder.inhibition(node), shape)
+        sources.append(builder.spec.add(node.name + SHUT, inhibition, builder.sources[gate]))
     parameters = {key: Filled(shape, value) for key, value in encode_lif(node).items()}
     return [builder.spec.add(node.name, SpecNode("LIF", parameters), sources)]
 
@@ -193,6 +211,12 @@ def _(node: g.Add, builder: _Builder) -> list[str]:
 @add_stock.register
 def _(node: g.Concat, builder: _Builder) -> list[str]:
     return builder.join(node.name, node.inputs)
+
+
+def inhibiting(strength: float, shape: tuple[int, ...]) -> SpecNode:
+    """strength * gate - strength in every channel: nothing where the gate is 1, to the last bit."""
+    channels, height, width = shape
+    return conv2d(np.full((channels, 1, 1, 1), strength), (height, width), np.full(channels, -strength))
 
 
 def diagonal(scale: Array, offset: Array, shape: tuple[int, ...]) -> SpecNode:

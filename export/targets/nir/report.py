@@ -19,7 +19,7 @@ from rich.table import Table
 from export.graph import nodes as g
 from export.graph.agreement import FLOAT64_OUTPUT
 from export.graph.network import Network
-from export.graph.nodes import NetworkError
+from export.graph.nodes import NetworkError, gate_of
 from export.graph.store import Record
 from export.targets.nir.check import CheckReport
 from export.targets.nir.segments import stock_nodes
@@ -43,8 +43,8 @@ def _(node: g.Conv) -> str:
 
 @stock_form.register
 def _(node: g.Neuron) -> str:
-    driven = np.any(node.gain != 1.0) or np.any(node.bias != 0.0)
-    return "Conv2d 1x1, LIF" if driven else "LIF"
+    driven = bool(np.any(node.gain != 1.0) or np.any(node.bias != 0.0))
+    return "Conv2d 1x1, " * driven + "Conv2d 1x1 of its gate, " * (gate_of(node) is not None) + "LIF"
 
 
 @stock_form.register

@@ -24,8 +24,8 @@ from torch import Tensor
 from export.graph.execute import execute_node
 from export.graph.frames import check_image, output_of
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import Array, Conv, Linear, NetworkError, Neuron, Node
-from export.targets.nir.graph import DRIVE
+from export.graph.nodes import Array, Conv, Linear, NetworkError, Neuron, Node, gate_of
+from export.targets.nir.graph import DRIVE, SHUT
 from export.targets.nir.read import Export
 
 Values = dict[str, Tensor]
@@ -52,14 +52,25 @@ class _LayerByLayer:
         self.layers = {node.name: node for node in network.nodes if isinstance(node, (Conv, Linear, Neuron))}
         self.given, self.found = given, dict[str, Array]()
 
-    def reads(self, name: str, inputs: Sequence[Tensor], is_driven: bool) -> Sequence[Tensor]:
-        """A neuron with a gain or bias has a node before it, its drive, that reads for it."""
-        node = self.layers.get(name.removesuffix(DRIVE))
-        if node is None or is_driven or node.inputs[0] not in self.given:
-            return inputs
-        source = node.inputs[0]
-        self.found[source] = sum_of(inputs).numpy()
-        return [torch.from_numpy(np.ascontiguousarray(self.given[source], np.float64))]
+    def reads(self, name: str, inputs: Mapping[str, Tensor], nodes: Mapping[str, Any]) -> Sequence[Tensor]:
+        """`inputs`: by the names of the nodes that they come from. A neuron with a gain or bias has a node before it,
+        its drive, that reads for it; one with a gate has one beside it that reads that."""
+        node = self.layers.get(name.removesuffix(DRIVE).removesuffix(SHUT))
+        if node is None or name + DRIVE in nodes or node.inputs[0] not in self.given:
+            return [*inputs.values()]
+        source, gate = node.inputs[0], gate_of(node)
+        if name.endswith(SHUT):
+            return [self._instead(node.inputs[1], [*inputs.values()])]
+        beside = {one: value for one, value in inputs.items() if one in (gate, node.name + SHUT)}
+        driving = self._instead(source, [value for one, value in inputs.items() if one not in beside])
+        return [driving, *(self._instead(one, [value]) if one == gate else value for one, value in beside.items())]
+
+    def _instead(self, name: str, parts: Sequence[Tensor]) -> Tensor:
+        """What is given in the place of a value, which is the sum of these; of a gate one frame is kept."""
+        found = sum_of(parts)
+        given = torch.from_numpy(np.ascontiguousarray(self.given[name], np.float64))
+        self.found[name] = found[: len(given)].numpy()
+        return given.expand(found.shape)
 
     def gives(self, name: str, value: Tensor) -> None:
         if name in self.layers:
@@ -115,12 +126,15 @@ class OpenedExport:
             uses.subtract(step["inputs"])
             taken = {name: values[name] if uses[name] else values.pop(name) for name in step["inputs"]}
             if "segment" in step:
-                stream = torch.cat([taken.pop(name) for name in step["inputs"]], dim=1)
+                parts = [taken.pop(name) for name in step["inputs"]]
+                frames = max(map(len, parts))  # a gate has one, for all steps
+                stream = torch.cat([part.expand(frames, -1, -1, -1) for part in parts], dim=1)
+                del parts
                 joined = _run_graph(run, self.graphs[step["segment"]], stream)
                 channels = [self.manifest["shapes"][name][1] for name in step["outputs"]]
-                parts = torch.split(joined, channels, dim=1)  # copied, so that each can go when its last reader has it
-                values.update((name, part.clone()) for name, part in zip(step["outputs"], parts, strict=True))
-                del stream, joined, parts
+                split = torch.split(joined, channels, dim=1)  # copied, so that each can go when its last reader has it
+                values.update((name, part.clone()) for name, part in zip(step["outputs"], split, strict=True))
+                del stream, joined, split
             else:
                 nodes = {name: network[name] for name in step["nodes"]}
                 sources = {name: node.inputs for name, node in nodes.items()}
@@ -158,7 +172,7 @@ def _evaluate(
         if name not in values:
             inputs: Sequence[Tensor] = [values[source] for source in sources[name]]
             if run.layers is not None:
-                inputs = run.layers.reads(name, inputs, name + DRIVE in nodes)
+                inputs = run.layers.reads(name, dict(zip(sources[name], inputs, strict=True)), nodes)
             values[name] = run_node(nodes[name], inputs, run, name)
             if run.layers is not None:
                 run.layers.gives(name, values[name])

@@ -12,7 +12,7 @@ from functools import singledispatch
 
 from export.graph import nodes as g
 from export.graph.network import Network, infer_shapes
-from export.graph.nodes import Array, NetworkError, Shape
+from export.graph.nodes import Array, NetworkError, Shape, gate_of
 from export.graph.placement import on_cores
 
 Shapes = dict[str, Shape]
@@ -53,16 +53,24 @@ def expresses(node: g.Node, inputs: Sequence[Shape]) -> bool:
 @expresses.register(g.Activation)
 @expresses.register(g.Resize)
 @expresses.register(g.RainMask)
+@expresses.register(g.Pool)
+@expresses.register(g.Flood)
 def _(node: g.Node, inputs: Sequence[Shape]) -> bool:
-    """NIR 1.0.8 has no product, ReLU, sigmoid, global pooling, enlargement, matrix over the steps, or morphology."""
+    """NIR 1.0.8 has no product, ReLU, sigmoid, global pooling, maximum, enlargement, matrix over the steps, or
+    morphology."""
     return False
 
 
-@expresses.register(g.Conv)
 @expresses.register(g.Concat)
 @expresses.register(g.Neuron)
 def _(node: g.Node, inputs: Sequence[Shape]) -> bool:
     return True
+
+
+@expresses.register
+def _(node: g.Conv, inputs: Sequence[Shape]) -> bool:
+    """A gate of real values is a product; neurons are shut by inhibition."""
+    return gate_of(node) is None
 
 
 @expresses.register
@@ -88,14 +96,17 @@ def cut(network: Network, height: int, width: int) -> list[Step]:
 
     A stage is a stretch between two visits to the host: host nodes have odd stages, stock nodes even ones, each as
     early as its inputs allow. The connected stock nodes of one stage are one segment: no path leaves it and comes back.
-    It is cut further only where its inputs or outputs have different sizes and so do not fit on one Input or Output.
+    A gate has one frame for all steps, so that it always comes from outside. A segment is cut further only where its
+    inputs or outputs have different sizes and so do not fit on one Input or Output.
     """
     shapes = infer_shapes(network, height, width)
     stages: dict[str, int] = {}
     stock = stock_nodes(network)
     for node in network.nodes:
         parity = 0 if node.name in stock else 1
-        stages[node.name] = max((s + (s % 2 != parity) for s in (stages[i] for i in node.inputs)), default=parity)
+        gate = gate_of(node) if parity == 0 else None
+        before = [stages[name] + 2 * (name == gate and stages[name] % 2 == 0) for name in node.inputs]
+        stages[node.name] = max((s + (s % 2 != parity) for s in before), default=parity)
     steps: list[Step] = []
     for stage in sorted(set(stages.values())):
         members = [node for node in network.nodes if stages[node.name] == stage]

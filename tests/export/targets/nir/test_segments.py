@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 import torch
@@ -11,15 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from export.graph import nodes as g
+from export.graph.execute import execute_node
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError
+from export.targets.nir import graph as nir_graph
 from export.targets.nir.graph import segment_graph
 from export.targets.nir.read import open_export, read_network
-from export.targets.nir.run import run_export
+from export.targets.nir.run import run_export, run_graph
 from export.targets.nir.segments import cut, expresses, stock_nodes
-from export.targets.nir.write import write_folder
+from export.targets.nir.write import write_folder, write_graph
 from hw_sim.backends.simulator import run
-from tests.export.networks import conv, dyadic, image, mixed_network, network, neuron, stock_networks
+from tests.export.networks import conv, dyadic, gated_network, image, mixed_network, network, neuron, stock_networks
+from tests.random_networks import random_gated
 
 STOCK = stock_networks()
 
@@ -62,6 +69,89 @@ def test_host_operations_cut_and_values_of_one_size_share_an_output(tmp_path):
     assert steps[1].outputs == ("embed", "l1")
     assert steps[4].inputs == ("embed", "up")
     agree(mixed_network(), tmp_path / "nir")
+
+
+def test_gates_come_from_outside_and_shut_neurons_by_inhibition(tmp_path):
+    found = gated_network()
+    steps = [(step.inputs, step.nodes) for step in cut(found, 8, 12) if step.segment]
+    assert steps == [
+        (("image",), ("look", "open")),  # once an image: not in the graph of the neurons that it shuts
+        (("coding",), ("a", "b", "ab")),
+        (("open", "ab"), ("on", "off", "pair")),
+        (("pair",), ("down",)),
+        (("half", "down"), ("low", "deep")),
+        (("open", "mixed"), ("last", "end")),
+    ]
+    gates = run(found, image(), precision="float64").gates
+    assert all(0.1 < gate.mean() < 0.9 for gate in gates.values())
+    agree(found, tmp_path / "nir")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_gated_networks_fire_what_the_simulator_fires(seed, tmp_path):
+    found, picture = random_gated(seed), np.random.default_rng(seed).random((3, 12, 10))
+    path = tmp_path / "nir"
+    nodes = tuple(replace(node, current_decay=0.0, bias=np.zeros(())) if node.kind == "neuron" else node
+                  for node in found.nodes)  # fmt: skip
+    nodes = tuple(replace(node, groups=1, weight=np.concatenate([node.weight] * 2, 1) / 2)
+                  if node.kind == "conv" and node.groups == 2 else node for node in nodes)  # fmt: skip
+    found = replace(found, nodes=nodes)
+    write_folder(found, 12, 10, path)
+    expected = run(found, picture, precision="float64")
+    spikes: dict[str, np.ndarray] = {}
+    output = run_export(open_export(path), read_network(path), picture, spikes.__setitem__)
+    assert all(np.array_equal(spikes[name], fired) for name, fired in expected.spikes.items())
+    assert np.abs(output - expected.output).max() < 1e-9
+    again = run(read_network(path), picture, precision="float64").counts
+    assert all(again[name].agrees(counts) for name, counts in expected.counts.items())
+
+
+def worst_case(threshold: float) -> Network:
+    """A neuron of 21 + 5 at most, if all that it reads fires, behind a gate from the host."""
+    return network(
+        "worst case",
+        g.Conv(name="c", inputs=("coding",), weight=np.ones((2, 3, 3, 3)), padding=(1, 1)),
+        neuron("first", "c"),
+        g.Conv(name="sum", inputs=("first",), weight=np.ones((2, 2, 3, 3)), bias=np.full(2, 3.0), padding=(1, 1)),
+        g.Reduce(name="any", inputs=("first",), function="max", axes="TC"),
+        neuron("shut", "sum", inputs=("sum", "any"), threshold=np.array(threshold), bias=np.array(5.0)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("threshold", [0.15, 0.0, -2.0])
+def test_no_image_makes_a_shut_neuron_fire(threshold, monkeypatch):
+    """Every current at its largest for many steps, whatever the sign of the threshold; half as much does not hold."""
+    found = worst_case(threshold)
+    shapes = infer_shapes(found, 8, 12)
+    (step,) = (step for step in cut(found, 8, 12) if step.segment and "shut" in step.nodes)
+    assert step.inputs == ("sum", "any")
+
+    def fired(open_: float, current: float) -> np.ndarray:
+        spikes: dict[str, np.ndarray] = {}
+        stream = torch.full((20, 3, 8, 12), current, dtype=torch.float64)
+        stream[:, 2] = open_
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nir infers types with a deprecated function
+            graph = as_nir(segment_graph(found, step, shapes))
+        run_graph(graph, stream, 1e-4, spikes.__setitem__)
+        return spikes["shut"]
+
+    largest = 2 * 9 + 3.0
+    assert not fired(0.0, largest).any()
+    assert fired(1.0, largest).all()
+    free = replace(found["shut"], inputs=("sum",))
+    for current in (-6.0, -4.0, -3.25):
+        expected = execute_node(free, [torch.full((20, 2, 8, 12), current, dtype=torch.float64)], 20, torch.float64)
+        assert np.array_equal(fired(1.0, current), expected.numpy())
+    monkeypatch.setattr(nir_graph._Builder, "inhibition", lambda self, node: 8.0)
+    assert fired(0.0, largest).any()
+
+
+def as_nir(spec: nir_graph.NIRSpec) -> nir.NIRGraph:
+    """The graph as nir.read gives it."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_graph(Path(folder) / "graph.nir", spec, {"dt": 1e-4})
+        return nir.read(Path(folder) / "graph.nir")
 
 
 def test_a_strided_convolution_beside_an_input_of_its_own_size_stands_alone(tmp_path):
