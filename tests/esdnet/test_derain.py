@@ -17,12 +17,13 @@ from PIL import Image
 
 from esdnet.derain import main
 from esdnet.images.cores import Cores
-from esdnet.images.files import load_image
+from esdnet.images.files import load_image, save_image
 from esdnet.networks import derainer
 from esdnet.networks.checkpoint import save_checkpoint
 from esdnet.networks.derainer import derain
 from esdnet.networks.esdnet.config import preset
 from esdnet.networks.esdnet.model import ESDNet
+from tests import gated
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,6 +99,22 @@ def test_tiles_with_their_halo_are_the_whole_image(
     assert row["tiles"] == len(Cores((58, 70), int(tile), (40, 40, 36, 36), 4))
     assert row["overhead"] > 1
     assert "tiles of " + tile + " and the 40 pixels around: the network sees" in capsys.readouterr().err
+
+
+def test_tiles_of_a_gated_network_have_the_halo_of_its_gate(tmp_path: Path, monkeypatch, capsys) -> None:
+    """In float64, as above. With the halo of the same network without its gate, it opens elsewhere."""
+    opened = derainer.open_network
+    monkeypatch.setattr(derainer, "open_network", lambda setup: opened(setup).double())
+    save_checkpoint(tmp_path / "gated.pt", gated.gated_model("learnt"))
+    save_image(tmp_path / "n.png", gated.rainy(132, 20).transpose(1, 2, 0))
+    flags = (tmp_path / "n.png", "--checkpoint", tmp_path / "gated.pt")
+    assert run(*flags, "-o", tmp_path / "whole.png") == 0
+    assert run(*flags, "-o", tmp_path / "tiles.png", "--tile", "20") == 0
+    assert (tmp_path / "tiles.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    assert "tiles of 20 and the 56 pixels around: the network sees" in capsys.readouterr().err
+    monkeypatch.setattr(ESDNet, "halo", (40, 40, 36, 36))
+    assert run(*flags, "-o", tmp_path / "less.png", "--tile", "20") == 0
+    assert (tmp_path / "less.png").read_bytes() != (tmp_path / "whole.png").read_bytes()
 
 
 def test_tiles_that_overlap_are_blended_where_that_is_asked_for(local: Path, rainy: Path, tmp_path: Path) -> None:

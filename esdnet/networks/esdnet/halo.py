@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from esdnet.images.cores import Halo
 from esdnet.networks.esdnet.config import SIZE_MULTIPLE, ESDNetConfig
+from esdnet.networks.esdnet.gate import LAYERS
 
 
 def image_wide(config: ESDNetConfig) -> tuple[str, ...]:
@@ -17,7 +18,7 @@ def image_wide(config: ESDNetConfig) -> tuple[str, ...]:
     wide = {
         "mixed attention": config.attention == "mixed",
         "the refinement block": config.refinement == "frb",
-        "the gate": config.gate != "none",  # the morphological one; a learnt one has no rule here
+        "the rain mask": config.gate == "morphological",
     }
     return tuple(name for name, there in wide.items() if there)
 
@@ -48,8 +49,16 @@ def _furthest(config: ESDNetConfig, row: int, step: int, choose: Callable[[int, 
         """From a row after a downsampling to what it reads, with a stride of 2."""
         return 2 * row + step
 
+    def gate(row: int) -> int:
+        """From the first neurons to what a learnt gate reads to open them; those deeper lie nearer to the core."""
+        row //= 2
+        for _, stride, reach in reversed(LAYERS):
+            row = row * stride + step * reach
+        return row
+
     fine = blocks(row + step, config.decoder_blocks[0])
     middle = blocks(enlarged(fine), config.decoder_blocks[1])
     deep = blocks(enlarged(middle), config.decoder_blocks[2] + config.encoder_blocks[2])
     middle = blocks(choose(halved(deep), middle), config.encoder_blocks[1])
-    return blocks(choose(halved(middle), fine), config.encoder_blocks[0]) + step
+    embedded = blocks(choose(halved(middle), fine), config.encoder_blocks[0])
+    return (gate(embedded) if config.gate == "learnt" else embedded) + step

@@ -77,7 +77,7 @@ class ESDNet(nn.Module):
     def without_halo(self) -> str:
         """Why it has none, "" where it has."""
         wide = image_wide(self.config)
-        return f"{' and '.join(wide)} look at all of it" if wide else ""
+        return f"{' and '.join(wide)} {'looks' if len(wide) == 1 else 'look'} at all of it" if wide else ""
 
     def _output(self, channels: int) -> nn.Sequential:
         if self.config.readout == "analog":

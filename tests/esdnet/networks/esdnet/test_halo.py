@@ -9,7 +9,7 @@ import pytest
 
 from esdnet.networks.architectures import PRESETS, build
 from esdnet.networks.esdnet.ablations import TABLES
-from esdnet.networks.esdnet.config import ESDNetConfig
+from esdnet.networks.esdnet.config import ESDNetConfig, spike_driven
 from esdnet.networks.esdnet.model import ESDNet
 from export.graph import receptive_field
 from export.readers.esdnet import lower
@@ -49,11 +49,25 @@ def test_blocks_and_what_the_output_reads() -> None:
             agrees(replace(row.config, dim=2, steps=1))
 
 
+def test_a_learnt_gate_looks_around_and_the_rain_mask_at_everything() -> None:
+    blocks = {"encoder_blocks": [(1, 1, 1), (2, 1, 3), (3, 2, 1)], "decoder_blocks": [(1, 1, 1), (3, 2, 1)]}
+    for encoder, decoder in product(*blocks.values()):
+        free = replace(spike_driven(SMALL), encoder_blocks=encoder, decoder_blocks=decoder)
+        gated = replace(free, gate="learnt")
+        assert agrees(free)
+        assert agrees(gated)
+        before, with_gate = ESDNet(free).halo, ESDNet(gated).halo
+        assert before is not None
+        assert with_gate is not None
+        assert all(8 <= more - less <= 16 for less, more in zip(before, with_gate, strict=True))
+        assert not agrees(replace(free, gate="morphological"))
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets(name: str) -> None:
     config = PRESETS[name]
-    if isinstance(config, ESDNetConfig) and config.gate == "none":
-        assert agrees(replace(config, dim=1, steps=1)) == ("spike_driven" in name)
+    if isinstance(config, ESDNetConfig):
+        assert agrees(replace(config, dim=1, steps=1)) == ("spike_driven" in name or "gated" in name)
     else:
         model = build(config)
         assert model.halo is None
