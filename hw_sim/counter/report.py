@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """A run that was counted. output: what the network returned.
 
@@ -45,6 +45,10 @@ class Report:
     by_shape: tuple[str, ...]
     seconds: float
     output: Any
+
+    def __repr__(self) -> str:
+        spikes, acs, macs = (f"{self.totals[name]:,}" for name in ("spikes", "acs", "macs"))
+        return f"<Report of {self.network}: {len(self.layers)} layers, {spikes} spikes, {acs} ACs, {macs} MACs>"
 
     @cached_property
     def totals(self) -> dict[str, int]:

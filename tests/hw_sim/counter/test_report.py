@@ -38,6 +38,12 @@ def report() -> hw_sim.Report:
     return found
 
 
+def test_it_says_in_a_line_what_it_holds(report):
+    totals = report.totals
+    numbers = f"{totals['spikes']} spikes, {totals['acs']} ACs, {totals['macs']} MACs"
+    assert repr(report) == f"<Report of Net: {len(report.layers)} layers, {numbers}>"
+
+
 def test_a_data_frame_has_a_row_for_each_layer_and_every_count(report):
     pytest.importorskip("pandas")
     frame = report.to_dataframe("horowitz_fp32")
