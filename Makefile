@@ -7,14 +7,14 @@ CONSTRAINTS := constraints/python-$(VERSION).txt
 READY := $(VENV)/.ready-$(VERSION)
 DEMO := out/demo
 
-.PHONY: demo demo-lava test test-all test-gpu lint setup clean
+.PHONY: demo demo-lava docs test test-all test-gpu lint setup clean
 
 setup: $(READY)
 
 $(READY): $(CONSTRAINTS) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --constraints $(CONSTRAINTS) --editable '.[all,test]'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --constraints $(CONSTRAINTS) --editable '.[all,docs,test]'
 	@touch $@
 
 demo: $(READY)
@@ -31,6 +31,10 @@ demo-lava: $(READY)
 	@for backend in simulator lava; do $(BIN)/python hw_sim/energy.py --image docs/sample/rainy_64.png \
 	  --backend $$backend --precision float64 --json $(DEMO)/64_$$backend.json > $(DEMO)/64_$$backend.txt || exit; done
 	@$(BIN)/python -m hw_sim.agreement.equal_counts $(DEMO)/64_simulator.json $(DEMO)/64_lava.json
+
+# the pages of docs/ as a site, out/site/index.html; a broken link or a name that is not there ends it
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -60,7 +60,7 @@ def test_a_fixed_script_runs_from_any_folder_without_an_installation(tmp_path):
 def test_the_extras_in_the_code_are_those_of_the_package():
     """Their names, and that the modules looked for come from the packages installed."""
     extras = PROJECT["optional-dependencies"]
-    assert EXTRAS.keys() == extras.keys() - {"all", "test"}
+    assert EXTRAS.keys() == extras.keys() - {"all", "docs", "test"}
     assert extras["all"] == sorted(entry for extra in EXTRAS for entry in extras[extra])
     assert PROJECT["name"] == PACKAGE
     for extra, modules in EXTRAS.items():
