@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside its own: model cards, which ship with their checkpoints, are pages of the site too."""
+"""What `mkdocs build` does beside its own: the model cards that ship with checkpoints are pages of the site too."""
 
 from __future__ import annotations
 

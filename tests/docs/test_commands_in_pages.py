@@ -9,8 +9,8 @@ import shlex
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, commands
 from tests.distribution.test_wheel import PROJECT
+from tests.docs.pages import PAGES, ROOT, commands
 
 SYNOPSIS = re.compile(r"[\[|]|\.\.\.")  # shows what may be given, and is no command to type
 

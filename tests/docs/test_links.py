@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.docs.pages import PAGES, ROOT, read
 def anchors(page: Path) -> set[str]:
     """Of headings, as GitHub makes them."""
     tokens = read(page)
-    titles = [inline.content for opening, inline in zip(tokens, tokens[1:], strict=False) if opening.type == "heading_open"]
+    titles = [inline.content for opening, inline in pairwise(tokens) if opening.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
