@@ -1,8 +1,8 @@
 """`python -m benchmarks.energy_models`: under which published energy models do the two networks save energy?
 
 In: the two checkpoints that ship and the photo that ships (or --images DIR), or with --recorded the counts of the last
---write. Out: the verdict tables of docs/energy.md, which --write puts there. Dim 48 is not trained: it is counted at
-the firing rates of dim 16, as benchmarks/energy_study.py does.
+--write. Out: the answer and the verdict tables of docs/energy.md, which --write puts there. Dim 48 is not trained: it
+is counted at the firing rates of dim 16, as benchmarks/energy_study.py does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hw_sim.pricing.counted import nafnet_on
 from hw_sim.pricing.layer_facts import LayerFacts, make_layer
 from hw_sim.pricing.load import available_models, load_model
 from hw_sim.pricing.thresholds import load_thresholds, stand
-from hw_sim.pricing.verdicts import ModelRow, Verdict, judge
+from hw_sim.pricing.verdicts import VARIANTS, ModelRow, Verdict, judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "benchmarks/energy_models.json"
 PAGE = ROOT / "docs/energy.md"
-BEGIN, END = "<!-- verdicts: written by benchmarks/energy_models.py -->", "<!-- end of the verdicts -->"
+PARTS = ("answer", "verdicts")  # of the page, each between two marks
+REUSE = VARIANTS["lemaire2022"][-1].label
+OF_MEMORY = ("weights", "potentials", "input_output")  # parts of an energy
 SIZE = 256  # pixels a side: the paper's Table 1
 KINDS = ("released", "spike-driven")
 
@@ -57,12 +59,12 @@ def _study(args: argparse.Namespace) -> int:
     if args.images and (args.recorded or args.write):
         raise UserError("--images: the recorded counts and the page are of the photo that ships; leave it out")
     networks = read_record(RECORD) if args.recorded else measure(args.images, args.limit)
-    text = tables(networks)
-    print(text)
+    texts = page_parts(networks)
+    print("\n".join(texts.values()))
     if args.write:
         if not args.recorded:
             write_record(RECORD, networks)
-        write_text(PAGE, put(PAGE.read_text(encoding="utf-8"), text))
+        write_text(PAGE, put(PAGE.read_text(encoding="utf-8"), texts))
     return 0
 
 
@@ -115,19 +117,58 @@ def read_record(path: Path) -> list[Network]:
     return [Network(name, [[make_layer(layer) for layer in layers]]) for name, layers in content.items()]
 
 
-def put(page: str, text: str) -> str:
-    """The page with `text` between its two marks."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise UserError(f"{PAGE.name}: expected the lines {BEGIN} and {END} once each")
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}"
+def put(page: str, texts: dict[str, str]) -> str:
+    """The page with each text between its two marks."""
+    for name, text in texts.items():
+        begin, end = f"<!-- {name}: written by benchmarks/energy_models.py -->", f"<!-- end of the {name} -->"
+        if page.count(begin) != 1 or page.count(end) != 1:
+            raise UserError(f"{PAGE.name}: expected the lines {begin} and {end} once each")
+        before, rest = page.split(begin)
+        page = f"{before}{begin}\n\n{text}\n{end}{rest.split(end)[1]}"
+    return page
 
 
-def tables(networks: list[Network]) -> str:
-    """Both verdict tables and the thresholds."""
+def page_parts(networks: list[Network]) -> dict[str, str]:
+    """What stands between the marks of the page."""
     models = [load_model(name) for name in available_models()]
     nafnet = nafnet_on((SIZE, SIZE)).layers
     rows = [[judge(layers, models, nafnet) for layers in network.images] for network in networks]
+    return dict(zip(PARTS, (answer(networks, rows), tables(networks, rows)), strict=True))
+
+
+def answer(networks: list[Network], rows: list[list[list[ModelRow]]]) -> str:
+    """Least and most of all models with an answer, by what they price; rows: by network, image, model and variant."""
+    names = " | ".join(network.name for network in networks)
+    lines = [f"| energy over that of | if what is priced is | {names} |", "|---" * (len(networks) + 2) + "|"]
+    for other, verdict_of in (
+        ("NAFNet", lambda row: row.against_reference),
+        ("its own layers, run once as an ANN", lambda row: row.against_own),
+    ):
+        for priced in ("arithmetic", "memory too", "memory, which the ANN reads once"):
+            of_networks = [
+                [verdict_of(row) for image in images for row in image if _priced(row) == priced] for images in rows
+            ]
+            lines.append(f"| {other} | {priced} | {' | '.join(_range(verdicts) for verdicts in of_networks)} |")
+    return "\n".join([*lines, ""])
+
+
+def _priced(row: ModelRow) -> str:
+    """Which of the answer's rows a verdict belongs to."""
+    if row.variant == REUSE:
+        return "memory, which the ANN reads once"
+    return "memory too" if any(row.energy.parts[part] is not None for part in OF_MEMORY) else "arithmetic"
+
+
+def _range(verdicts: list[Verdict]) -> str:
+    ratios = sorted(verdict.ratio for verdict in verdicts if verdict.ratio)
+    said = {verdict.word for verdict in verdicts if verdict.ratio}
+    word = "depends" if len(said) > 1 else {"wins": "**saves**", "loses": "costs more"}[said.pop()]
+    least, most = (f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}" for ratio in (ratios[0], ratios[-1]))
+    return f"{word}: {least} to {most}"
+
+
+def tables(networks: list[Network], rows: list[list[list[ModelRow]]]) -> str:
+    """Both verdict tables and the thresholds."""
     names = [network.name for network in networks]
     return "\n".join(
         [

@@ -7,7 +7,18 @@ from dataclasses import asdict, replace
 import pytest
 
 from benchmarks import energy_models
-from benchmarks.energy_models import PAGE, RECORD, ROOT, Network, main, measure, put, read_record, tables, write_record
+from benchmarks.energy_models import (
+    PAGE,
+    RECORD,
+    ROOT,
+    Network,
+    main,
+    measure,
+    page_parts,
+    put,
+    read_record,
+    write_record,
+)
 from esdnet.command.errors import UserError
 from hw_sim.pricing.load import available_models, load_model
 from hw_sim.pricing.verdicts import Verdict, judge
@@ -23,7 +34,7 @@ def recorded():
 
 def test_the_page_has_the_tables_that_the_command_makes_of_the_recorded_counts(recorded):
     page = PAGE.read_text(encoding="utf-8")
-    assert put(page, tables(recorded)) == page
+    assert put(page, page_parts(recorded)) == page
 
 
 def test_the_verdicts_in_the_readme_are_rows_of_the_page():
@@ -45,7 +56,9 @@ def test_a_changed_count_changes_the_page(recorded):
     page = PAGE.read_text(encoding="utf-8")
     last = recorded[-1]
     twice = [replace(layer, acs=2 * layer.acs) for layer in last.images[0]]
-    assert put(page, tables([*recorded[:-1], Network(last.name, [twice])])) != page
+    found = page_parts([*recorded[:-1], Network(last.name, [twice])])
+    for name, text in found.items():
+        assert put(page, {name: text}) != page
 
 
 def test_a_record_is_read_as_it_was_written(recorded, tmp_path):
@@ -53,7 +66,7 @@ def test_a_record_is_read_as_it_was_written(recorded, tmp_path):
     assert (tmp_path / "record.json").read_bytes() == RECORD.read_bytes()
 
 
-def test_the_sentence_at_the_head_of_the_page_holds(recorded):
+def test_the_answer_in_words_holds(recorded):
     """Dim 16 saves as each source states it; dim 48 where, and only where, nothing but operations has a price."""
     nafnet = energy_models.nafnet_on((256, 256)).layers
     models = [load_model(name) for name in available_models()]
@@ -92,4 +105,4 @@ def test_images_of_ones_own_do_not_go_into_the_page(tmp_path, capsys):
 
 def test_a_page_without_its_marks_is_refused():
     with pytest.raises(UserError, match="expected the lines <!-- verdicts"):
-        put("no marks here", "text")
+        put("no marks here", {"verdicts": "text"})
