@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hw_sim.pricing.prices import PriceList
 
 Runs = dict[str, dict[str, Any]]  # by image
+OPEN = "open: "  # before a gate's name, in a table
 
 
 class FolderReport:
@@ -91,20 +92,28 @@ def _row_of(run: dict[str, Any]) -> dict[str, Any]:
     """What fits in a table: the run in numbers, and its totals."""
     height, width = run["executed_size"]
     computed = run.get("computed_in", {})
-    named = {name: run[name] for name in ("image", "tiles", "seconds", "firing_rate")}
+    named = {name: run[name] for name in ("image", "tiles", "seconds", "firing_rate", "spikes_per_synapse")}
+    gates = {f"{OPEN}{gate}": part for gate, part in run.get("gates_open", {}).items()}
     size = {
         "executed_height": height,
         "executed_width": width,
         "computed_in_tiles": computed.get("tiles", run["tiles"]),
     }
-    return {**named, **size, **run["totals"]}
+    return {**named, **gates, **size, **run["totals"]}
 
 
 def _run_of(row: dict[str, Any]) -> dict[str, Any]:
     """The run that a row of a table is of, as far as a summary asks."""
-    names = ("image", "tiles", "seconds", "firing_rate", "executed_height", "executed_width", "computed_in_tiles")
-    totals = {name: value for name, value in row.items() if name not in names}
-    return {**row, "executed_size": [row["executed_height"], row["executed_width"]], "totals": totals}
+    if "spikes_per_synapse" not in row:
+        raise UserError("--table: an earlier version wrote it and counted less; give another --table")
+    names = (
+        "image", "tiles", "seconds", "firing_rate", "spikes_per_synapse", "executed_height", "executed_width",
+        "computed_in_tiles",
+    )  # fmt: skip
+    gates = {name.removeprefix(OPEN): part for name, part in row.items() if name.startswith(OPEN)}
+    totals = {name: value for name, value in row.items() if name not in names and not name.startswith(OPEN)}
+    size = [row["executed_height"], row["executed_width"]]
+    return {**row, "gates_open": gates, "executed_size": size, "totals": totals}
 
 
 def settings(args: argparse.Namespace, source: Source, prices: PriceList) -> dict[str, Any]:
@@ -139,6 +148,6 @@ def read_earlier(path: Path) -> dict[str, Any] | None:
         raise UserError(f"--skip-existing: {path}: cannot be read as a report: {error}") from error
     if not isinstance(content, dict) or not {"settings", "runs"} <= content.keys():
         raise UserError(f"--skip-existing: {path}: is not a report of a folder; give another --json")
-    if any("facts" not in run for run in content["runs"]):
+    if any(name not in run for run in content["runs"] for name in ("facts", "spikes_per_synapse")):
         raise UserError(f"--skip-existing: {path}: an earlier version wrote it and counted less; give another --json")
     return content

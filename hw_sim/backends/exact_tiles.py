@@ -104,7 +104,7 @@ def _run_tile(given: _Tile) -> _Done:
         result = executor.run_part(image, part)
     rows, columns = (slice(core[0] - at[0], core[1] - at[0]) for core, at in zip(tile.core, tile.tile, strict=True))
     core = np.asarray(to_photo(given.name, result.output[:, rows, columns].transpose(1, 2, 0)))
-    fired = result.spike_maps() if setup.keep_maps else {}
+    fired = {**result.gates, **result.spike_maps()} if setup.keep_maps else {}
     inside = PartCounter(backend.source.network, part)
     maps = {name: inside.core(name, of_tile) for name, of_tile in fired.items()}
     return _Done(core, result.of_core, result.counts, maps)

@@ -44,7 +44,7 @@ def run_image(
             results = executor.stream(part.numpy() for part in grid.cut(pixels))
             for window, result in zip(grid.windows, results, strict=True):
                 if maps:
-                    maps.add(result.spike_maps(), window)
+                    maps.add({**result.gates, **result.spike_maps()}, window)
                 for name, count in result.counts.items():
                     counts[name] = counts[name].plus(count) if name in counts else count
                 yield torch.from_numpy(np.array(result.output))

@@ -80,6 +80,9 @@ class Comparison:
         both = (self.first["totals"], self.second["totals"])
         counts = {key: (both[0][key], both[1][key]) for key in COUNTS if all(key in totals for totals in both)}
         rates = {"firing_rate": (self.first["firing_rate"], self.second["firing_rate"])}
+        used = (self.first.get("spikes_per_synapse"), self.second.get("spikes_per_synapse"))
+        if used[0] is not None and used[1] is not None:
+            rates["spikes_per_synapse"] = used
         return {**counts, **(rates if any(counts["neuron_updates"]) else {}), "energy_uj": self.energies_uj}
 
     def to_record(self) -> dict[str, Any]:

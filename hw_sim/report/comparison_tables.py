@@ -13,8 +13,10 @@ from hw_sim.report.model_tables import at_least, uj
 
 TITLES = {
     "spikes": "spikes", "acs": "ACs", "macs": "MACs", "nonzero_macs": "MACs not by 0", "elementwise": "element-wise",
-    "neuron_updates": "neuron updates", "firing_rate": "spikes per neuron and step", "energy_uj": "energy, uJ",
+    "neuron_updates": "neuron updates", "firing_rate": "spikes per neuron and step",
+    "spikes_per_synapse": "spikes per synapse and inference", "energy_uj": "energy, uJ",
 }  # fmt: skip
+FORMS = {"firing_rate": "{:.2%}", "spikes_per_synapse": "{:.4f}", "energy_uj": "{:,.1f}"}  # of others {:,}
 
 
 def print_comparison(console: Console, found: Comparison) -> None:
@@ -46,7 +48,7 @@ def _run_table(found: Comparison) -> Table:
 def _total_table(found: Comparison) -> Table:
     table = _table(f"Totals (prices: {found.prices.name})", "", "A", "B", "B / A")
     for key, (a, b) in found.totals().items():
-        form = "{:.2%}" if key == "firing_rate" else "{:,.1f}" if key == "energy_uj" else "{:,}"
+        form = FORMS.get(key, "{:,}")
         table.add_row(TITLES[key], form.format(a), form.format(b), ratio_words(a, b))
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
@@ -105,10 +106,20 @@ def part_table(report: EnergyReport) -> Table:
         placed = [row.energy_j for row in report.rows if row.placement == place]
         if placed:
             table.add_row(label, "", f"{sum(placed) * 1e6:,.1f}", share(sum(placed), whole))
-    if totals["neuron_updates"]:
-        table.add_section()
-        table.add_row("firing rate (spikes per neuron and step)", "", "", f"{report.firing_rate:.2%}")
+    table.add_section()
+    for label, value in rates(report):
+        table.add_row(label, "", "", value)
     return table
+
+
+def rates(report: EnergyReport) -> list[tuple[str, str]]:
+    """What is no sum, by name: how often neurons fire and synapses are used, and how much of the image gates open."""
+    found = [(f"open: {gate}", f"{part:.2%}") for gate, part in report.open_shares.items()]
+    if any(layer.kind == "neuron" for layer in report.facts):
+        found.insert(0, ("firing rate (spikes per neuron and step)", f"{report.firing_rate:.2%}"))
+    if report.spikes_per_synapse is not None:
+        found.insert(1, ("spikes per synapse and inference", f"{report.spikes_per_synapse:.4f}"))
+    return found
 
 
 def reference_table(report: EnergyReport) -> Table:
@@ -146,16 +157,26 @@ def print_summary(console: Console, runs: list[dict[str, Any]]) -> None:
     """One line per image of a folder, as `EnergyReport.to_dict` has it, and the mean."""
     table = Table(title="Summary", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("image")
-    for column in ("executed", "tiles", "spikes", "ACs", "MACs", "rate", "uJ"):
+    for column in ("executed", "tiles", "spikes", "ACs", "MACs", "rate", "per synapse", "open", "uJ"):
         table.add_column(column, justify="right")
     for run in runs:
         totals = run["totals"]
         numbers = [f"{totals[key]:,}" for key in ("spikes", "acs", "macs")]
         size, rate, energy = "x".join(map(str, run["executed_size"])), run["firing_rate"], totals["energy_uj"]
-        table.add_row(run["image"], size, str(run["tiles"]), *numbers, f"{rate:.2%}", f"{energy:,.1f}")
+        used, is_open = _synapses_and_gate(run["spikes_per_synapse"], run.get("gates_open", {}))
+        table.add_row(run["image"], size, str(run["tiles"]), *numbers, f"{rate:.2%}", used, is_open, f"{energy:,.1f}")
     console.print(table)
-    mean = summary_dict(runs)["mean_energy_uj"]
-    console.print(f"{len(runs)} images, mean energy {mean:,.1f} uJ", highlight=False)
+    mean = summary_dict(runs)
+    used, is_open = _synapses_and_gate(mean["mean_spikes_per_synapse"], mean["mean_gates_open"])
+    parts = [f"energy {mean['mean_energy_uj']:,.1f} uJ"]
+    parts += [f"{used} spikes per synapse and inference"] if used else []
+    parts += [f"{is_open} of the gate open"] if is_open else []
+    console.print(f"{len(runs)} images, mean {', '.join(parts)}", highlight=False)
+
+
+def _synapses_and_gate(used: float | None, gates: Mapping[str, float]) -> tuple[str, str]:
+    """Spikes per synapse, and how much of the first gate was open; nothing of a network that has none."""
+    return "" if used is None else f"{used:.4f}", next((f"{part:.2%}" for part in gates.values()), "")
 
 
 def microjoules(joules: float) -> str:

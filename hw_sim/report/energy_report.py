@@ -11,12 +11,12 @@ from typing import Any
 
 from export.graph.counting import OF_VALUES, NodeCounts
 from export.graph.network import Network
-from export.graph.nodes import Neuron, Node, Repeat
+from export.graph.nodes import Neuron, Node, Repeat, gate_of
 from export.graph.placement import place_of
 from hw_sim.pricing.from_counts import layer_facts, steps_of
 from hw_sim.pricing.layer_facts import LayerFacts
 from hw_sim.pricing.prices import PriceList, load_prices, memory_words
-from hw_sim.pricing.thresholds import firing_rate
+from hw_sim.pricing.thresholds import firing_rate, spikes_per_synapse
 
 DENSE_ANN = "the same layers as a dense ANN, one pass"
 PAPER_RATE = 0.1642  # "For the binary SNNs, the sparsity is 16.42%" (paper, 4.2)
@@ -92,6 +92,7 @@ class EnergyReport:
     break_even: float | None  # AC price over MAC price below which the run costs less than the dense ANN
     facts: tuple[LayerFacts, ...] = ()  # what energy models read, node by node
     per_step: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # counts of a node, step by step
+    open_shares: dict[str, float] = field(default_factory=dict)  # of a gate's pixels, over all that was executed
 
     def total(self, selected: Callable[[LayerRow], bool] = lambda row: True) -> dict[str, int]:
         """Counts summed over the rows that `selected` accepts."""
@@ -105,6 +106,11 @@ class EnergyReport:
     def firing_rate(self) -> float:
         """Spikes per neuron and step."""
         return firing_rate(list(self.facts)) or 0.0
+
+    @property
+    def spikes_per_synapse(self) -> float | None:
+        """In one inference; None of a network none of whose layers reads spikes."""
+        return spikes_per_synapse(list(self.facts))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form (docs/counting.md names every field); energies in microjoules."""
@@ -129,6 +135,8 @@ class EnergyReport:
             "assumptions": assumptions(self),
             "parameters": {"model": self.model_parameters, "counted": self.counted_parameters},
             "firing_rate": self.firing_rate,
+            "spikes_per_synapse": self.spikes_per_synapse,
+            **({"gates_open": self.open_shares} if self.open_shares else {}),
             "totals": {
                 "spikes": totals["spikes"],
                 "acs": totals["acs"],
@@ -167,6 +175,7 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
         rows.append(LayerRow(node.name, node.block, node.kind, read, place, totals, energy, node.inputs))
     totals = sum_counts(row.counts for row in rows)
     ann_macs = dense_ann_macs(network, counts)
+    facts = tuple(layer_facts(network, counts, run.executed_size, run.tiles, run.looks_at_values))
     acs, spiking = totals["acs"], network.has_neurons or totals["acs"] > 0  # else it is that ANN
     return EnergyReport(
         run=run,
@@ -179,9 +188,21 @@ def build_report(network: Network, counts: dict[str, NodeCounts], run: Run, pric
             **({DENSE_ANN: prices.energy_j({**NodeCounts.zeros(1).totals(), "macs": ann_macs})} if spiking else {}),
         },
         break_even=(ann_macs - totals["macs"]) / acs if acs else None,
-        facts=tuple(layer_facts(network, counts, run.executed_size, run.tiles, run.looks_at_values)),
+        facts=facts,
         per_step={node.name: steps_of(counts[node.name]) for node in network.nodes},
+        open_shares=open_shares(network, facts),
     )
+
+
+def open_shares(network: Network, facts: Iterable[LayerFacts]) -> dict[str, float]:
+    """By gate, the share of its pixels that were open: that of the neurons behind it which were updated. Of gates that
+    have neurons behind them."""
+    found: dict[str, float] = {}
+    for layer in facts:
+        gate = gate_of(network[layer.name]) if layer.kind == "neuron" else None
+        if gate is not None:
+            found.setdefault(gate, layer.neuron_updates / (layer.outputs * layer.executions))
+    return found
 
 
 def _is_of_the_paper(network: Network) -> bool:
@@ -246,6 +267,7 @@ def assumptions(report: EnergyReport) -> list[str]:
         "An operation on spikes is an AC (one per spike and synapse that exists); on analog values a MAC."
         " Taps on padding are no work. A layer that reads the image repeated over time runs at every step.",
         *_analog_convolutions(report),
+        *_behind_gates(report),
         f"Not in the energy above: {totals['adds'] + totals['muls']:,} element-wise operations and"
         f" {memory_words(totals):,.0f} words moved; the table of price lists shows them where a list prices them.",
         f"Prices '{report.prices.name}': "
@@ -291,16 +313,29 @@ def _analog_convolutions(report: EnergyReport) -> list[str]:
     return [line] if convolutions else []
 
 
+def _behind_gates(report: EnergyReport) -> list[str]:
+    line = (
+        "Behind a shut gate nothing is updated and nothing multiplies; what makes a gate is counted as any other layer."
+        " Rates are over all neurons and synapses, those of shut pixels too."
+    )
+    return [line] if report.open_shares else []
+
+
 def summary_dict(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Sums and means over several images as `EnergyReport.to_dict` has them, for the JSON file of a folder."""
     if not runs:
         return {"images": 0}
     energies = [run["totals"]["energy_uj"] for run in runs]
+    used = [run["spikes_per_synapse"] for run in runs]
     return {
         "images": len(runs),
         "mean_energy_uj": sum(energies) / len(energies),
         "min_energy_uj": min(energies),
         "max_energy_uj": max(energies),
         "mean_firing_rate": sum(run["firing_rate"] for run in runs) / len(runs),
+        "mean_spikes_per_synapse": None if None in used else sum(used) / len(runs),
+        "mean_gates_open": {
+            gate: sum(run["gates_open"][gate] for run in runs) / len(runs) for gate in runs[0].get("gates_open", {})
+        },
         "totals": {key: sum(run["totals"][key] for run in runs) for key in runs[0]["totals"]},
     }

@@ -118,7 +118,7 @@ def chart_names(folder: Path) -> list[Path]:
 
 def charts_of(report: EnergyReport) -> dict[str, Figure]:
     """The charts by name; without neurons there are no firing rates."""
-    fires = report.total()["neuron_updates"] > 0
+    fires = any(layer.kind == "neuron" for layer in report.facts)
     return {name: chart(report) for name, chart in CHARTS.items() if fires or chart is not firing_rates}
 
 

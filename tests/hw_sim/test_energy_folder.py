@@ -71,6 +71,8 @@ def test_runs_and_a_summary(files, capsys):
     assert summary["mean_energy_uj"] == pytest.approx(np.mean(energies))
     assert (summary["min_energy_uj"], summary["max_energy_uj"]) == (min(energies), max(energies))
     assert summary["mean_firing_rate"] == pytest.approx(np.mean([run["firing_rate"] for run in runs]))
+    assert summary["mean_spikes_per_synapse"] == pytest.approx(np.mean([run["spikes_per_synapse"] for run in runs]))
+    assert summary["mean_gates_open"] == {}
     assert summary["totals"]["spikes"] == runs[0]["totals"]["spikes"] + runs[1]["totals"]["spikes"]
     assert sorted(path.name for path in (files / "out").iterdir()) == ["a.png", "c.png"]
     captured = capsys.readouterr()
@@ -185,7 +187,8 @@ def test_a_file_that_is_no_report_is_not_gone_on_with(files, capsys, content):
 def test_a_table_has_the_totals_and_is_gone_on_with(files, capsys, priced):
     """Of two images one is in the table already, and half of the other's row."""
     assert run(files) == 0
-    expected = [run["totals"] | {"firing_rate": run["firing_rate"]} for run in report(files)["runs"]]
+    rates = ("firing_rate", "spikes_per_synapse")
+    expected = [run["totals"] | {name: run[name] for name in rates} for run in report(files)["runs"]]
     command = ["--image", str(files / "in"), "--checkpoint", str(files / "tiny.pt"), "--table", str(files / "t.csv")]
     assert main(command) == 0
     whole = (files / "t.csv").read_text()

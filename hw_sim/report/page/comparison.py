@@ -25,7 +25,7 @@ def comparison_data(found: Comparison) -> dict[str, Any]:
             {"name": pair.name, "a": places[0].get(pair.name), "b": places[1].get(pair.name)} for pair in found.pairs
         ],
         "block_pairs": _block_pairs(first["layers"], second["layers"]),
-        "fires": any(layer["neuron_updates"] for run in (first, second) for layer in run["layers"]),
+        "fires": any(layer["chances"] for run in (first, second) for layer in run["layers"]),
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from math import prod
 from typing import Any
 
 from hw_sim.pricing.counted import layer_of_facts
@@ -37,7 +38,8 @@ def _layer(layer: Mapping[str, Any], facts: Mapping[str, Any], inputs: list[int]
         "takes": list(facts["input_shape"]),
         "gives": list(facts["output_shape"]),
         "weights": facts["weight_words"] + facts["bias_words"],
-        **{key: layer[key] for key in ("spikes", "acs", "macs", "elementwise", "neuron_updates")},
+        **{key: layer[key] for key in ("spikes", "acs", "macs", "elementwise")},
+        "chances": _chances(facts),
         **({"nonzero_macs": layer["nonzero_macs"]} if "nonzero_macs" in layer else {}),
         **_geometry(facts),
     }
@@ -61,9 +63,7 @@ def rates_of(report: Report) -> dict[str, Any] | None:
     layers: their places in the report. per_column: steps that a column is the mean of. rates: by layer and column.
     """
     of_layer = layer_of_facts(report["layers"], report["facts"])
-    neurons = [
-        (place, facts) for place, facts in zip(of_layer, report["facts"], strict=True) if facts["neuron_updates"]
-    ]
+    neurons = [(place, facts) for place, facts in zip(of_layer, report["facts"], strict=True) if _chances(facts)]
     stepped = [(place, facts) for place, facts in neurons if facts["steps"] == neurons[0][1]["steps"]]
     if not stepped:
         return None
@@ -76,12 +76,17 @@ def rates_of(report: Report) -> dict[str, Any] | None:
     }
 
 
+def _chances(facts: Mapping[str, Any]) -> int:
+    """How often a layer's neurons could have fired: at every step, behind a shut gate too. 0 of what is no neuron."""
+    return prod(facts["output_shape"]) * facts["steps"] * facts["runs"] if facts["kind"] == "neuron" else 0
+
+
 def _rates(facts: Mapping[str, Any], per_column: int) -> list[float]:
     steps = facts["steps"]
     spikes = facts["per_step"].get("spikes", [0] * steps)
-    updates = facts["neuron_updates"] / steps  # of one step, in all tiles
+    neurons = _chances(facts) / steps  # in all tiles
     columns = [spikes[start : start + per_column] for start in range(0, steps, per_column)]
-    return [float(f"{sum(column) / len(column) / updates:.4g}") for column in columns]
+    return [float(f"{sum(column) / len(column) / neurons:.4g}") for column in columns]
 
 
 def blocks_of(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

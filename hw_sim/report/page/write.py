@@ -17,7 +17,7 @@ from hw_sim.backends.spike_maps import MOST
 from hw_sim.pricing.all_models import AllModels
 from hw_sim.pricing.prices import available, load_prices
 from hw_sim.report.comparison import RUN, Comparison
-from hw_sim.report.comparison_tables import TITLES, ratio_words
+from hw_sim.report.comparison_tables import FORMS, TITLES, ratio_words
 from hw_sim.report.energy_report import price_table
 from hw_sim.report.page.comparison import comparison_data
 from hw_sim.report.page.layers import Report, blocks_of, layers_of, pieces_of, rates_of
@@ -64,7 +64,7 @@ def render_report(
 def write_comparison(path: Path, found: Comparison, command: str) -> None:
     """Two runs side by side, as one page."""
     counts = [
-        (TITLES[key], *(f"{n:.2%}" if key == "firing_rate" else f"{n:,}" for n in pair), ratio_words(*pair))
+        (TITLES[key], *(FORMS.get(key, "{:,}").format(n) for n in pair), ratio_words(*pair))
         for key, pair in found.totals().items()
         if key != "energy_uj"
     ]

@@ -3,7 +3,7 @@ const MOST_BLOCKS = 40;
 const SOURCES = { analog: "read real values", spike: "read spikes", neuron: "neurons", other: "element-wise and wiring" };
 
 function sourceOf(layer) {
-  if (layer.kind === "neuron" || layer.neuron_updates) return "neuron";
+  if (layer.kind === "neuron" || layer.chances) return "neuron";
   if (layer.acs) return "spike";
   return layer.macs ? "analog" : "other";
 }

@@ -23,7 +23,7 @@ function drawBlockPairs() {
 }
 
 function drawRatePairs() {
-  const rate = (layers, place) => (place === null || !layers[place].neuron_updates ? null : layers[place].spikes / layers[place].neuron_updates);
+  const rate = (layers, place) => (place === null || !layers[place].chances ? null : layers[place].spikes / layers[place].chances);
   const pairs = DATA.pairs.map((pair) => [pair.name, rate(DATA.layers, pair.a), rate(OTHER.layers, pair.b)]);
   const firing = pairs.filter(([, a, b]) => a !== null || b !== null);
   const axis = axisOf("value", { axisLabel: { color: colour("text"), formatter: percent } });

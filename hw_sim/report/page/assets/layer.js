@@ -53,7 +53,7 @@ function layerFacts(layer, place) {
     ...(layer.kernel ? [["kernel", `${shape(layer.kernel)}, stride ${shape(layer.stride)}, ${layer.groups} group(s)`]] : []),
     ...some("parameters", layer.weights),
     ...some("spikes", layer.spikes),
-    ...(layer.neuron_updates ? [["firing rate", percent(layer.spikes / layer.neuron_updates)]] : []),
+    ...(layer.chances ? [["firing rate", percent(layer.spikes / layer.chances)]] : []),
     ...some("ACs", layer.acs),
     ...some("MACs", layer.macs),
     ...(layer.macs && layer.nonzero_macs !== undefined ? [["of them not by 0", thousands(layer.nonzero_macs)]] : []),

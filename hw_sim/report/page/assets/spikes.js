@@ -1,5 +1,7 @@
 // Where spikes fire: a map of one layer and step over the image, and rates where rain is and elsewhere.
 const SPIKES = DATA.spikes, MAPPED = Object.keys(SPIKES.layers);
+const FIRING = DATA.layers.filter((layer) => layer.chances && SPIKES.layers[layer.name]).map((layer) => layer.name);
+const COMPARED = FIRING.length ? FIRING : MAPPED; // a gate is open far more often than a neuron fires
 const mapState = { layer: MAPPED[0], step: "mean", shown: 0 };
 
 async function greyOf(uri, [width, height]) {
@@ -94,11 +96,11 @@ function drawRain() {
     legend: legendOf(both.map(([name]) => name)),
     tooltip: tooltipOf((item) => [item.name, `${item.seriesName}: ${percent(item.value)}`]),
     xAxis: axisOf("value", { axisLabel: { color: colour("text"), formatter: percent } }),
-    yAxis: namesAxis(MAPPED),
+    yAxis: namesAxis(COMPARED),
     series: both.map(([name, key, shade]) => ({
-      name, type: "bar", itemStyle: { color: shade }, data: MAPPED.map((layer) => mean(SPIKES.layers[layer][key])),
+      name, type: "bar", itemStyle: { color: shade }, data: COMPARED.map((layer) => mean(SPIKES.layers[layer][key])),
     })),
-  }, 70 + 22 * MAPPED.length);
+  }, 70 + 22 * COMPARED.length);
   chart.off("click");
   chart.on("click", (item) => chooseMap(item.name));
 }

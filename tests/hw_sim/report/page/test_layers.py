@@ -74,17 +74,17 @@ def test_rates_are_spikes_of_a_step_over_neurons(spike_driven_network, result, r
 
 
 def test_many_steps_are_drawn_together_and_none_is_lost(report):
-    facts = next(facts for facts in report["facts"] if facts["neuron_updates"])
+    facts = next(facts for facts in report["facts"] if facts["kind"] == "neuron")
     steps = 300
     spikes = list(range(steps))
-    long = facts | {"steps": steps, "neuron_updates": steps * 10, "per_step": {"spikes": spikes}}
+    long = facts | {"steps": steps, "output_shape": [10, 1, 1], "per_step": {"spikes": spikes}}
     rates = rates_of({"layers": [{"name": long["name"]}], "facts": [long]})
     assert rates["per_column"] == 3
     assert rates["rates"][0][0] == pytest.approx((0 + 1 + 2) / 3 / 10)
     assert sum(rates["rates"][0]) * 3 * 10 == pytest.approx(sum(spikes), rel=1e-3)
     silent = rates_of({"layers": [{"name": long["name"]}], "facts": [long | {"per_step": {}}]})
     assert set(silent["rates"][0]) == {0.0}
-    assert rates_of({"layers": [{"name": facts["name"]}], "facts": [facts | {"neuron_updates": 0}]}) is None
+    assert rates_of({"layers": [{"name": facts["name"]}], "facts": [facts | {"kind": "other"}]}) is None
 
 
 @pytest.mark.parametrize("parts_of", [blocks_of, pieces_of])

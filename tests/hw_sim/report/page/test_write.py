@@ -70,7 +70,7 @@ def test_what_is_not_there_is_left_out_not_empty(run, tmp_path):
     assert sections_of(page) == [name for name in WITHOUT_PICTURES if name != "graph"]
     assert "beginGraph" not in page
     assert "beginSpikes" not in page
-    silent = [facts | {"neuron_updates": 0} for facts in report["facts"]]
+    silent = [facts | {"kind": "other"} for facts in report["facts"]]
     assert "rates" not in sections_of(written(tmp_path, report | {"facts": silent}))
 
 
