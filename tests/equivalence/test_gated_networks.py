@@ -212,7 +212,9 @@ def test_every_row_holds(reference, name) -> None:
     assert row.mismatches == 0
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith("NIR") else ()) for name in CANDIDATES]
+)
 @pytest.mark.parametrize(
     ("fault", "named"), [(one_level_off, "gate.level3"), (forgotten, "encoder_level2.0.residual.3")]
 )

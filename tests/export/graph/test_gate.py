@@ -319,8 +319,10 @@ def local_gated(seed: int) -> Network:
     return replace(network, nodes=tuple(map(dyadic, network.nodes)))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 7])
-@pytest.mark.parametrize("side", [4, 10])
+@pytest.mark.parametrize(
+    ("seed", "side"),
+    [(0, 10), (1, 10), (2, 10), (7, 10), *(pytest.param(seed, 4, marks=pytest.mark.slow) for seed in (0, 1, 2, 7))],
+)
 def test_counts_of_the_cores_of_tiles_add_up(seed: int, side: int) -> None:
     network = local_gated(seed)
     image = np.random.default_rng(seed).integers(0, 17, (3, 28, 22)) / 16.0
