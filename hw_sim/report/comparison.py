@@ -85,6 +85,11 @@ class Comparison:
             rates["spikes_per_synapse"] = used
         return {**counts, **(rates if any(counts["neuron_updates"]) else {}), "energy_uj": self.energies_uj}
 
+    def run_rows(self) -> list[tuple[str, str, str]]:
+        """What was run, in words: a title, what it was in the first, in the second."""
+        first, second = self.runs
+        return [(key.replace("_", " "), _words(key, first.get(key)), _words(key, second.get(key))) for key in RUN]
+
     def to_record(self) -> dict[str, Any]:
         """What --json writes."""
         return {
@@ -143,6 +148,15 @@ def pair_by_name(first: list[Layer], second: list[Layer]) -> dict[str, tuple[Lay
         pairs[layer["name"]] = (layer, others.get(layer["name"]))
         pairs |= {other["name"]: (None, other) for other in follows.get(place, [])}
     return pairs
+
+
+def _words(key: str, value: Any) -> str:
+    """A size as height x width, no tile as the whole image, what a report lacks as nothing."""
+    if key == "executed_size" and value:
+        return "x".join(map(str, value))
+    if key == "tile" and value == 0:
+        return "whole"
+    return "" if value is None else str(value)
 
 
 def _pair(name: str, first: Layer | None, second: Layer | None, prices: PriceList) -> Pair:

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hw_sim.report.comparison import RUN, Comparison, ModelPair, Pair
+from hw_sim.report.comparison import Comparison, ModelPair, Pair
 from hw_sim.report.model_tables import at_least, uj
 
 TITLES = {
@@ -39,9 +39,8 @@ def _table(title: str, *columns: str) -> Table:
 
 def _run_table(found: Comparison) -> Table:
     table = _table("What was run", "", "A", "B", "")
-    for key in RUN:
-        a, b = found.first.get(key), found.second.get(key)
-        table.add_row(key.replace("_", " "), str(a), str(b), "" if a == b else "differs")
+    for title, a, b in found.run_rows():
+        table.add_row(title, a, b, "" if a == b else "differs")
     return table
 
 

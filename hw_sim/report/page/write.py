@@ -16,7 +16,7 @@ from esdnet.command.writing import write_text
 from hw_sim.backends.spike_maps import MOST
 from hw_sim.pricing.all_models import AllModels
 from hw_sim.pricing.prices import available, load_prices
-from hw_sim.report.comparison import RUN, Comparison
+from hw_sim.report.comparison import Comparison
 from hw_sim.report.comparison_tables import FORMS, TITLES, ratio_words
 from hw_sim.report.energy_report import price_table
 from hw_sim.report.page.comparison import comparison_data
@@ -70,7 +70,7 @@ def write_comparison(path: Path, found: Comparison, command: str) -> None:
     ]
     names = [f"{run['network']}, {run.get('image', '')}, {run.get('precision', '')}" for run in found.runs]
     page = _environment().get_template("compare.html.j2").render(
-        found=found, command=command, data=comparison_data(found), count_rows=counts, names=names, run_keys=RUN
+        found=found, command=command, data=comparison_data(found), count_rows=counts, names=names
     )  # fmt: skip
     write_text(path, page)
 

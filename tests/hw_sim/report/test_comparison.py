@@ -95,6 +95,16 @@ def test_another_input_is_said(reports, found):
     assert not compare_reports(reports[0], other, load_prices("paper")).same_input
 
 
+def test_what_was_run_is_said_in_words(found, reports):
+    height, width = reports[0]["executed_size"]
+    rows = {title: said for title, *said in found.run_rows()}
+    assert rows["executed size"] == [f"{height}x{width}"] * 2
+    assert rows["tile"] == ["whole", "whole"]
+    assert rows["network"] == [report["network"] for report in reports]
+    lacking = compare_reports(reports[0], {k: v for k, v in reports[1].items() if k != "tile"}, load_prices("paper"))
+    assert {title: said for title, *said in lacking.run_rows()}["tile"] == ["whole", ""]
+
+
 def test_the_record_holds_all_of_it(found):
     record = found.to_record()
     assert [run["network"] for run in record["runs"]] == ["tiny", "tiny"]
