@@ -15,6 +15,7 @@ from esdnet.networks.architectures import Config, build, preset
 from esdnet.networks.esdnet.config import ESDNetConfig
 from esdnet.networks.esdnet.model import ESDNet
 from export.readers.esdnet import lower
+from tests.browser import opened_browser
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -140,3 +141,10 @@ def photo() -> np.ndarray:
     coarse = rng.random((3, 9, 7))
     grown = np.kron(coarse, np.ones((1, 4, 4)))[:, :32, :24]
     return np.clip(grown + 0.1 * rng.standard_normal(grown.shape), 0, 1)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A headless Chromium with a new profile; the test is skipped where there is none."""
+    with opened_browser(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver

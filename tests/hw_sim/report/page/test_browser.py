@@ -16,7 +16,7 @@ from hw_sim.pricing.equations import EQUATIONS, price
 from hw_sim.pricing.load import load_model
 from hw_sim.pricing.scaling import AC_FACTORS, MEMORY_FACTORS, scaled
 from hw_sim.pricing.verdicts import VARIANTS
-from tests.hw_sim.report.page.browser import Page, shown
+from tests.browser import Page, shown
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SAMPLE = Path(__file__).parents[4] / "esdnet" / "sample" / "rainy.png"

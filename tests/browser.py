@@ -43,15 +43,16 @@ def opened_browser(profile: Path) -> Iterator[Any]:
 class Page:
     """One page, open in a browser, and what it says."""
 
-    def __init__(self, browser: Any, path: Path, width: int = 1280, dark: bool = False) -> None:
+    def __init__(self, browser: Any, page: Path | str, width: int = 1280, dark: bool = False) -> None:
+        """page: a file, or the address of what is served."""
         self.browser = browser
+        self.url = page if isinstance(page, str) else page.as_uri()
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         browser.get_log("browser"), browser.get_log("performance")
-        browser.get(path.as_uri())
-        self.url = path.as_uri()
+        browser.get(self.url)
 
     def js(self, script: str, *arguments: Any) -> Any:
         """What a script in the page returns; a promise is waited for."""
