@@ -54,7 +54,7 @@ def draw(checkpoint: str, out: Path) -> int:
     heavy, clean = (load_image(SAMPLE / f"{name}.png") for name in ("rainy", "clean"))
     height, width = clean.shape[:2]
     light = add_rain(clean.astype(np.float32), light_rain(np.random.default_rng(SEED), height, width))
-    figure = Figure(figsize=(16, 8 * height / width + 0.8), layout="constrained")
+    figure = Figure(figsize=(16, 8 * height / width + 1.7), layout="constrained")
     for row, (name, rainy) in zip(figure.subplots(2, 4), (("heavy", heavy), ("light", light)), strict=True):
         draw_row(row, network, name, rainy, clean)
     figure.savefig(out, dpi=75)
@@ -70,6 +70,8 @@ def draw_row(row: Sequence[Axes], network: Network, name: str, rainy: np.ndarray
     draw_gate(gate, result.gates[network.gates[0]][0] > 0, (rainy - clean).max(2) > RAINY, rainy)
     draw_spikes(firing, network, result)
     show(after, derained, f"derained: {psnr_y(derained, clean):.2f} dB")
+    for axes in row:
+        axes.set_anchor("N")  # level, though one has a colour bar
 
 
 def show(axes: Axes, image: np.ndarray, title: str) -> None:
@@ -88,7 +90,9 @@ def draw_gate(axes: Axes, is_open: np.ndarray, rain: np.ndarray, image: np.ndarr
         shown[where] = 0.4 * shown[where] + 0.6 * np.array(to_rgb(colour))
     show(axes, shown, f"its gate: {is_open.mean():.1%} open")
     legend = [Patch(color=colour, label=f"{label}: {where.mean():.1%}") for where, colour, label in parts]
-    axes.legend(handles=legend, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=8, frameon=False)
+    axes.legend(
+        handles=legend, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=9, frameon=False, columnspacing=1
+    )
 
 
 def draw_spikes(axes: Axes, network: Network, result: Result) -> None:
