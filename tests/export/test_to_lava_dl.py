@@ -11,6 +11,7 @@ from esdnet.images.files import save_image
 from esdnet.networks.checkpoint import save_checkpoint
 from export.targets.loihi.folder import read_integer
 from export.to_lava_dl import main
+from tests.gated import every_kind, gated_model
 
 
 @pytest.fixture
@@ -51,6 +52,21 @@ def test_every_segment_runs_on_lava_without_a_mismatch(either_files, capsys):
     assert 0 < manifest["acs"]["in_netx"] < manifest["acs"]["total"]
     assert min(loss for loss in manifest["signal_to_noise_db"].values() if loss is not None) > 10
     assert read_integer(either_files / "tiny_lava_dl").network.name == "tiny"
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="Lava-DL runs on Python 3.10 only")
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+@every_kind
+def test_files_of_a_gated_network_run_with_the_hosts_clearing(files, capsys, kind):
+    save_checkpoint("tiny.pt", gated_model(kind))
+    assert export() == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if ".h5 " in line]
+    assert len(rows) == {"learnt": 7, "morphological": 6}[kind]
+    assert all(row[-1] == "0" for row in rows)
+    manifest = json.loads((files / "tiny_lava_dl" / "manifest.json").read_text())
+    gates = {step["gate"] for step in manifest["steps"] if "gate" in step}
+    assert gates == {"gate.level1", "gate.level2", "gate.level3"}
 
 
 def test_accumulations_are_the_simulators(either_files):

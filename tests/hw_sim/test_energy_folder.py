@@ -19,6 +19,7 @@ from esdnet.images.files import save_image
 from esdnet.networks.checkpoint import save_checkpoint
 from hw_sim import energy_image
 from hw_sim.energy import main
+from tests.gated import every_kind, gated_model, rainy
 
 ROOT = Path(__file__).parents[2]
 
@@ -211,6 +212,40 @@ def test_a_table_has_the_totals_and_is_gone_on_with(files, capsys, priced):
     assert "t.csv was made with precision float32, found float64" in capsys.readouterr().err
     assert main([*command[:-1], str(files / "u.csv"), "--json", str(files / "e.json")]) == 2
     assert "--table: has a row for each image of a folder, in the place of --json FILE" in capsys.readouterr().err
+
+
+@every_kind
+def test_of_a_gated_network_everything_says_how_much_was_open(files, capsys, kind):
+    """JSON, summary and table, and a table that is gone on with."""
+    save_checkpoint(files / "tiny.pt", gated_model(kind))
+    save_image(files / "in" / "a.png", rainy().transpose(1, 2, 0))
+    assert run(files) == 0
+    content = report(files)
+    opened = [run["gates_open"] for run in content["runs"]]
+    assert opened[0] != opened[1]
+    means = {gate: pytest.approx((share + opened[1][gate]) / 2) for gate, share in opened[0].items()}
+    assert content["summary"]["mean_gates_open"] == means
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.endswith(
+        f" {content['summary']['mean_spikes_per_synapse']:.4f} spikes per synapse and inference,"
+        f" {content['summary']['mean_gates_open']['gate.level1']:.2%} of the gate open"
+    )
+    command = ["--image", str(files / "in"), "--checkpoint", str(files / "tiny.pt"), "--table", str(files / "t.csv")]
+    for options in ([], ["--skip-existing"]):
+        assert main([*command, *options]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == said
+    rows = list(csv.DictReader((files / "t.csv").read_text().splitlines()))
+    assert [{gate: float(row[f"open: {gate}"]) for gate in opened[0]} for row in rows] == opened
+
+
+def test_a_table_of_a_version_that_counted_less_is_not_gone_on_with(files, capsys):
+    command = ["--image", str(files / "in"), "--checkpoint", str(files / "tiny.pt"), "--table", str(files / "t.csv")]
+    assert main(command) == 0
+    text = (files / "t.csv").read_text().replace("spikes_per_synapse", "something")
+    (files / "t.csv").write_text(text)
+    assert main([*command, "--skip-existing"]) == 2
+    assert "error: --table: an earlier version wrote it and counted less" in capsys.readouterr().err
+    assert (files / "t.csv").read_text() == text
 
 
 @pytest.mark.slow

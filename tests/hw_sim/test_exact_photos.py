@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from esdnet.images.files import save_image
 from esdnet.networks.checkpoint import save_checkpoint
 from export.graph.counting import OF_VALUES
 from hw_sim.energy import main
+from tests.gated import every_kind, gated_model, rainy
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,26 @@ def test_the_report_is_that_of_the_whole_to_the_last_operation(files, capsys, pr
     assert f"it was computed in {computed['tiles']} tiles of up to {tile} px with a halo of 40 px" in " ".join(
         said.out.split()
     )
+
+
+@every_kind
+def test_of_a_gated_network_too_where_it_has_a_halo(files, capsys, kind):
+    """A learnt gate is found tile by tile as in the whole, and counted once; a rain mask sees less in a tile, and it is
+    said."""
+    save_checkpoint(files / "gated.pt", gated_model(kind))
+    save_image(files / "rainy.png", rainy(132, 20).transpose(1, 2, 0))
+    gated = ("--checkpoint", str(files / "gated.pt"), "--image", str(files / "rainy.png"), "--precision", "float64")
+    whole, expected = run(files, *gated)
+    assert 0.02 < whole["gates_open"]["gate.level1"] < 0.98
+    report, output = run(files, *gated, "--tile", "20")
+    said = capsys.readouterr().err
+    if kind == "learnt":
+        assert report.pop("computed_in")["halo"] == [56, 56, 48, 48]
+        assert without(report, *OF_VALUES) == without(whole, *OF_VALUES)
+        assert np.array_equal(output, expected)
+    else:
+        assert report["tiles"] == 11
+        assert "the result is not that of the whole image (gate.mask and 1 more nodes look at all of it)" in said
 
 
 def test_the_page_shows_the_spikes_of_the_whole(files):
