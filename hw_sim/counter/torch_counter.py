@@ -58,6 +58,10 @@ def count(
     >>> report.totals["acs"], report.totals["macs"]
     (64, 0)
     """
+    if not callable(module):
+        raise UserError(
+            f"count: found a {type(module).__name__}, expected a torch module, or a function that calls some"
+        )
     tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
     kinds = _check_kinds(tensors, input_kinds)
     if hasattr(module, "_orig_mod"):

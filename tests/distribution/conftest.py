@@ -11,7 +11,12 @@ import tarfile
 import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from esdnet.images.files import save_image
+from esdnet.networks.checkpoint import save_checkpoint
+from esdnet.networks.esdnet.model import ESDNet
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "out", "runs")
@@ -29,6 +34,17 @@ def done(command: list[str], folder: Path) -> str:
     finished = run(command, folder)
     assert finished.returncode == 0, f"{command}\n{finished.stdout}\n{finished.stderr}"
     return finished.stdout
+
+
+def write_own_files(folder: Path, model: ESDNet) -> None:
+    """What the README's commands name: a photo, a checkpoint, photos to train on, pairs to evaluate on."""
+    save_checkpoint(folder / "ckpt.pt", model)
+    shutil.copy(ROOT / "docs" / "sample" / "rainy_64.png", folder / "rainy.png")
+    rng = np.random.default_rng(0)
+    for name in ("PHOTOS", "PAIRS/input", "PAIRS/target"):
+        (folder / name).mkdir(parents=True)
+        for index in range(2):
+            save_image(folder / name / f"{index}.png", rng.random((40, 48, 3)))
 
 
 @pytest.fixture(scope="session")

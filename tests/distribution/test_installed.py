@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from esdnet.images.files import save_image
-from esdnet.networks.checkpoint import save_checkpoint
-from tests.distribution.conftest import ROOT, done, run
+from tests.distribution.conftest import ROOT, done, run, write_own_files
 from tests.distribution.test_wheel import PROJECT
 
 HAS_LAVA = sys.version_info < (3, 11)
@@ -29,14 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def folder(tmp_path, tiny_model) -> Path:
-    """What the README's commands name: a photo, a checkpoint, photos to train on, pairs to evaluate on."""
-    save_checkpoint(tmp_path / "ckpt.pt", tiny_model)
-    shutil.copy(ROOT / "docs" / "sample" / "rainy_64.png", tmp_path / "rainy.png")
-    rng = np.random.default_rng(0)
-    for name in ("PHOTOS", "PAIRS/input", "PAIRS/target"):
-        (tmp_path / name).mkdir(parents=True)
-        for index in range(2):
-            save_image(tmp_path / name / f"{index}.png", rng.random((40, 48, 3)))
+    write_own_files(tmp_path, tiny_model)
     return tmp_path
 
 

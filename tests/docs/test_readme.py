@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks import energy_models
-from esdnet.images.files import save_image
-from esdnet.networks.checkpoint import save_checkpoint
 from hw_sim.pricing.counted import nafnet_on
 from hw_sim.pricing.load import available_models, load_model
 from hw_sim.pricing.verdicts import ModelRow, judge
+from tests.distribution.conftest import write_own_files
 from tests.docs.pages import ROOT, commands
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,13 +72,7 @@ def folder(tmp_path, tiny_model, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("esdnet", "export", "hw_sim", "docs"):
         Path(name).symlink_to(ROOT / name)
-    save_checkpoint("ckpt.pt", tiny_model)
-    shutil.copy(ROOT / "docs" / "sample" / "rainy_64.png", "rainy.png")
-    rng = np.random.default_rng(0)
-    for name in ("PHOTOS", "PAIRS/input", "PAIRS/target"):
-        Path(name).mkdir(parents=True)
-        for index in range(2):
-            save_image(Path(name, f"{index}.png"), rng.random((40, 48, 3)))
+    write_own_files(tmp_path, tiny_model)
     page = (ROOT / "docs" / "your_network.md").read_text(encoding="utf-8")
     module, frames = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
     Path("mynet.py").write_text(module, encoding="utf-8")

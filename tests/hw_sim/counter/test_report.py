@@ -96,3 +96,8 @@ def test_the_page_is_that_of_the_command(report, tmp_path, monkeypatch):
     with pytest.raises(hw_sim.UserError, match=r"^to_html needs jinja2"):
         report.to_html(tmp_path / "other.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_layer_graph_is_not_a_module(spike_driven_network):
+    with pytest.raises(hw_sim.UserError, match=r"^count: found a Network, expected a torch module, or a function that"):
+        hw_sim.count(spike_driven_network, torch.rand(1, 3, 16, 16))
