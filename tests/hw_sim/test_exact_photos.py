@@ -85,15 +85,18 @@ def test_of_a_gated_network_too_where_it_has_a_halo(files, capsys, kind):
     said."""
     save_checkpoint(files / "gated.pt", gated_model(kind))
     save_image(files / "rainy.png", rainy(132, 20).transpose(1, 2, 0))
-    gated = ("--checkpoint", str(files / "gated.pt"), "--image", str(files / "rainy.png"), "--precision", "float64")
-    whole, expected = run(files, *gated)
+    gated = ("--checkpoint", str(files / "gated.pt"), "--image", str(files / "rainy.png"))
+    whole, expected = run(files, *gated, "--precision", "float64")
     assert 0.02 < whole["gates_open"]["gate.level1"] < 0.98
-    report, output = run(files, *gated, "--tile", "20")
+    report, output = run(files, *gated, "--precision", "float64", "--tile", "20")
     said = capsys.readouterr().err
     if kind == "learnt":
         assert report.pop("computed_in")["halo"] == [56, 56, 48, 48]
         assert without(report, *OF_VALUES) == without(whole, *OF_VALUES)
         assert np.array_equal(output, expected)
+        maps = maps_of(files, *gated, "--tile", "20")
+        assert maps == maps_of(files, *gated)
+        assert list(maps["layers"])[:3] == ["gate.level1", "gate.level2", "gate.level3"]
     else:
         assert report["tiles"] == 11
         assert "the result is not that of the whole image (gate.mask and 1 more nodes look at all of it)" in said
@@ -101,14 +104,16 @@ def test_of_a_gated_network_too_where_it_has_a_halo(files, capsys, kind):
 
 def test_the_page_shows_the_spikes_of_the_whole(files):
     """Where neurons fired, layer by layer and step by step, put together of the cores of tiles."""
-    maps = []
-    for number, options in enumerate(((), ("--tile", "32"))):
-        page = files / f"{number}.html"
-        run(files, "--precision", "float64", "--html", str(page), *options)
-        (data,) = re.findall(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)
-        maps.append(json.loads(data)["spikes"])
+    maps = [maps_of(files, *options) for options in ((), ("--tile", "32"))]
     assert maps[0] == maps[1]
     assert len(maps[0]["layers"]) > 20
+
+
+def maps_of(files: Path, *options: str) -> dict:
+    page = files / "page.html"
+    run(files, "--precision", "float64", "--html", str(page), *options)
+    (data,) = re.findall(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    return json.loads(data)["spikes"]
 
 
 def test_an_overlap_asks_for_blended_tiles(files):

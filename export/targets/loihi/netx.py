@@ -151,12 +151,8 @@ def _(operation: ops.IntegerConcat, integer: IntegerNetwork) -> str:
 
 @why_not.register(ops.IntegerMean)
 @why_not.register(ops.IntegerMax)
+@why_not.register(ops.IntegerPool)
 def _(operation: Operation, integer: IntegerNetwork) -> str:
-    return "netx raises NotImplementedError for pool and average"
-
-
-@why_not.register
-def _(operation: ops.IntegerPool, integer: IntegerNetwork) -> str:
     return "netx raises NotImplementedError for pool and average"
 
 

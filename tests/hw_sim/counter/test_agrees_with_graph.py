@@ -15,11 +15,13 @@ import hw_sim
 from esdnet.images.files import load_image
 from esdnet.networks.nafnet.config import NAFNetConfig
 from esdnet.networks.nafnet.model import NAFNet
-from export.graph.nodes import Conv, Linear, Neuron, WindowAttention
+from export.graph.nodes import Conv, Linear, Neuron, WindowAttention, gate_of
+from export.readers.esdnet import lower
 from hw_sim.backends import simulator
 from hw_sim.backends.executors import load_source
 from hw_sim.pricing.layer_facts import total
 from hw_sim.pricing.nafnet import nafnet_layers
+from tests.gated import every_kind, gated_model, rainy
 
 SINABS = Path(__file__).resolve().parents[4] / "shared" / "external" / "sinabs"
 SAMPLE = Path(hw_sim.__file__).parents[1] / "esdnet" / "sample" / "rainy_64.png"
@@ -56,6 +58,32 @@ def test_every_layer_of_the_shipped_networks_to_the_last_operation(checkpoint):
     assert report.parameters == report.counted_parameters == source.network.model_parameters
     with torch.no_grad():
         assert torch.equal(model(x), report.output)
+
+
+@every_kind
+def test_of_a_gated_network_every_spike_and_addition(kind):
+    """Torch runs what is shut too, and multiplies it by the gate: it multiplies, and updates, as without one."""
+    model = gated_model(kind)
+    simulated = simulator.run(network := lower(model), rainy(), precision="float64")
+    report = hw_sim.count(model, torch.from_numpy(rainy())[None], strict=True)
+    expected = by_module(network, simulated.counts)
+    found = {name: Counter() for name in expected}
+    for layer in report.layers:
+        if layer.name in found:
+            found[layer.name].update({count: layer.counts[count] for count in SAME})
+    behind = {node.modules[0]: simulated.gates[gate] for node in network.nodes if (gate := gate_of(node))}
+    assert 20 < len(behind) < len(expected)
+    for name, counts in expected.items():
+        for count in ("acs", "spikes", "events_in", "dense_taps"):
+            assert found[name][count] == counts[count], (name, count)
+        if name not in behind:
+            assert found[name]["macs"] == counts["macs"], name
+        elif counts["neuron_updates"]:
+            opened = found[name]["neuron_updates"] * float(behind[name].mean())
+            assert counts["neuron_updates"] == pytest.approx(opened), name
+        else:
+            assert counts["macs"] < found[name]["macs"], name
+    assert sum(counts["acs"] for counts in expected.values()) == report.totals["acs"] > 1_000_000
 
 
 @pytest.fixture(scope="module")
