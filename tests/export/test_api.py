@@ -11,6 +11,7 @@ from torch import nn
 
 import esdnet
 import export
+from esdnet.command.errors import UserError
 from export.graph.store import network_digest
 from export.graph.stream import run_once
 from export.open_network import Reading, open_network
@@ -23,6 +24,7 @@ from export.to_lava_dl import main as to_lava_dl
 from export.to_nir import main as to_nir
 from export.to_onnx import main as to_onnx
 from tests.export.test_your_network import MODULE
+from tests.random_networks import random_gated
 
 
 @pytest.fixture
@@ -154,6 +156,16 @@ def test_a_mistake_is_one_line(frames, chain, call, message):
         call(chain, frames)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("write", "target"),
+    [(export.to_nir, "NIR, one file"), (export.to_onnx, "ONNX, one step"), (export.to_lava_dl, "int8")],
+)
+def test_files_that_have_no_form_for_a_gate_are_not_written(write, target, tmp_path):
+    with pytest.raises(UserError, match=rf"^{target}: conv14 \(conv\): has a gate, resize11, expected none; run it in"):
+        write(random_gated(0), tmp_path / "gated", np.zeros((3, 8, 8)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_networks_of_ours_take_no_frames(tiny_model, dual_stage_model, tmp_path):
