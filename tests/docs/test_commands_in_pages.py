@@ -1,4 +1,5 @@
-"""Every command that a page shows is taken by its parser: the options are there, and a whole command parses."""
+"""Every command that a page shows is taken by its parser: the options are there, and a whole command parses. Python
+compiles."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import shlex
 import pytest
 
 from tests.distribution.test_wheel import PROJECT
-from tests.docs.pages import PAGES, ROOT, commands
+from tests.docs.pages import PAGES, ROOT, commands, read
 
 SYNOPSIS = re.compile(r"[\[|]|\.\.\.")  # shows what may be given, and is no command to type
 
@@ -80,6 +81,13 @@ def test_commands(page, monkeypatch):
 )
 def test_a_wrong_command_is_noticed(command, what, monkeypatch):
     assert wrong(command, monkeypatch) == what
+
+
+def test_python_in_pages_compiles():
+    blocks = [token.content for page in PAGES for token in read(page) if token.info.startswith("python")]
+    assert len(blocks) > 5
+    for block in blocks:
+        compile(block, "a page", "exec")
 
 
 def test_there_are_commands():

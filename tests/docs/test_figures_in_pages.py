@@ -65,3 +65,19 @@ def test_the_output_in_the_readme_is_what_the_demo_prints(image, precision, star
     shown = numbers(line_with(README, start).replace("float64", ""))
     assert shown[2:4] == [totals["macs"], totals["elementwise"]]
     assert shown[:2] == pytest.approx([totals["spikes"], totals["acs"]], rel=SPIKES_VARY)
+
+
+def test_the_operations_in_the_questions_are_those_of_the_networks(tmp_path):
+    page = " ".join((ROOT / "docs" / "faq.md").read_text(encoding="utf-8").split())
+    share, acs, taps, every, macs = numbers(re.search(r"photo (.*? MACs)", page)[1])
+    totals = {}
+    for name in ("small_spike_driven", "small_dual_stage"):
+        out = tmp_path / f"{name}.json"
+        image = str(ROOT / "docs" / "sample" / "rainy.png")
+        assert energy.main(["--image", image, "--checkpoint", name, "--json", str(out)]) == 0
+        totals[name] = json.loads(out.read_text())["totals"]
+    spiking = totals["small_spike_driven"]
+    assert taps == every == round(spiking["dense_taps"] / 1e9, 2)
+    assert acs == pytest.approx(spiking["acs"] / 1e9, rel=SPIKES_VARY)
+    assert share == pytest.approx(100 * spiking["acs"] / spiking["dense_taps"], rel=SPIKES_VARY)
+    assert macs == round(totals["small_dual_stage"]["macs"] / 1e9, 2)

@@ -12,8 +12,6 @@ from PIL import Image
 
 from tests.docs.pages import ROOT, commands
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def folder(tmp_path):
@@ -33,6 +31,7 @@ def run(folder, command: str) -> None:
     assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
+@pytest.mark.slow
 def test_the_start_page(folder):
     shown = commands(ROOT / "docs" / "index.md")
     assert len(shown) == 2
@@ -43,6 +42,7 @@ def test_the_start_page(folder):
     assert 1_000_000 < (folder / "report.html").stat().st_size < 5_000_000
 
 
+@pytest.mark.slow
 def test_the_page_on_deraining(folder):
     page = ROOT / "docs" / "derain.md"
     shown = commands(page)
@@ -57,3 +57,13 @@ def test_the_page_on_deraining(folder):
     run(folder, "python program.py")
     with Image.open(folder / "derained.png") as derained:
         assert derained.size == (64, 64)
+
+
+def test_scores_on_the_page_on_deraining_are_those_of_the_cards():
+    rows = re.findall(r"^\| `(\w+)`.*?\| ([\d.]+) / ([\d.]+) \|", (ROOT / "docs/derain.md").read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    for name, *scores in rows:
+        card = (ROOT / "esdnet" / "checkpoints" / f"{name}.md").read_text(encoding="utf-8")
+        for test_set, score in zip(("Rain100L", "Rain200H"), scores, strict=True):
+            (line,) = re.findall(rf"^\| {test_set} .*$", card, re.MULTILINE)[:1]
+            assert re.search(rf"\b{score} /", line), (name, test_set)
