@@ -8,7 +8,7 @@ return what their commands print.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +58,12 @@ def read(
     >>> [node.kind for node in export.read(net, x).nodes]
     ['input', 'linear', 'leaky', 'output']
     """
+    _check_frames("read", frames)
+    _check_choice("read", "input_kind", input_kind, (None, *get_args(InputKind)))
     if isinstance(source, nn.Module):
         return _of_module(source, frames, input_kind)
+    if not isinstance(source, (str, Path)):
+        raise UserError(f"read: found a {_kind_of(source)}, expected a torch module, a file, or FILE.py:FUNCTION")
     is_net = Path(source).suffix == ".net"
     if frames is None and str(source).rpartition(":")[0].endswith(".py"):
         raise UserError(f"read: {source} is run once to be read; give frames, an array (T, *shape)")
@@ -106,6 +110,7 @@ def to_nir(
     from export.targets.nir.export import checked_network, write_model, write_network
 
     target, lines = Path(path), list[str]()
+    _check_size("to_nir", input_size)
     if _is_ours("to_nir", network, frames):
         from export.targets.nir.read import FORMAT
 
@@ -132,6 +137,7 @@ def to_onnx(
     Returns what was found, as text; UserError and CheckFailed as `to_nir`. Needs the extra `onnx`.
     """
     require_extra("onnx", "the ONNX export")
+    _check_choice("to_onnx", "precision", precision, get_args(FloatPrecision))
     from export.targets.onnx.export import check_precision, write_model, write_network
 
     target, lines = Path(path), list[str]()
@@ -163,6 +169,7 @@ def to_lava_dl(
 
     check_available()
     target, lines = Path(path), list[str]()
+    _check_size("to_lava_dl", input_size)
     if _is_ours("to_lava_dl", network, frames):
         from export.targets.loihi.folder import FORMAT
 
@@ -178,8 +185,28 @@ def to_lava_dl(
     return "\n".join(lines)
 
 
+def _check_frames(caller: str, frames: Any) -> None:
+    if frames is not None and not isinstance(frames, np.ndarray):
+        raise UserError(f"{caller}: frames are a {_kind_of(frames)}, expected a NumPy array (T, *shape)")
+
+
+def _check_choice(caller: str, name: str, found: Any, choices: tuple[Any, ...]) -> None:
+    if found not in choices:
+        raise UserError(f"{caller}: {name} is {found!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def _check_size(caller: str, size: Any) -> None:
+    if not (isinstance(size, (tuple, list)) and [type(side) for side in size] == [int, int] and min(size) > 0):
+        raise UserError(f"{caller}: input_size is {size!r}, expected (height, width) in pixels")
+
+
+def _kind_of(found: Any) -> str:
+    return f"class, {found.__name__}" if isinstance(found, type) else type(found).__name__
+
+
 def _is_ours(writer: str, network: Any, frames: NDArray[Any] | None) -> bool:
     """Whether it is a torch network of this project, which is checked on images; UserError where frames are given."""
+    _check_frames(writer, frames)
     if is_network(network) and frames is not None:
         raise UserError(f"{writer}: this {type(network).__name__} is checked on images; frames are for other networks")
     return is_network(network)
@@ -188,9 +215,7 @@ def _is_ours(writer: str, network: Any, frames: NDArray[Any] | None) -> bool:
 def _graph(writer: str, network: Network | nn.Module, frames: NDArray[Any] | None) -> tuple[Network, NDArray[Any]]:
     """The layer graph, and the input that the file is checked with."""
     if not isinstance(network, (Network, nn.Module)):
-        raise UserError(
-            f"{writer}: found a {type(network).__name__}, expected a torch module, or what export.read returns"
-        )
+        raise UserError(f"{writer}: found a {_kind_of(network)}, expected a torch module, or what export.read returns")
     if frames is None:
         raise UserError(f"{writer}: what is written is run before it appears; give frames, an array (T, *shape)")
     graph = network if isinstance(network, Network) else read(network, frames)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import esdnet
@@ -148,6 +149,13 @@ def test_what_computes_something_else_is_not_written(frames, chain, monkeypatch,
         (lambda net, x: export.to_nir("x.nir", "y.nir", x), "to_nir: found a str, expected a torch module, or what"),
         (lambda net, x: export.to_nir(net, "no/x.nir", x), "to_nir no/x.nir: there is no folder no; make it first"),
         (lambda net, x: export.to_nir(net, "x.nir", x[:, :, :4]), "Sequential: "),
+        (lambda net, x: export.read(net, torch.from_numpy(x)), "read: frames are a Tensor, expected a NumPy array"),
+        (lambda net, x: export.to_nir(net, "x.nir", x.tolist()), "to_nir: frames are a list, expected a NumPy array"),
+        (lambda net, x: export.read(nn.Linear), "read: found a class, Linear, expected a torch module, a file, or"),
+        (lambda net, x: export.read(None), "read: found a NoneType, expected a torch module, a file, or"),
+        (lambda net, x: export.read(net, x, input_kind="spikes"), "read: input_kind is 'spikes', expected one of"),
+        (lambda net, x: export.to_nir(net, "x.nir", x, input_size=64), "to_nir: input_size is 64, expected (he"),
+        (lambda net, x: export.to_onnx(net, "x.onnx", x, precision="float16"), "to_onnx: precision is 'float16'"),
         (lambda net, x: export.to_onnx(net, "x.onnx"), "to_onnx: what is written is run before it appears"),
     ],
 )  # fmt: skip
@@ -156,6 +164,7 @@ def test_a_mistake_is_one_line(frames, chain, call, message):
         call(chain, frames)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+    assert sorted(path.name for path in Path().iterdir()) == ["net.py", "x.npy"]
 
 
 @pytest.mark.parametrize(
