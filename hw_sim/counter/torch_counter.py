@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -155,9 +156,14 @@ class Counter(TorchDispatchMode):
 
     def _look_up(self, func: Any) -> tuple[Rule | None, Any, bool, bool]:
         """By id: operations are hashed in Python."""
-        found = (find_rule(func), func._op, _makes_views_inside(func), not func._schema.is_mutable)
-        self._known[id(func)] = found
+        found = self._known[id(func)] = _how_to_count(func)
         return found
+
+
+@lru_cache(maxsize=None)
+def _how_to_count(func: Any) -> tuple[Rule | None, Any, bool, bool]:
+    """Its rule, how it is executed, whether as composite, whether what it returns is new. Once for all runs."""
+    return find_rule(func), func._op, _makes_views_inside(func), not func._schema.is_mutable
 
 
 _as_called: Callable[[], Any] = torch._C._RestorePythonTLSSnapshot  # type: ignore[attr-defined]
