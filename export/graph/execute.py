@@ -16,7 +16,9 @@ from torch import Tensor
 
 from esdnet.images.rain_streaks import rain_mask
 from export.graph import nodes as g
+from export.graph.as_numbers import numbers
 from export.graph.attention import attend
+from export.graph.convolution import convolve
 from export.graph.nodes import AXES, NetworkError
 from export.graph.states import State, open_state, run_state
 
@@ -38,11 +40,6 @@ def _bias(node: g.Conv | g.Linear, like: Tensor, dtype: torch.dtype) -> Tensor |
     return None if node.bias is None else _constant(node, "bias", like, dtype)
 
 
-def numbers(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values as numbers; spikes as 0 and 1, by way of bytes: booleans are converted ten times as slowly."""
-    return (value.view(torch.uint8) if value.dtype is torch.bool else value).to(dtype)
-
-
 @singledispatch
 def execute_node(node: g.Node, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     """The value of one node, (T or 1, C, H, W): boolean for spikes, else of `dtype`. Unknown kinds are refused."""
@@ -62,9 +59,7 @@ def _(node: g.Repeat, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) 
 
 @execute_node.register
 def _(node: g.Conv, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
-    x = numbers(inputs[0], dtype).contiguous(memory_format=torch.channels_last)  # up to three times as fast as first
-    weight = _constant(node, "weight", x, dtype)
-    value = F.conv2d(x, weight, _bias(node, x, dtype), node.stride, node.padding, node.dilation, node.groups)
+    value = convolve(node, inputs[0], _constant(node, "weight", inputs[0], dtype), _bias(node, inputs[0], dtype))
     return _behind_gate(value, inputs)
 
 
@@ -146,7 +141,7 @@ def execute_in(spare: Tensor, node: g.Add | g.Mul | g.Activation, inputs: Sequen
 @execute_node.register
 def _(node: g.Affine, inputs: Sequence[Tensor], steps: int, dtype: torch.dtype) -> Tensor:
     x = numbers(inputs[0], dtype)
-    return x * _constant(node, "scale", x, dtype) + _constant(node, "offset", x, dtype)
+    return (x * _constant(node, "scale", x, dtype)).add_(_constant(node, "offset", x, dtype))
 
 
 @execute_node.register

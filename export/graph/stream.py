@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.graph import nodes as g
-from export.graph.execute import advance, execute_in, execute_node, numbers
+from export.graph.as_numbers import numbers
+from export.graph.execute import advance, execute_in, execute_node
 from export.graph.frames import check_sequence
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, ValueKind

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.graph import nodes as g
+from export.graph.as_numbers import numbers
 from export.graph.counting import NodeCounts, count_node, multiplies, operands_of, reads_spikes
-from export.graph.execute import numbers
 from export.graph.frames import check_image, check_sequence, output_of
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, ValueKind, gate_of

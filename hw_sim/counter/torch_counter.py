@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -160,7 +160,7 @@ class Counter(TorchDispatchMode):
         return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _how_to_count(func: Any) -> tuple[Rule | None, Any, bool, bool]:
     """Its rule, how it is executed, whether as composite, whether what it returns is new. Once for all runs."""
     return find_rule(func), func._op, _makes_views_inside(func), not func._schema.is_mutable

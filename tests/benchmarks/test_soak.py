@@ -20,21 +20,23 @@ def test_what_is_flat() -> None:
 
 
 def test_what_is_left_is_noticed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that stays open, and memory that is kept, in the place of the simulator."""
+    """A file that stays open, and memory that is kept, in the place of the simulator: 42 MB a photo, so much that it is
+    never taken from what other tests of this process gave back."""
     kept, run = [], simulator.run
 
     def leaking(*arguments, **options):
-        kept.append((open(__file__), np.ones(2 << 20)))  # noqa: SIM115
+        kept.append((open(__file__), np.ones(5 << 20)))  # noqa: SIM115
         return run(*arguments, **options)
 
     monkeypatch.setattr(simulator, "run", leaking)
-    assert main(["--photos", "12", "--backends", "simulator:float32"]) == 1
+    status = main(["--photos", "12", "--backends", "simulator:float32"])
+    for file, _ in kept:
+        file.close()
+    assert status == 1
     row = capsys.readouterr().out
     assert "1 open files **FAILED**" in row
     most, warm = (float(cell.replace(",", "")) for cell in (row.split("|")[3], row.split("|")[2]))
-    assert most > warm + 10 * 16
-    for file, _ in kept:
-        file.close()
+    assert most > warm + 10 * 40
 
 
 @pytest.mark.slow
