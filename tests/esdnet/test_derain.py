@@ -108,7 +108,7 @@ def test_tiles_of_a_gated_network_have_the_halo_of_its_gate(tmp_path: Path, monk
     save_checkpoint(tmp_path / "gated.pt", gated.gated_model("learnt"))
     save_image(tmp_path / "n.png", gated.rainy(132, 20).transpose(1, 2, 0))
     flags = (tmp_path / "n.png", "--checkpoint", tmp_path / "gated.pt")
-    assert run(*flags, "-o", tmp_path / "whole.png") == 0
+    assert run(*flags, "-o", tmp_path / "whole.png", "--tile", "0") == 0
     assert run(*flags, "-o", tmp_path / "tiles.png", "--tile", "20") == 0
     assert (tmp_path / "tiles.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
     assert "tiles of 20 and the 56 pixels around: the network sees" in capsys.readouterr().err
