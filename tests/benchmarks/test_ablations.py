@@ -9,6 +9,7 @@ from benchmarks.ablations import HEADER, main
 from esdnet.networks.esdnet.ablations import TABLES
 
 
+@pytest.mark.slow
 def test_a_table_is_written_and_a_second_call_trains_nothing_again(pairs: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     flags = ["--data", str(pairs), "--out", str(out), "--held-out", "1", "--counted", "1", "--batch", "1"]

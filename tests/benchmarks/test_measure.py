@@ -71,6 +71,7 @@ def checkpoint(tmp_path, tiny_model):
     return tmp_path / "tiny.pt"
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_and_page(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "peak_memory", lambda *_: 1.0)  # a process each: test_memory_is_what_a_run_adds
     options = ["--compare", "16", "--sizes", "16", "32", "--steps", "1", "2", "--rounds", "1"]

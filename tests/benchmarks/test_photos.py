@@ -21,6 +21,7 @@ time.sleep(1)
 """
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_all_processes() -> None:
     """One of 200 MB that starts one of 100."""
     alone = watch([sys.executable, "-c", CHILDREN, "200"])

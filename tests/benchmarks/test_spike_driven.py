@@ -107,6 +107,7 @@ def test_a_given_teacher_decides_the_size_and_where_copies_start(pairs, tmp_path
     assert not (out / "teacher").exists()
 
 
+@pytest.mark.slow
 def test_annealed_shortcuts_change_what_is_trained(pairs, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(
         spike_driven,

@@ -88,6 +88,7 @@ def test_files_of_a_network_of_ones_own_are_those_of_the_commands(frames, chain,
         assert len(Path(f"{name}.onnx").read_bytes()) == pytest.approx(len(by_command), rel=0.02)  # names differ
 
 
+@pytest.mark.slow
 def test_a_folder_of_nir_is_the_commands(tmp_path, spike_driven_model, capsys):
     said = export.to_nir(spike_driven_model, tmp_path / "nir", input_size=(16, 20))
     assert capsys.readouterr().out == ""

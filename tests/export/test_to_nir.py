@@ -87,6 +87,7 @@ def test_a_gated_checkpoint_is_exported_checked_and_read_back(kind, tmp_path, mo
     assert network_digest(read_network("gated_nir")) == network_digest(lower(load_checkpoint(Path("gated.pt"))))
 
 
+@pytest.mark.slow
 def test_a_spike_driven_checkpoint_is_exported_checked_and_read_back(
     spike_driven_model, spike_driven_network, tmp_path, monkeypatch, capsys
 ):
@@ -125,6 +126,7 @@ def parents(name: str) -> list[str]:
     return [".".join(pieces[:count]) for count in range(1, len(pieces))]
 
 
+@pytest.mark.slow
 def test_an_export_by_a_script_without_installation(tmp_path, tiny_model, tiny_network):
     """From another folder, with nothing but the interpreter: the root is found, the export is checked."""
     save_checkpoint(tmp_path / "tiny.pt", tiny_model)
@@ -328,6 +330,7 @@ def test_a_mismatch_beside_a_near_tie_fails(tmp_path, factor):
     assert accused == ({name} if factor == 1.5 else set())
 
 
+@pytest.mark.slow
 def test_nothing_spikes_and_the_check_says_that_it_proves_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -148,6 +148,7 @@ def test_mistakes_are_one_line_and_status_2(folder, capsys, options, message):
     assert not list(folder.glob("*.onnx"))
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_documentation_run_without_torch(folder, tiny_model, photo):
     """docs/onnx.md as written, in a folder with the file and a picture, and in an interpreter that never sees torch."""
     assert main(["tiny.pt", "-o", "esdnet.onnx"]) == 0

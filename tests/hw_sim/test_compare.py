@@ -78,6 +78,7 @@ def test_another_price_list(files, capsys):
     assert "Totals (prices: horowitz_int8)" in out
 
 
+@pytest.mark.slow
 def test_what_ran_on_something_else_is_said_and_compared(files, capsys):
     other = read(files / "int8.json") | {"image": "another.png"}
     (files / "other.json").write_text(json.dumps(other))
@@ -126,6 +127,7 @@ def test_mistakes_are_one_line_and_status_2(files, capsys, monkeypatch, options,
     assert Path("int8.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_script_from_anywhere_without_torch(files):
     script = (
         f"import sys; sys.argv[0] = 'compare.py'; sys.path.insert(0, {str(ROOT)!r})\nfrom hw_sim.compare import main\n"

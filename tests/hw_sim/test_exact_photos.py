@@ -79,6 +79,7 @@ def test_the_report_is_that_of_the_whole_to_the_last_operation(files, capsys, pr
     )
 
 
+@pytest.mark.slow
 @every_kind
 def test_of_a_gated_network_too_where_it_has_a_halo(files, capsys, kind):
     """A learnt gate is found tile by tile as in the whole, and counted once; a rain mask sees less in a tile, and it is
@@ -102,6 +103,7 @@ def test_of_a_gated_network_too_where_it_has_a_halo(files, capsys, kind):
         assert "the result is not that of the whole image (gate.mask and 1 more nodes look at all of it)" in said
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_spikes_of_the_whole(files):
     """Where neurons fired, layer by layer and step by step, put together of the cores of tiles."""
     maps = [maps_of(files, *options) for options in ((), ("--tile", "32"))]

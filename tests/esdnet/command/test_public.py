@@ -35,6 +35,7 @@ def test_every_public_name_is_there(package):
     python(f"import {package} as p; [getattr(p, name) for name in p.__all__]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "name"), SAME_NAME)
 @pytest.mark.parametrize("first", ["", "from {p}.{n} import main", "import {p}.{n}", "import {p}.{n} as module"])
 def test_a_function_with_the_name_of_a_command_is_the_function_whatever_was_imported(package, name, first):

@@ -83,6 +83,7 @@ def test_lava_equals_torch_bit_for_bit(integer, subject, reference):
     assert (row.backend, row.status, row.mismatches, row.max_difference) == ("Lava", "holds", 0, 0.0), row
 
 
+@pytest.mark.slow
 @needs_lava
 @slow_if_spike_driven
 def test_a_changed_integer_on_lava_is_found_and_its_layer_named(integer, subject, reference):

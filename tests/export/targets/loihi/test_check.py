@@ -70,6 +70,7 @@ def segments() -> dict[str, tuple[Segment, tuple[int, ...]]]:
     }
 
 
+@pytest.mark.slow
 def test_netx_equals_the_oracle_on_every_kind_of_layer(tmp_path):
     """And the check can fail: one file more has a weight that is not the one that made the spikes."""
     given, names = {}, {}

@@ -70,6 +70,7 @@ def engine_of(session: LavaSession) -> int:
     return session._engine.process.pid
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_and_the_failure_of_one():
     network, pixels = every_kind(), image(1)
     expected = simulator.run(network, pixels, precision="float64")

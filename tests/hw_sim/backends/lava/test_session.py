@@ -29,6 +29,7 @@ def check(expected: Result, found: Result, tolerance: float = 0.0) -> None:
     assert found.executed_size == expected.executed_size
 
 
+@pytest.mark.slow
 @needs_lava
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
@@ -74,6 +75,7 @@ def test_golden_network_on_its_photo(golden, golden_network):
     check(simulator.run(golden_network, golden.input[0], precision="float64"), result, FLOAT64_OUTPUT)
 
 
+@pytest.mark.slow
 @needs_lava
 @pytest.mark.timeout(300)
 def test_spike_driven_network(spike_driven_network, photo):

@@ -40,6 +40,7 @@ def test_a_picture_is_itself_to_the_last_bit_if_it_is_small():
     assert decoded(picture_uri(np.full((2, 2, 3), [-0.2, 0.5, 1.3]))).tolist() == [[[0, 128, 255]] * 2] * 2
 
 
+@pytest.mark.slow
 def test_a_large_picture_is_made_smaller_and_a_noisy_one_a_jpeg():
     noise = np.random.default_rng(0).random((1500, 900, 3))
     uri = picture_uri(noise)
