@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from benchmarks.ablations import HEADER, main
 from esdnet.networks.esdnet.ablations import TABLES
 
