@@ -29,13 +29,15 @@ from tests.gated import KINDS, every_kind, gated_model, rainy
 from tests.hw_sim.backends.lava.test_gates import needs_lava
 from tests.tolerances import FLOAT64_OUTPUT
 
+pytestmark = pytest.mark.slow
+
 LEVELS = (1, 2, 3)
 CANDIDATES = {
     one.name: one
     for one in float_candidates("cpu")
     if one.precision == "float64" and not one.name.startswith("snnTorch")  # which is torch, as the reference
 }
-MARKS = {"NIR, written and read back": [pytest.mark.slow], "Lava": [pytest.mark.slow, needs_lava]}
+MARKS = {"Lava": [needs_lava]}
 every_candidate = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=MARKS.get(name, [])) for name in CANDIDATES]
 )

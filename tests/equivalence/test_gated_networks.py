@@ -205,7 +205,9 @@ def reference(subject) -> Reference:
     return make_reference(subject)
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith("NIR") else ()) for name in CANDIDATES]
+)
 def test_every_row_holds(reference, name) -> None:
     row = judge(reference, CANDIDATES[name], reference.subject)
     assert row.status == "holds", row

@@ -29,7 +29,7 @@ def folder(tmp_path, tiny_model, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_a_checkpoint_becomes_a_checked_file(folder, capsys, precision):
     assert main(["tiny.pt", "--precision", precision]) == 0
     out = capsys.readouterr().out

@@ -111,7 +111,7 @@ def test_tensorboard_has_pictures_and_a_firing_rate_per_lif(pairs: Path, tmp_pat
     assert {"loss", "learning_rate", "validation/psnr_y", "validation/ssim_y"} <= set(tags["scalars"])
 
 
-@pytest.mark.parametrize("network", ["tiny", "tiny_spike_driven"])
+@pytest.mark.parametrize("network", [pytest.param("tiny", marks=pytest.mark.slow), "tiny_spike_driven"])
 def test_interrupted_and_resumed_is_bit_identical(network: str, pairs: Path, tmp_path: Path) -> None:
     def interrupt(drawn: int, rainy: np.ndarray) -> None:
         if drawn == 3:

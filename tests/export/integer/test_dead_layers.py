@@ -47,8 +47,8 @@ def values_of(integer, pixels, name: str) -> np.ndarray:
     return found[name]
 
 
-@pytest.mark.parametrize("gamma", [0.0, 1e-300, 1e-17, 1e-10])
-@pytest.mark.parametrize("beta", [0.0, 0.25])
+@pytest.mark.parametrize("gamma", [0.0, pytest.param(1e-300, marks=pytest.mark.slow), 1e-17, 1e-10])
+@pytest.mark.parametrize("beta", [pytest.param(0.0, marks=pytest.mark.slow), 0.25])
 @pytest.mark.parametrize("channel", [slice(None), slice(1, 2)], ids=["layer", "channel"])
 def test_a_dead_convolution_gives_its_bias_and_nothing_else(tiny_model, photo, gamma, beta, channel):
     """Exactly zero where float gives zero, to the unit of the integers; and no other neuron is disturbed."""

@@ -57,7 +57,9 @@ def run_or_skip(reference, candidate: Candidate, subject: Subject):
 
 
 @slow_if_spike_driven  # the exactness of each backend has its own test
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "Lava, float32" else ()) for name in CANDIDATES]
+)
 def test_every_backend_keeps_the_promise(reference, name):
     row = run_or_skip(reference, CANDIDATES[name], reference.subject)
     assert row.status == "holds", row
@@ -77,7 +79,10 @@ FAST = ("simulator on cpu, float64", "simulator on cpu, float32")
 @pytest.mark.parametrize(
     ("either_model", "name", "layer"),
     [
-        *[("released", *run) for run in RUNS],
+        *[
+            pytest.param("released", name, layer, marks=pytest.mark.slow if "Lava" in name else ())
+            for name, layer in RUNS
+        ],
         *[
             pytest.param("spike_driven", name, layer, marks=() if name in FAST else pytest.mark.slow)
             for name, layer in RUNS

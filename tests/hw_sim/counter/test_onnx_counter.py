@@ -193,7 +193,12 @@ def macs_by_hand(path: Path) -> int:
     return total
 
 
-@pytest.mark.parametrize("name", [*MACS, *OTHERS])
+LARGE = {*OTHERS, "light_densenet121", "light_inception_v2", "light_resnet50"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in (*MACS, *OTHERS)]
+)
 def test_light_cnns_of_the_onnx_package(name):
     path = DATA / "light" / f"{name}.onnx"
     model = onnx.load(path)
