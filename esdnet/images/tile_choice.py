@@ -22,6 +22,7 @@ SCATTERED = (
     1.3  # resident bytes over those in use, at most, as measured: blocks of below 32 MiB do not fill up the gaps
 )
 AT_MOST = 2e9  # bytes of a process that runs exact tiles, where tiles of 128 fit into that: they change nothing else
+WHOLE = 1.5  # times what is left below AT_MOST an image may take whole: small tiles compute their halos several times
 EXACT_SIDES = range(2048, 127, -64)
 KEPT_BY_TILES = 1.6  # as measured where tiles of few sizes come one after the other
 KEPT = 2.2  # the same where freed memory is kept: glibc gives an aligned block the place of an equal one only by luck
@@ -121,7 +122,9 @@ class TileChoice:
         sides = (0, *(side for side in EXACT_SIDES if side < max(size)))  # a tile of all of it is the whole
         fitting = [side for side in sides if self._fits(size, side, KEPT_BY_TILES)]
         left = AT_MOST - resident_memory()
-        modest = [side for side in fitting if self._bytes(size, side, KEPT_BY_TILES) <= left]
+        modest = [
+            side for side in fitting if self._bytes(size, side, KEPT_BY_TILES) <= left * (1 if side else WHOLE)
+        ]
         return next(iter(modest or fitting[-1:]), None)
 
     @property
