@@ -122,9 +122,7 @@ class TileChoice:
         sides = (0, *(side for side in EXACT_SIDES if side < max(size)))  # a tile of all of it is the whole
         fitting = [side for side in sides if self._fits(size, side, KEPT_BY_TILES)]
         left = AT_MOST - resident_memory()
-        modest = [
-            side for side in fitting if self._bytes(size, side, KEPT_BY_TILES) <= left * (1 if side else WHOLE)
-        ]
+        modest = [side for side in fitting if self._bytes(size, side, KEPT_BY_TILES) <= left * (1 if side else WHOLE)]
         return next(iter(modest or fitting[-1:]), None)
 
     @property
