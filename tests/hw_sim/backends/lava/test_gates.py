@@ -20,18 +20,19 @@ from tests.gated import gated_model, rainy
 from tests.hw_sim.backends.lava.networks import STEPS, gated, image
 from tests.hw_sim.backends.lava.test_dataflow import play_images
 from tests.random_networks import random_gated
+from tests.tolerances import FLOAT64_OUTPUT
 
 needs_lava = pytest.mark.skipif(sys.version_info >= (3, 11), reason="lava-nc runs on Python 3.10 only")
 MODELS = ("fused", "fine")
 IMAGES = [image(seed, 10, 12) for seed in range(3)]
 
 
-def check(network: Network, images: Sequence[np.ndarray], found: Sequence[Result]) -> None:
+def check(network: Network, images: Sequence[np.ndarray], found: Sequence[Result], within: float = 0.0) -> None:
     for pixels, result in zip(images, found, strict=True):
         expected = simulator.run(network, pixels, precision="float64")
         comparison = compare(expected, result)
         assert comparison.equal_spikes, comparison
-        assert np.array_equal(result.output, expected.output)
+        assert np.abs(result.output - expected.output).max() <= within
         assert result.gates.keys() == expected.gates.keys()
         assert all(np.array_equal(result.gates[name], gate) for name, gate in expected.gates.items())
 
@@ -158,4 +159,4 @@ def test_on_lava(choice) -> None:
 def test_a_gated_esdnet_on_lava(kind) -> None:
     network, pixels = lower(gated_model(kind)), rainy()
     with LavaSession(network, pixels.shape[1:], precision="float64") as session:
-        check(network, [pixels], [session.run(pixels)])
+        check(network, [pixels], [session.run(pixels)], within=FLOAT64_OUTPUT)  # Lava adds up in another order
