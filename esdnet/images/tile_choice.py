@@ -21,8 +21,9 @@ SHARE = 0.9  # of the free memory: others want some too
 SCATTERED = (
     1.3  # resident bytes over those in use, at most, as measured: blocks of below 32 MiB do not fill up the gaps
 )
-AT_MOST = 2e9  # bytes of a process that runs exact tiles, where tiles of 128 fit into that: they change nothing else
-WHOLE = 1.5  # times what is left below AT_MOST an image may take whole: small tiles compute their halos several times
+# by estimate; below 2 GB as measured: what a process takes that runs exact tiles, which change nothing else
+AT_MOST = 1.75e9
+WHOLE = 1.75  # times what is left below AT_MOST an image may take whole: small tiles compute their halos several times
 EXACT_SIDES = range(2048, 127, -64)
 KEPT_BY_TILES = 1.6  # as measured where tiles of few sizes come one after the other
 KEPT = 2.2  # the same where freed memory is kept: glibc gives an aligned block the place of an equal one only by luck
