@@ -67,7 +67,9 @@ def contestants() -> dict[str, tuple[nn.Module, Tensor]]:
         "snnTorch, convolutional": (Convolutional(), 3 * torch.rand(20, 4, 2, 32, 32)),
     }
     for name in ("small_released", "small_spike_driven"):
-        found[name] = (load_source(name, None).model.float().eval(), torch.rand(1, 3, 64, 48))
+        model = load_source(name, None).model.float().eval()
+        for height, width in ((64, 48), (96, 96)):
+            found[f"{name}, {height} x {width}"] = (model, torch.rand(1, 3, height, width))
     if find_spec("torchvision") is None:
         print("no torchvision: its networks are left out", file=sys.stderr)
         return found
@@ -100,7 +102,7 @@ def runs_of(model: nn.Module, x: Tensor) -> dict[str, Run]:
             model(x)
         return mode.operations
 
-    return {"plain": plain, "seen": seen, "counted": lambda: hw_sim.count(model, x)}
+    return {"plain": plain, "seen": seen, "counted": lambda: hw_sim.count(model, x).totals}
 
 
 def main() -> int:

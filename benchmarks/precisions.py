@@ -3,8 +3,8 @@
     python -m benchmarks.precisions --rounds 5 --markdown precisions.md
 
 In: checkpoints and an image. Out: a row for each checkpoint and precision: medians of CPU seconds, every operation
-counted, and of their ratio to float32 within a round; the CPU time and the largest resident set of `energy.py`, which
-loads (and for int8 quantises) first. One thread.
+counted, and of their ratio to float32 within a round; as many whole runs of `energy.py`, which loads (and for int8
+quantises) first: medians of its CPU time and largest resident set, and of that set's ratio. One thread.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 
 from benchmarks.measure import PHOTO, Run, time_rounds
 from benchmarks.photos import watch
@@ -55,15 +56,18 @@ def compare(checkpoint: str, args: argparse.Namespace) -> list[str]:
     with ExitStack() as stack:
         runs = {precision: open_run(stack, checkpoint, precision, args.image) for precision in precisions}
         times = time_rounds(runs, args.rounds, PRECISIONS[0])
-    rows, least = [], 0
+    command = ["hw_sim/energy.py", "--image", str(args.image.resolve()), "--checkpoint", checkpoint, "--tile", "0"]
+    watched = [
+        {precision: watch([sys.executable, *command, "--precision", precision]) for precision in precisions}
+        for _ in range(args.rounds)
+    ]
+    rows = []
     for precision in precisions:
-        command = ["hw_sim/energy.py", "--image", str(args.image.resolve()), "--checkpoint", checkpoint, "--tile", "0"]
-        found = watch([sys.executable, *command, "--precision", precision])
-        least = least or found.largest
         seconds, ratio = (times[precision][key] for key in ("cpu_seconds", "cpu_ratio"))
+        cpu, largest = (median(getattr(found[precision], key) for found in watched) for key in ("cpu", "largest"))
+        share = median(found[precision].largest / found[PRECISIONS[0]].largest for found in watched)
         rows.append(
-            f"| {checkpoint} | {precision} | {seconds:.2f} | {ratio:.2f} | {found.cpu:.1f} |"
-            f" {found.largest / 1e6:,.0f} | {found.largest / least:.2f} |"
+            f"| {checkpoint} | {precision} | {seconds:.2f} | {ratio:.2f} | {cpu:.1f} | {largest / 1e6:,.0f} | {share:.2f} |"
         )
     return rows
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+from esdnet.command.threads import wait_asleep
+
 INTERRUPTED = 130  # the exit status of a command that Ctrl-C ended, as shells have it
 
 
@@ -33,12 +35,13 @@ class _StdoutFailed(Exception):
 
 
 def report_user_errors(run: Callable[[], int]) -> int:
-    """Run a command body and return its exit status.
+    """Run a command body and return its exit status. Threads that it starts wait asleep (threads.py).
 
     One clear line on stderr and status 2 for a UserError, status 1 for a CheckFailed, a BackendDied or a standard
     output that cannot be written, status 130 for Ctrl-C; status 1 without a line where standard output is a pipe that
     nobody reads.
     """
+    wait_asleep()
     try:
         with _watched_stdout():
             return run()

@@ -6,7 +6,7 @@ In: counts as operations run. Out: rows with their totals and the facts that ene
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from math import prod
 from typing import Any, NamedTuple
@@ -42,7 +42,7 @@ class Row:
 
     layer: Layer
     executions: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    counts: dict[str, int] = field(default_factory=dict.fromkeys(COUNTS, 0).copy)
 
     def add(self, executions: int = 0, **counts: int) -> None:
         """Some more."""
@@ -115,22 +115,9 @@ class Ledger:
             listed = ", ".join(f"{name} ({elements:,} values)" for name, elements in self.unknown.items())
             raise UserError(f"{where}: no rule for {listed}; without strict they are listed, and not counted")
 
-    def layers(self) -> list[CountedLayer]:
-        """What did something, each name once."""
-        rows = [row for row in self._resolved() if any(row.counts.values())]
-        used: Counter[str] = Counter()
-        weighted = {row.layer.name for row in rows if row.layer.kind in ("conv", "linear")}
-        found = []
-        for row in rows:
-            name = row.layer.name
-            if row.layer.kind == "other" and name in weighted:
-                name = f"{name}: the rest"
-            used[name] += 1
-            found.append(_finish(row, name if used[name] == 1 else f"{name} ({used[name]})"))
-        return found
-
-    def _resolved(self) -> list[Row]:
-        """Rows whose operand was a zero state join the row that reads what follows; numbers, where nothing does."""
+    def rows(self) -> list[Row]:
+        """Those that did something. One whose operand was a zero state joins the row that reads what follows; numbers,
+        where nothing does."""
         rows = [row for row in self._rows.values() if row.layer.reads != "zero"]
         for row in self._rows.values():
             if row.layer.reads != "zero":
@@ -143,7 +130,21 @@ class Ledger:
                 dict(row.counts) if same[0].layer.reads == "spike" else {**row.counts, "macs": row.counts["dense_taps"]}
             )
             same[0].add(row.executions, **counts)
-        return rows
+        return [row for row in rows if any(row.counts.values())]
+
+
+def name_rows(rows: Sequence[Row]) -> list[CountedLayer]:
+    """Rows as layers, each name once."""
+    used: Counter[str] = Counter()
+    weighted = {row.layer.name for row in rows if row.layer.kind in ("conv", "linear")}
+    found = []
+    for row in rows:
+        name = row.layer.name
+        if row.layer.kind == "other" and name in weighted:
+            name = f"{name}: the rest"
+        used[name] += 1
+        found.append(_finish(row, name if used[name] == 1 else f"{name} ({used[name]})"))
+    return found
 
 
 def _finish(row: Row, name: str) -> CountedLayer:

@@ -67,7 +67,7 @@ def count_onnx(
         dtype=next((str(array.dtype) for array in feeds.values()), ""),
         parameters=sum(sizes.values()),
         counted_parameters=sum(size for name, size in sizes.items() if name in graph.read),
-        layers=tuple(run.ledger.layers()),
+        rows=tuple(run.ledger.rows()),
         unknown=dict(run.ledger.unknown),
         by_shape=tuple(sorted(run.ledger.by_shape)),
         seconds=seconds,

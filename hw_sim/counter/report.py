@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from esdnet.command.command_line import require_extra
 from esdnet.command.writing import check_outputs
-from hw_sim.counter.ledger import COUNTS, CountedLayer
+from hw_sim.counter.ledger import COUNTS, CountedLayer, Row, name_rows
 from hw_sim.pricing.all_models import price_all
 from hw_sim.pricing.energy import Energy
 from hw_sim.pricing.equations import price
@@ -40,20 +40,26 @@ class Report:
     dtype: str
     parameters: int
     counted_parameters: int
-    layers: tuple[CountedLayer, ...]
+    rows: tuple[Row, ...]
     unknown: dict[str, int]
     by_shape: tuple[str, ...]
     seconds: float
     output: Any
 
+    @cached_property
+    def layers(self) -> tuple[CountedLayer, ...]:
+        """What did something, in the order in which it first ran: facts for energy models, counts. Made when asked for:
+        a run is counted in less time than its layers are checked."""
+        return tuple(name_rows(self.rows))
+
     def __repr__(self) -> str:
         spikes, acs, macs = (f"{self.totals[name]:,}" for name in ("spikes", "acs", "macs"))
-        return f"<Report of {self.network}: {len(self.layers)} layers, {spikes} spikes, {acs} ACs, {macs} MACs>"
+        return f"<Report of {self.network}: {len(self.rows)} layers, {spikes} spikes, {acs} ACs, {macs} MACs>"
 
     @cached_property
     def totals(self) -> dict[str, int]:
         """Every count summed over the layers, by name: acs, macs, nonzero_macs, events, spikes, adds, muls, ..."""
-        return {count: sum(layer.counts[count] for layer in self.layers) for count in COUNTS}
+        return {count: sum(row.counts[count] for row in self.rows) for count in COUNTS}
 
     @property
     def executed_size(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from export.graph.nodes import ValueKind
 from hw_sim.counter.ledger import Ledger
 from hw_sim.counter.torch_names import Names
-from hw_sim.counter.torch_sums import nonzero_in
+from hw_sim.counter.torch_sums import spikes_in
 from hw_sim.counter.torch_values import TensorValues
 from hw_sim.counter.values import GATED, Firing, Value
 
@@ -85,4 +85,4 @@ def _ones(fired: Tensor | int) -> int:
     if isinstance(fired, int):
         return fired
     with torch._C._DisableTorchDispatch():  # type: ignore[no-untyped-call]  # in a hook the counter listens
-        return nonzero_in(fired)
+        return spikes_in(fired)

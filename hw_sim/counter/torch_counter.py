@@ -93,7 +93,7 @@ def _report(
         dtype=str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
         parameters=sum(p.numel() for p in parameters),
         counted_parameters=sum(p.numel() for p in parameters if storage_of(p) in run.values.read),
-        layers=tuple(run.ledger.layers()),
+        rows=tuple(run.ledger.rows()),
         unknown=dict(run.ledger.unknown),
         by_shape=tuple(sorted(run.ledger.by_shape)),
         seconds=seconds,
@@ -145,12 +145,15 @@ class Counter(TorchDispatchMode):
             out = execute(*args, **kwargs)
         if rule is nothing:
             return out
-        result = out[0] if isinstance(out, (tuple, list)) and out else out
+        result = out
+        if isinstance(out, Tensor):
+            if out.is_sparse or out.is_nested:
+                rule = list_unknown  # not all of its elements are there
+        elif isinstance(out, (tuple, list)) and out:
+            result = out[0]
         first = args[0] if args else None
-        if (isinstance(result, Tensor) and (result.is_sparse or result.is_nested)) or (
-            isinstance(first, Tensor) and (first.is_sparse or first.is_nested)
-        ):
-            rule = list_unknown  # not all of its elements are there
+        if isinstance(first, Tensor) and (first.is_sparse or first.is_nested):
+            rule = list_unknown
         rule(self._run, tuple.__new__(Call, (func, args, kwargs, out, result, fresh)))
         return out
 

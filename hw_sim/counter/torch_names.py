@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -18,14 +17,18 @@ from hw_sim.counter.ledger import Ledger, Row
 from hw_sim.counter.torch_values import storage_of
 
 
-@dataclass
-class Frame:
-    """A module that is running. start: element-wise work in its row when it began. holds: parameters or buffers."""
+class Frame(NamedTuple):
+    """A module that is running, None around all. start: element-wise work in its row when it began."""
 
     name: str
     rest: Row
     start: int
-    holds: bool
+    module: nn.Module | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Parameters or buffers."""
+        return self.module is None or bool(self.module._parameters or self.module._buffers)
 
     @property
     def own_work(self) -> int:
@@ -39,6 +42,7 @@ class Names:
     def __init__(self, module: Any, ledger: Ledger) -> None:
         self._ledger = ledger
         self._names: dict[int, str] = {}
+        self._entered: dict[int, tuple[str, Row]] = {}  # of these: names and rows, once they have run
         self._owners: dict[int | None, list[tuple[str, str]]] = {}  # storage -> (module, parameter)
         if isinstance(module, nn.Module):
             for name, child in module.named_modules():
@@ -47,21 +51,25 @@ class Names:
                     if tensor is not None and not is_lazy(tensor):
                         self._owners.setdefault(storage_of(tensor), []).append((name, parameter))
         self.root = type(module).__name__ if isinstance(module, nn.Module) else getattr(module, "__name__", "function")
-        self.frames = [self._frame("", True)]
+        self.frames = [Frame("", self._ledger.rest(self.root), 0)]
 
-    def _frame(self, name: str, holds: bool) -> Frame:
-        rest = self._ledger.rest(name or self.root)
-        return Frame(name, rest, rest.work, holds)
+    def _enter(self, module: nn.Module) -> tuple[str, Row]:
+        """The name and the row of a module that runs for the first time, or was made on the way."""
+        name = self._names.get(id(module))
+        if name is None:
+            name = f"{self.frames[-1].name}.{type(module).__name__}".lstrip(".")
+            return name, self._ledger.rest(name)
+        found = self._entered[id(module)] = name, self._ledger.rest(name or self.root)
+        return found
 
     @contextmanager
     def watch(self, on_output: Callable[[Any], None]) -> Iterator[None]:
         """While it is open, `frames` follows the modules; `on_output` is told what each returns before it is left."""
 
         def enter(module: nn.Module, inputs: Any) -> None:
-            name = self._names.get(id(module))
-            if name is None:  # made on the way
-                name = f"{self.frames[-1].name}.{type(module).__name__}".lstrip(".")
-            self.frames.append(self._frame(name, bool(module._parameters or module._buffers)))
+            name, rest = self._entered.get(id(module)) or self._enter(module)
+            counts = rest.counts
+            self.frames.append(tuple.__new__(Frame, (name, rest, counts["adds"] + counts["muls"], module)))
 
         def leave(module: nn.Module, inputs: Any, output: Any) -> None:
             on_output(output)

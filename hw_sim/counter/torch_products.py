@@ -20,7 +20,15 @@ from export.graph.nodes import ValueKind
 from hw_sim.counter.ledger import Layer, Row, Shape, frame_shape
 from hw_sim.counter.synapses import Axis, Counts, dense_operations, reached, taps_along
 from hw_sim.counter.torch_context import Call, Context
-from hw_sim.counter.torch_sums import events_at, events_in, nonzero_along, nonzero_at, nonzero_in
+from hw_sim.counter.torch_sums import (
+    events_at,
+    events_in,
+    nonzero_along,
+    nonzero_at,
+    nonzero_in,
+    spikes_at,
+    spikes_in,
+)
 from hw_sim.counter.values import NUMBERS, Value
 
 
@@ -111,7 +119,7 @@ def book_layer(
     counts = reading.row.counts
     if reads == "spike":
         run.emit(value)
-        acs, events = reading.operations(read, nonzero_in, nonzero_at)
+        acs, events = reading.operations(read, spikes_in, spikes_at)
         counts["acs"] += acs
         counts["events_in"] += events
     elif reads != "zero":
@@ -233,7 +241,7 @@ def book_pair(run: Context, a: Tensor, b: Tensor, name: str, adds: int = 0) -> N
     for side, value in ((a, values[0]), (b, values[1])):
         if value.is_spikes:
             run.emit(value)
-            bits, events = bits + side.numel(), events + nonzero_in(side)
+            bits, events = bits + side.numel(), events + spikes_in(side)
         else:
             words += side.numel()
     layer = Layer(name, "linear", reads, _execution_shape(tuple(a.shape), "linear"), _execution_shape(made, "linear"))

@@ -66,12 +66,11 @@ def _work(run: Context, call: Call, adds: int, muls: int, values: list[Value] | 
 
     values: of the first arguments, where they are known already.
     """
-    out = call.result
-    if values is None:
-        values = [run.values.of(operand) if isinstance(operand, Tensor) else NUMBERS for operand in call.args]
+    out, value_of = call.result, run.values.of
     words, bits = out.numel(), 0
-    for operand, value in zip(call.args, values, strict=False):
+    for place, operand in enumerate(call.args):
         if isinstance(operand, Tensor):
+            value = values[place] if values and place < len(values) else value_of(operand)
             if value is NUMBERS or not value.is_spikes:
                 words += operand.numel()
             else:

@@ -78,14 +78,19 @@ def build(kind: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(wheel, tmp_path_factory) -> Path:
-    """The programs of a new environment with the wheel; it sees what is installed here, but no editable checkout."""
+    """The programs of a new environment with the wheel."""
     folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder, with_pip=True)
-    programs = folder / "bin"
+    programs = new_environment(folder)
     done([str(programs / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)], folder)
+    return programs
+
+
+def new_environment(folder: Path) -> Path:
+    """The programs of an environment with pip, which sees what is installed here, but no editable checkout."""
+    venv.create(folder, with_pip=True)
     ours = {scheme: sysconfig.get_path(scheme, vars={"base": str(folder), "platbase": str(folder)}) for scheme in LIBS}
     Path(ours["purelib"], "dependencies.pth").write_text("\n".join(sysconfig.get_path(scheme) for scheme in LIBS))
-    return programs
+    return folder / "bin"
 
 
 LIBS = ("purelib", "platlib")  # a line of a .pth file adds a folder; the .pth files in that folder are not read

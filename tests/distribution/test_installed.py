@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.distribution.conftest import ROOT, done, run, write_own_files
+from tests.distribution.conftest import ROOT, done, new_environment, run, write_own_files
 from tests.distribution.test_wheel import PROJECT
 
 HAS_LAVA = sys.version_info < (3, 11)
@@ -47,6 +50,38 @@ def test_every_command_of_the_readme_runs_as_installed(installed, folder):
     assert " 0 failed" in printed["esdnet-verify"]
     written = {"derained.png", "energy.json", "report.html", "ckpt_nir", "ckpt.onnx", "ckpt_lava_dl", "runs"}
     assert written <= {path.name for path in folder.iterdir()}
+
+
+def test_the_lines_of_the_readme_that_install_it(source, tmp_path):
+    """Without a network: what the extra asks for must be here in the versions that it asks for, else pip ends there."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line.split(" #")[0])[1:] for line in re.findall(r"^pip .+$", text, re.MULTILINE)]
+    assert [words[0] for words in lines] == ["install", "wheel", "install"]
+    checkout = tmp_path / "checkout"
+    shutil.copytree(source, checkout, symlinks=True)
+    offline = ["--no-index", "--find-links", str(write_argparse(tmp_path / "wheels"))]
+    for number, words in enumerate(lines):
+        programs = new_environment(tmp_path / f"environment{number}")
+        pip = [str(programs / "python"), "-m", "pip", words[0], "--quiet", "--no-build-isolation", *offline]
+        done([*pip[:3], "uninstall", "--quiet", "--yes", "setuptools"], tmp_path)  # the interpreter's own: too old
+        done([*pip, *words[1:]], checkout)
+        if words[0] == "install":
+            printed = done([str(programs / "esdnet-derain"), "--help"], tmp_path)
+            assert "usage: esdnet-derain" in printed
+
+
+def write_argparse(folder: Path) -> Path:
+    """An empty wheel of argparse: Lava needs it by way of others, and pip does not see one that is installed."""
+    folder.mkdir()
+    files = {
+        "METADATA": "Metadata-Version: 2.1\nName: argparse\nVersion: 1.4.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(folder / "argparse-1.4.0-py3-none-any.whl", "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(f"argparse-1.4.0.dist-info/{name}", text)
+    return folder
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
