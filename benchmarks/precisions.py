@@ -66,9 +66,8 @@ def compare(checkpoint: str, args: argparse.Namespace) -> list[str]:
         seconds, ratio = (times[precision][key] for key in ("cpu_seconds", "cpu_ratio"))
         cpu, largest = (median(getattr(found[precision], key) for found in watched) for key in ("cpu", "largest"))
         share = median(found[precision].largest / found[PRECISIONS[0]].largest for found in watched)
-        rows.append(
-            f"| {checkpoint} | {precision} | {seconds:.2f} | {ratio:.2f} | {cpu:.1f} | {largest / 1e6:,.0f} | {share:.2f} |"
-        )
+        of_command = f"{cpu:.1f} | {largest / 1e6:,.0f} | {share:.2f}"
+        rows.append(f"| {checkpoint} | {precision} | {seconds:.2f} | {ratio:.2f} | {of_command} |")
     return rows
 
 
