@@ -24,6 +24,7 @@ from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, ValueKind, gate_of
 from export.graph.part import Part, PartCounter
 from export.graph.schedule import needs_all_steps
+from export.graph.spike_maps import map_true
 from export.graph.stream import Stream
 from export.graph.words import Counts, Operands
 from hw_sim.backends.result import Result, SpikeMap, as_map
@@ -154,16 +155,10 @@ class _Run(Stream):
             )
 
     def _map(self, value: Tensor, of: str) -> Counts:
-        """Per step and pixel, (steps, H, W), of a value's elements: 'spikes' or 'others', how many are not 0; 'sum'.
-        Step by step: torch widens all that it sums."""
-
-        def count(step: Tensor) -> NDArray[Any]:
-            ones = (
-                step.view(torch.uint8) if of == "spikes" else (step != 0).view(torch.uint8) if of == "others" else step
-            )
-            return ones.sum(0, dtype=torch.int64 if of == "sum" else torch.int32).cpu().numpy()
-
-        return np.stack([count(step) for step in value]).astype(np.int64)
+        """Per step and pixel, (steps, H, W), of a value's elements: 'spikes' or 'others', how many are not 0; 'sum'."""
+        if of == "sum":  # step by step: torch widens all that it sums
+            return np.stack([step.sum(0, dtype=torch.int64).cpu().numpy() for step in value])
+        return map_true(value if of == "spikes" else value != 0)
 
     def _map_of(self, name: str, of: str) -> Counts:
         """That of a node's value, kept while the value is: torch widens all that it sums, so it is done once."""
