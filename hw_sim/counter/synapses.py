@@ -6,8 +6,8 @@ In: sizes, kernel, stride, padding of each axis. Out: taps that fall on a value;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 Counts = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """One spatial axis of a convolution: `size` elements are read, `outputs` written.
 
     padding: zeros before the first element (of a transposed one: outputs cut off before the first).
