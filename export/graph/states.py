@@ -62,6 +62,8 @@ def _(node: g.Leaky, like: Tensor) -> State:
 
 @open_state.register
 def _(node: g.LoihiNeuron, like: Tensor) -> State:
+    if like.dtype is not torch.float64:
+        raise NetworkError(f"{node.name}: integers of 36 bits, which {like.dtype} does not hold; use float64")
     return LoihiState(node, like)
 
 
@@ -170,29 +172,92 @@ class LeakyState:
 
 
 class LoihiState:
-    """Current and membrane of a LoihiNeuron: whole numbers below 2^36 on the way, which float64 holds exactly."""
+    """Current and membrane of a LoihiNeuron: whole numbers below 2^36 on the way, which float64 holds exactly.
 
-    def __init__(self, node: g.LoihiNeuron, like: Tensor) -> None:
-        if like.dtype is not torch.float64:
-            raise NetworkError(f"{node.name}: integers of 36 bits, which {like.dtype} does not hold; use float64")
-        self.node, self.now = node, 0
-        self.current, self.membrane = torch.zeros_like(like), torch.zeros_like(like)
-        self.threshold, self.bias = SHIFTED * _tensor(node.threshold, like), SHIFTED * _tensor(node.bias, like)
+    float32 does if `fits_float32`. `linear`: the caller knows by `is_linear` that nothing is rounded or clipped. A step
+    is `integrate`, `fire` and `reset`, all in place; `membrane * unit` is v.
+    """
+
+    def __init__(self, node: g.LoihiNeuron, like: Tensor, linear: bool = False) -> None:
+        self.node, self.now, self.linear = node, 0, linear
+        self.unit = SHIFTED if linear else 1.0
+        self.membrane, self._fired = torch.zeros_like(like), torch.zeros_like(like)
+        self.current = torch.zeros_like(like) if like.dtype is torch.float64 else None
+        self.keep = 1 - node.membrane_decay / 2**DECAY_BITS
+        shifted = SHIFTED / self.unit
+        self.threshold = _tensor(node.threshold * shifted, like)
+        bias = constant_unless(node.bias * shifted, 0.0, like)
+        self.bias = None if bias is None else _along_rows(bias, like)
+
+    @staticmethod
+    def fits_float32(node: g.LoihiNeuron, largest: int) -> bool:
+        """Whether float32 is exact as long as no |sum| that arrives is larger: membranes of 24 bits, which decay by a
+        power of two, a current that keeps nothing and cannot wrap, and sums of both below 2^24."""
+        keep = 2**DECAY_BITS - node.membrane_decay
+        return (
+            node.current_decay == 2**DECAY_BITS and keep & (keep - 1) == 0 and _arriving(node, largest) <= STATE_LIMIT
+        )
+
+    @staticmethod
+    def is_linear(node: g.LoihiNeuron, largest: int, steps: int) -> bool:
+        """Whether so many steps lose no fraction, v having six bits of it, and none reaches what v is clipped to."""
+        keep = 2**DECAY_BITS - node.membrane_decay
+        lost = (DECAY_BITS - keep.bit_length() + 1) * (steps - 1)
+        highest = _arriving(node, largest) * sum((keep / 2**DECAY_BITS) ** step for step in range(steps))
+        return LoihiState.fits_float32(node, largest) and lost <= CURRENT_SHIFT and highest < STATE_LIMIT
+
+    def integrate(self, x: Tensor) -> Tensor:
+        """The membranes before the reset, of what arrives (C, H, W)."""
+        node = self.node
+        if node.reset_interval and self.now % node.reset_interval == node.reset_offset:
+            self._rest()
+        self.now += 1
+        if self.linear:
+            torch.add(x, self.membrane, alpha=self.keep, out=self.membrane)
+        else:
+            arrived = (x, SHIFTED) if self.current is None else (self._flow(self.current, x), 1.0)
+            self.membrane.mul_(self.keep).trunc_().add_(arrived[0], alpha=arrived[1])
+        if self.bias is not None:
+            self.membrane.add_(self.bias)
+        return self.membrane if self.linear else self.membrane.clamp_(1 - STATE_LIMIT, STATE_LIMIT - 1)
+
+    def _rest(self) -> None:
+        self.membrane.zero_()
+        if self.current is not None:
+            self.current.zero_()
+
+    def _flow(self, current: Tensor, x: Tensor) -> Tensor:
+        """The current one step later."""
+        current.mul_(1 - self.node.current_decay / 2**DECAY_BITS).trunc_().add_(x, alpha=SHIFTED)
+        above, below = current > STATE_LIMIT, current <= -STATE_LIMIT
+        return current.add_(below, alpha=2 * STATE_LIMIT).add_(above, alpha=-2 * STATE_LIMIT)
+
+    def fire(self) -> Tensor:
+        """0 and 1: where membranes are above the threshold."""
+        return torch.gt(self.membrane, self.threshold, out=self._fired)
+
+    def reset(self, fired: Tensor) -> None:
+        """To 0 where it fired."""
+        self.membrane.addcmul_(self.membrane, fired, value=-1.0)
 
     def step(self, *inputs: Tensor) -> Tensor:
-        """0 and 1: where it fires."""
-        node, (x,) = self.node, inputs
-        if node.reset_interval and self.now % node.reset_interval == node.reset_offset:
-            self.current, self.membrane = torch.zeros_like(x), torch.zeros_like(x)
-        self.now += 1
-        current = torch.trunc(self.current * (1 - node.current_decay / 2**DECAY_BITS)) + SHIFTED * x
-        wrapped = 2 * STATE_LIMIT * ((current <= -STATE_LIMIT).to(x.dtype) - (current > STATE_LIMIT).to(x.dtype))
-        self.current = current + wrapped
-        membrane = torch.trunc(self.membrane * (1 - node.membrane_decay / 2**DECAY_BITS)) + self.current + self.bias
-        membrane = membrane.clamp(1 - STATE_LIMIT, STATE_LIMIT - 1)
-        fired = membrane > self.threshold
-        self.membrane = membrane.masked_fill(fired, 0.0)
+        """All three."""
+        self.integrate(inputs[0])
+        fired = self.fire()
+        self.reset(fired)
         return fired
+
+
+def _along_rows(constant: Tensor, like: Tensor) -> Tensor:
+    """A constant of channels repeated along a row, as `like` lies in memory: torch works on whole rows at once."""
+    if constant.ndim != 3 or constant.shape[1:] != (1, 1):
+        return constant
+    return torch.empty_like(like[..., :1, :]).copy_(constant)
+
+
+def _arriving(node: g.LoihiNeuron, largest: int) -> int:
+    """The largest |64 (x + bias)|."""
+    return (largest + int(np.abs(node.bias).max())) << CURRENT_SHIFT
 
 
 class DelayState:

@@ -1,41 +1,132 @@
-"""Convolutions of integers in floating point, exact to the last bit: integers in, int64 sums out.
+"""Convolutions of integers, exact to the last bit, from operations that are exact for small integers only.
 
-A sum of integers is exact in any order as long as no partial sum can leave the range in which the type holds every
-integer. On a GPU that is float64 (2^53). On the CPU float32 (2^24) is six times as fast, so values are cut into pieces
-of few enough bits, and the pieces' sums are put together in int64.
+Values are cut into digits of so few bits that no sum of digits times weights can leave what its type holds exactly; in
+any order, therefore. A CPU's integer instructions take digits of bytes (byte_convolution.py); elsewhere they are as
+wide as float32 allows, or float64: on a GPU, and where they would be many. What the sums are together is the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export.graph.nodes import Conv
+from export.integer import byte_convolution
+from export.integer.arithmetic import FLOAT32, extremes, new_value, once, pieces, reach
+from export.integer.network import EXACT, IntArray, IntegerConv, IntegerLinear, Rescale
 
-FLOAT32_BITS = 24
-MAX_PIECES = 4  # more cost as much as float64
-
-
-def convolve(x: Tensor, weight: Tensor, node: Conv) -> Tensor:
-    """int64 sums (T, O, H', W') of x (T, C, H, W), integers or booleans, and int64 weight; all below 2^53."""
-    if x.is_cuda:
-        return _convolve_in(torch.float64, x, weight, node)
-    largest = max(1, int(weight.flatten(1).abs().sum(1).max()))
-    piece = FLOAT32_BITS - largest.bit_length()  # (2^piece - 1) * largest < 2^24
-    bits = 1 if x.dtype is torch.bool else max(abs(int(bound)) for bound in torch.aminmax(x)).bit_length()
-    if bits <= piece:
-        return _convolve_in(torch.float32, x, weight, node)
-    if bits > MAX_PIECES * piece:
-        return _convolve_in(torch.float64, x, weight, node)
-    total = _convolve_in(torch.float32, x & (2**piece - 1), weight, node)
-    for low in range(piece, bits, piece):
-        part = x >> low if low + piece >= bits else x >> low & (2**piece - 1)
-        total += _convolve_in(torch.float32, part, weight, node) << low
-    return total
+MAX_DIGITS = 4  # in float32: more cost as much as float64
 
 
-def _convolve_in(dtype: torch.dtype, x: Tensor, weight: Tensor, node: Conv) -> Tensor:
+@dataclass(frozen=True)
+class Cut:
+    """How values are cut into `count` digits of `bits`, and in what they are convolved.
+
+    `excess` is added to every value, the border's zeros included: so that it has no sign. The sums have it too many.
+    """
+
+    bits: int
+    count: int
+    dtype: torch.dtype
+    excess: int = 0
+
+
+def largest_row(operation: IntegerConv) -> int:
+    """The largest sum of |weights| of an output channel."""
+    return once(operation, "largest row", lambda: int(np.abs(_rows(operation)).sum(1).max()))
+
+
+def offset_of(operation: IntegerConv | IntegerLinear, rescale: Rescale, excess: int = 0) -> IntArray:
+    """The bias as products have it, less what an excess of all that a convolution reads adds to its sums."""
+    along_time = isinstance(operation, IntegerLinear) and operation.node.axis == "T"
+    shape = (-1, 1, 1, 1) if along_time else (-1, 1, 1)
+    bias = np.zeros((), np.int64) if operation.bias is None else operation.bias.reshape(shape)
+    if excess:
+        bias = bias - excess * _rows(operation).sum(1).reshape(shape)
+    return np.asarray(bias * rescale.multiplier)
+
+
+def _rows(operation: IntegerConv | IntegerLinear) -> IntArray:
+    return operation.weight.reshape(len(operation.weight), -1).astype(np.int64)
+
+
+def cut(x: Tensor, operation: IntegerConv) -> Cut:
+    """The fastest way that is exact for these values, integers or booleans (T, C, H, W)."""
+    low, filled = extremes(x)[0], reach(x).bit_length()
+    for bits in byte_convolution.DIGIT_BITS:
+        count = max(1, -(-filled // bits)) if low >= 0 else filled // bits + 1
+        excess = 0 if low >= 0 else 1 << bits * count - 1
+        if largest_row(operation) << bits < FLOAT32 and _runs_in_bytes(x, operation, bits, bordered=excess > 0):
+            return Cut(bits, count, torch.uint8, excess)
+    largest = max(1, largest_row(operation))
+    bits, dtype = ((FLOAT32 - 1) // largest + 1).bit_length() - 1, torch.float32  # (2^bits - 1) * largest < 2^24
+    if x.is_cuda or filled > MAX_DIGITS * bits:
+        bits, dtype = ((EXACT - 1) // largest + 1).bit_length() - 1, torch.float64
+    return Cut(bits, max(1, -(-filled // bits)), dtype)
+
+
+def _runs_in_bytes(x: Tensor, operation: IntegerConv, bits: int, bordered: bool) -> bool:
+    """Whether the CPU's integer instructions give the right sums for this layer and this size."""
+    node, (height, width) = operation.node, x.shape[2:]
+    padding = (0, 0) if bordered else node.padding
+    width += 2 * node.padding[1] if bordered else 0
+    return (
+        x.device.type == "cpu"
+        and byte_convolution.is_ordinary(node, height, width)
+        and byte_convolution.is_exact(bits, operation.weight.shape, node.stride, padding, width)
+    )
+
+
+def convolve(x: Tensor, operation: IntegerConv, how: Cut) -> Sequence[Tensor]:
+    """Sums of each digit of x (T, C, H, W), the lowest digit first, whole numbers in float32 or float64.
+
+    sum(sums[k] << k * bits) are those of x + excess, below 2^53.
+    """
+    if how.dtype is not torch.uint8:
+        return [_convolve_floats(digit.to(how.dtype), operation) for digit in _digits(x, how)]
+    node, frames = operation.node, len(x)
+    padding = (0, 0) if how.excess else node.padding
+    weight = torch.from_numpy(operation.weight)
+    run = once(operation, ("packed", padding), lambda: byte_convolution.packed(weight, node.stride, padding))
+    return run(_spikes(x) if x.dtype is torch.bool else _bytes(x, operation, how)).split(frames)
+
+
+def _digits(x: Tensor, how: Cut) -> list[Tensor]:
+    """The last digit has the sign."""
+    mask, last = (1 << how.bits) - 1, how.count - 1
+    return [x] if not last else [*((x >> how.bits * k) & mask for k in range(last)), x >> how.bits * last]
+
+
+def _convolve_floats(digit: Tensor, operation: IntegerConv) -> Tensor:
     """Rounding changes no exact sum; it removes what a transform (FFT, Winograd) of the library may leave."""
-    sums = F.conv2d(x.to(dtype), weight.to(dtype), None, node.stride, node.padding, node.dilation, node.groups)
-    return sums.round_().to(torch.int64)
+    node = operation.node
+    key = ("weight", digit.dtype, digit.device)
+    weight = once(operation, key, lambda: torch.tensor(operation.weight).to(digit))
+    digit = digit.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(digit, weight, None, node.stride, node.padding, node.dilation, node.groups).round_()
+
+
+def _spikes(x: Tensor) -> Tensor:
+    return x.view(torch.uint8).contiguous(memory_format=torch.channels_last)
+
+
+def _bytes(x: Tensor, operation: IntegerConv, how: Cut) -> Tensor:
+    """The digits one after the other, (count * T, C, H, W); with an excess, their borders too, of the last one only."""
+    frames, channels, height, width = x.shape
+    top, left = operation.node.padding if how.excess else (0, 0)
+    made = new_value((how.count * frames, channels, height + 2 * top, width + 2 * left), torch.uint8, x)
+    last, mask = how.count - 1, (1 << how.bits) - 1
+    half = how.excess >> how.bits * last
+    for place, digit in enumerate(made.split(frames)):
+        if how.excess:
+            digit.fill_(half if place == last else 0)
+        for out, value in pieces(digit[:, :, top : top + height, left : left + width], x):
+            value = value >> how.bits * place if place else value
+            if place == last and half:
+                value = value + half
+            out.copy_(value if how.bits == 8 else value & mask)  # the lowest eight bits are what a byte takes
+    return made

@@ -7,7 +7,7 @@ rounding and where it saturates. docs/int8.md is the specification; executors fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, singledispatch
 
 import numpy as np
@@ -24,6 +24,7 @@ MEAN_BITS = 6  # further fractional bits that a mean has over what it is the mea
 RECIPROCAL_BITS = 16
 MEAN_LIMIT = 2**28  # values that a mean may be of
 EXACT = 2**53  # float64 holds every integer below
+INT64 = 2**63  # 64 bits hold every integer below
 TABLE_STEP_BITS = 8  # the sigmoid's table has steps of 2^-8
 TABLE_SIZE = 4096  # from -8 to 8
 
@@ -61,6 +62,14 @@ class Rescale:
 
     multiplier: IntArray
     shift: int
+
+    @cached_property
+    def largest(self) -> int:
+        """The largest |multiplier|."""
+        return int(np.abs(self.multiplier).max())
+
+
+AS_IT_IS = Rescale(np.array(1), 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -248,6 +257,17 @@ def sigmoid_table() -> NDArray[np.uint16]:
     return np.floor(2.0**15 / (1.0 + np.exp(-x)) + 0.5).astype(np.uint16)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What no image exceeds: the largest |integer| of each input of an operation, and on the way to its value.
+
+    Executors choose by them the types that they compute in; without a proof they take the widest.
+    """
+
+    inputs: tuple[int, ...] = (INT64 - 1, INT64 - 1)
+    largest: int = INT64 - 1
+
+
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork:
     """A Network whose weights are the quantised ones, and its operations in the order of its nodes.
@@ -266,9 +286,8 @@ class IntegerNetwork:
                 f"{self.network.name}: the integer operations are not those of the network's nodes; quantise it again"
             )
         for operation in self.operations:
-            sources = [self.by_name[name].output for name in operation.node.inputs]
-            largest = largest_product(operation, sources)
-            if largest >= 2**63:
+            largest = self.bounds[operation.name].largest
+            if largest >= INT64:
                 label = f"{operation.name} ({operation.node.kind})"
                 raise NetworkError(
                     f"{label}: products up to {largest}, 64 bits hold less than 2^63; its numbers and the scales around"
@@ -279,6 +298,20 @@ class IntegerNetwork:
     def by_name(self) -> dict[str, Operation]:
         """Operations by the name of their node."""
         return {operation.name: operation for operation in self.operations}
+
+    @cached_property
+    def bounds(self) -> dict[str, Bounds]:
+        """The proof of each operation, by the name of its node."""
+        found: dict[str, Bounds] = {}
+        reach: dict[str, Format] = {}
+        for operation in self.operations:
+            sources = [reach[name] for name in operation.node.inputs]
+            largest = largest_product(operation, sources)
+            found[operation.name] = Bounds(tuple(source.high for source in sources), largest)
+            reach[operation.name] = operation.output
+            if isinstance(operation, IntegerConv) and operation.rescale is None:  # its sums do not saturate
+                reach[operation.name] = replace(operation.output, bits=1 + largest.bit_length())
+        return found
 
 
 def largest_sum(operation: IntegerConv | IntegerLinear, source: Format) -> int:
@@ -386,4 +419,4 @@ def _(operation: IntegerOutput, sources: Sequence[Format]) -> int:
 
 
 def _rescaled(largest: int, rescale: Rescale) -> int:
-    return largest * int(np.abs(rescale.multiplier).max()) + 2**rescale.shift
+    return largest * rescale.largest + 2**rescale.shift

@@ -1,14 +1,16 @@
 """Executes an IntegerNetwork in torch, on the CPU or a GPU: 8-bit pixels in, 8-bit pixels out, equal on every machine.
 
-Values are int64 tensors (T or 1, C, H, W), spikes boolean. Sums are taken in floating point only where every partial
-sum is exact, so that their order does not matter. docs/int8.md is the specification.
+Values are tensors of whole numbers (T or 1, C, H, W), spikes boolean. What is computed is exact: in 32 bits where what
+was proven of an operation (Bounds) or is seen of its values allows that, else in wider ones; in floating point only
+where no sum is rounded, so that their order does not matter. docs/int8.md is the specification.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import singledispatch
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,50 +20,116 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esdnet.images.rain_streaks import rain_mask
-from export.graph import loihi
 from export.graph.frames import output_of
 from export.graph.network import infer_shapes
-from export.graph.nodes import AXES, NetworkError, gate_of
+from export.graph.nodes import AXES, NetworkError, Reduce, gate_of
 from export.integer import network as ops
-from export.integer.convolution import convolve
-from export.integer.network import PIXEL, Format, IntegerNetwork, Operation, Rescale
+from export.integer.arithmetic import (
+    AT_ONCE,
+    FIRST,
+    INT32,
+    LAST,
+    constant,
+    extremes,
+    factors,
+    finish,
+    know,
+    maximum,
+    new_value,
+    once,
+    pieces,
+    reach,
+    scale_,
+    scaling,
+    total,
+    whole_type,
+)
+from export.integer.chains import Link, find_chain, join, room, run_chain
+from export.integer.convolution import convolve, cut, offset_of
+from export.integer.network import INT64, PIXEL, Bounds, IntegerNetwork, Operation
+from export.integer.neurons import Neurons
 
 _WORD = 2**32 - 1
+FRAMES_AT_ONCE = 4 * AT_ONCE  # values of a convolution: its digits and their sums are some times as much
+UNPROVEN = Bounds()
 Observe = Callable[[Operation, Sequence[Tensor], Tensor], None]
+See = Callable[[Operation, Tensor], None]
 
 
 def run_integer(
-    network: IntegerNetwork, pixels: NDArray[np.uint8], observe: Observe | None = None, device: str = "cpu"
+    network: IntegerNetwork,
+    pixels: NDArray[np.uint8],
+    observe: Observe | None = None,
+    device: str = "cpu",
+    see_spikes: See | None = None,
 ) -> NDArray[np.uint8]:
     """The derained image of pixels uint8 (C, H, W), whose sides `size_multiple` divides; (T, C, H, W) if it is several.
 
-    `observe` is called for every node with its operation, its input values and its value.
+    `observe` is called for every node with its operation, its input values and its value; without it chains of nodes
+    are computed piece by piece. `see_spikes` is called with every value that is spikes.
     """
-    image = _check_pixels(network, pixels)
-    readers = Counter(name for operation in network.operations for name in operation.node.inputs)
-    values: dict[str, Tensor] = {}
+    image = torch.from_numpy(_check_pixels(network, pixels)).to(device, torch.int32)[None]
+    run = _Run(network, image.contiguous(memory_format=torch.channels_last), observe, see_spikes)
     with torch.inference_mode():
-        for operation in network.operations:
-            if isinstance(operation, ops.IntegerInput):
-                inputs = [torch.from_numpy(image).to(device, torch.int64).unsqueeze(0)]
-            else:
-                inputs = [values[name] for name in operation.node.inputs]
-            value = behind_gate(operation, inputs, execute(operation, inputs, network.network.steps))
-            values[operation.name] = value
-            if observe is not None:
-                observe(operation, inputs, value)
-            for name in operation.node.inputs:
-                readers[name] -= 1
-                if not readers[name]:
-                    del values[name]
-        return output_of(values[network.network.output.name]).to("cpu", torch.uint8).numpy()
+        number = 0
+        while number < len(network.operations):
+            number += run.advance(number)
+        return output_of(run.values[network.network.output.name]).to("cpu", torch.uint8).numpy()
+
+
+class _Run:
+    """One image on its way: the values that somebody still reads."""
+
+    def __init__(self, network: IntegerNetwork, image: Tensor, observe: Observe | None, see: See | None) -> None:
+        self.network, self.image, self.observe, self.see = network, image, observe, see
+        self.steps = network.network.steps
+        self.shapes = infer_shapes(network.network, *image.shape[2:])
+        self.unread = Counter(name for operation in network.operations for name in operation.node.inputs)
+        self.values: dict[str, Tensor] = {}
+
+    def advance(self, number: int) -> int:
+        """Compute the operation of that number, or a chain from it on; returns how many were computed."""
+        chain = [self.network.operations[number]]
+        if self.observe is None:
+            chain = find_chain(self.network, self.shapes, number)
+        operation, bounds = chain[0], self.network.bounds
+        inputs = [self.values[name] for name in operation.node.inputs] or [self.image]
+        if len(chain) == 1:
+            value = behind_gate(operation, inputs, execute(operation, inputs, self.steps, bounds[operation.name]))
+        else:
+            value = run_chain(operation, inputs, self._links(chain), self.steps, bounds[operation.name])
+        self.values[chain[-1].name] = value
+        if self.observe is not None:
+            self.observe(operation, inputs, value)
+        if self.see is not None and value.dtype is torch.bool:
+            self.see(operation, value)
+        for one in chain:
+            self._have_read(one)
+        return len(chain)
+
+    def _links(self, chain: Sequence[Operation]) -> list[Link]:
+        links = []
+        for before, link in pairwise(chain):
+            position = link.node.inputs.index(before.name)
+            others = [self.values[name] for name in link.node.inputs if name != before.name]
+            links.append(Link(link, position, others, self.network.bounds[link.name]))
+        return links
+
+    def _have_read(self, operation: Operation) -> None:
+        for name in operation.node.inputs:
+            self.unread[name] -= 1
+            if not self.unread[name]:
+                self.values.pop(name, None)  # what is inside a chain never was there
 
 
 def behind_gate(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> Tensor:
     """The value of a node where its gate, if it has one, is open, and 0 elsewhere. In place."""
     if gate_of(operation.node) is None:
         return value
-    return value.logical_and_(inputs[1]) if value.dtype is torch.bool else value.mul_(inputs[1])
+    if value.dtype is torch.bool:
+        return value.logical_and_(inputs[1])
+    low, high = extremes(value)
+    return know(value.mul_(inputs[1]), min(low, 0), max(high, 0))
 
 
 def _check_pixels(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -71,7 +139,6 @@ def _check_pixels(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArray
             f"{network.network.name}: image {pixels.dtype} {pixels.shape}, expected uint8 ({channels}, height, width);"
             " `to_pixels` makes that of floats in [0, 1]"
         )
-    infer_shapes(network.network, *pixels.shape[1:])
     return np.ascontiguousarray(pixels)
 
 
@@ -80,147 +147,114 @@ def to_pixels(image: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return np.floor(np.clip(image.astype(np.float64), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def _half(shift: int) -> int:
-    return (1 << shift) >> 1
-
-
-def _constant(array: NDArray[Any], like: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
-    return torch.tensor(array, dtype=dtype, device=like.device)
-
-
-def _saturate(x: Tensor, to: Format) -> Tensor:
-    return x.clamp_(to.low, to.high)
-
-
-def _rescale_(x: Tensor, rescale: Rescale) -> Tensor:
-    """In place: (x * multiplier + half) >> shift."""
-    if rescale.multiplier.size > 1 or rescale.multiplier.item() != 1:
-        x.mul_(_constant(rescale.multiplier, x))
-    return _round_(x, rescale.shift)
-
-
-def _round_(x: Tensor, shift: int) -> Tensor:
-    """In place: x / 2^shift, rounded half up."""
-    return x.add_(_half(shift)).bitwise_right_shift_(shift) if shift else x
-
-
 @singledispatch
-def execute(operation: Operation, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def execute(operation: Operation, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
     """The value of one node; an operation without a rule is refused."""
     raise NetworkError(f"{operation.name}: no rule for {type(operation).__name__}; add one to export/integer/run.py")
 
 
 @execute.register
-def _(operation: ops.IntegerInput, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerInput, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
     return inputs[0]
 
 
 @execute.register
-def _(operation: ops.IntegerRepeat, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    return inputs[0].expand(steps, -1, -1, -1)
+def _(operation: ops.IntegerRepeat, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    return know(inputs[0].expand(steps, -1, -1, -1), *extremes(inputs[0]))
 
 
 @execute.register
-def _(operation: ops.IntegerConv, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    sums = convolve(inputs[0], _constant(operation.weight, inputs[0]), operation.node)
-    if operation.bias is not None:
-        sums += _constant(operation.bias, sums)[:, None, None]
-    return sums if operation.rescale is None else _saturate(_rescale_(sums, operation.rescale), operation.output)
+def _(operation: ops.IntegerConv, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    if operation.rescale is None:
+        return _raw_sums(operation, inputs[0], bounds)
+    return run_chain(operation, inputs, [], steps, bounds)
+
+
+@execute.register(ops.IntegerAdd)
+@execute.register(ops.IntegerMul)
+@execute.register(ops.IntegerAffine)
+@execute.register(ops.IntegerRelu)
+def _(operation: Operation, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    return run_chain(operation, inputs, [], steps, bounds)
+
+
+def _raw_sums(operation: ops.IntegerConv, x: Tensor, bounds: Bounds) -> Tensor:
+    """The sums as they are: in float32 where that holds them all."""
+    how = cut(x, operation)
+    sums = convolve(x, operation, how)
+    offset = offset_of(operation, ops.AS_IT_IS, how.excess)
+    if len(sums) == 1 and not np.any(offset):
+        return sums[0]
+    whole = join(sums, how.bits, new_value(sums[0].shape, whole_type(bounds.largest), x))
+    return whole.add_(constant(offset, whole, whole.dtype))
 
 
 @execute.register
-def _(operation: ops.IntegerLinear, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    axis = AXES.index(operation.node.axis)
-    x = inputs[0].double().transpose(axis, 3)
-    weight = _constant(operation.weight, x, torch.float64)
-    bias = None if operation.bias is None else _constant(operation.bias, x, torch.float64)
-    sums = F.linear(x, weight, bias).transpose(axis, 3).to(torch.int64)
-    return _saturate(_rescale_(sums, operation.rescale), operation.output)
-
-
-def _decay_(state: Tensor, keep: int) -> Tensor:
-    """In place: state * keep >> 12, rounded toward zero."""
-    toward_zero = (state >> 63) & (2**loihi.DECAY_BITS - 1)  # what a negative number needs on top
-    return state.mul_(keep).add_(toward_zero).bitwise_right_shift_(loihi.DECAY_BITS)
-
-
-def neuron_steps(operation: ops.IntegerNeuron, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Step by step: the membrane before the reset (C, H, W), int64, and the spikes, bool. Both change afterwards."""
-    current, membrane = (torch.zeros_like(x[0], dtype=torch.int64) for _ in range(2))
-    for frame in x:
-        spikes = neuron_step(operation, frame, current, membrane)
-        yield membrane, spikes
-        membrane.masked_fill_(spikes, 0)
-
-
-def neuron_step(operation: ops.IntegerNeuron, x: Tensor, current: Tensor, membrane: Tensor) -> Tensor:
-    """The spikes (C, H, W) of one frame. `current` and `membrane` go one step on, in place, before the reset."""
-    arrived = x.to(torch.int64)
-    if operation.rescale is not None:
-        arrived = _rescale_(arrived.clone(), operation.rescale).clamp_(-loihi.CURRENT_LIMIT, loihi.CURRENT_LIMIT)
-    keep_current = 2**loihi.DECAY_BITS - (operation.current_decay + 1)
-    if keep_current:
-        _decay_(current, keep_current).add_(arrived << loihi.CURRENT_SHIFT)
-    else:
-        torch.bitwise_left_shift(arrived, loihi.CURRENT_SHIFT, out=current)
-    _wrap_(current)
-    _decay_(membrane, 2**loihi.DECAY_BITS - operation.membrane_decay).add_(current)
-    if np.any(operation.bias):
-        membrane.add_(_constant(operation.bias, x) << loihi.CURRENT_SHIFT)
-    membrane.clamp_(1 - loihi.STATE_LIMIT, loihi.STATE_LIMIT - 1)
-    return membrane > _constant(operation.threshold, x) << loihi.CURRENT_SHIFT
-
-
-def _wrap_(current: Tensor) -> None:
-    """In place: 2^24 off above 2^23, 2^24 on at or below -2^23."""
-    lowest, highest = (int(bound) for bound in torch.aminmax(current))
-    if highest > loihi.STATE_LIMIT or lowest <= -loihi.STATE_LIMIT:
-        above = current > loihi.STATE_LIMIT
-        current.add_(2 * loihi.STATE_LIMIT * (current <= -loihi.STATE_LIMIT)).sub_(2 * loihi.STATE_LIMIT * above)
+def _(operation: ops.IntegerLinear, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    x, dtype, rescale = inputs[0], whole_type(bounds.largest), operation.rescale
+    factor, summand = scaling(operation, rescale, x, dtype, lambda: offset_of(operation, rescale))
+    kind = torch.float64 if operation.node.axis == "C" else dtype
+    weight = once(operation, ("weight", kind, x.device), lambda: torch.tensor(operation.weight).to(x.device, kind))
+    out = room(operation, inputs, steps)
+    if operation.node.axis == "C":
+        sums = F.linear(x.double().transpose(1, 3), weight).transpose(1, 3).to(dtype)
+        finish(scale_(sums, factor, summand, rescale.shift), operation.output, out)
+        return out
+    shares = weight[..., None, None, None].unbind(1)
+    for to, by, plus, *both in pieces(out, factor, summand, *shares, *x.split(1)):
+        sums = both[0] * both[len(x)].to(dtype)
+        for share, frame in zip(both[1 : len(x)], both[len(x) + 1 :], strict=True):
+            sums.addcmul_(share, frame.to(dtype))
+        finish(scale_(sums, by, plus, rescale.shift), operation.output, to)
+    return out
 
 
 @execute.register
-def _(operation: ops.IntegerNeuron, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    spikes = torch.empty(inputs[0].shape, dtype=torch.bool, device=inputs[0].device)
-    for step, (_, fired) in enumerate(neuron_steps(operation, inputs[0])):
-        spikes[step] = fired
+def _(operation: ops.IntegerNeuron, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    """Some rows after the other, all steps of each."""
+    x = inputs[0]
+    largest = bounds.inputs[0] if x.is_floating_point() else min(bounds.inputs[0], reach(x))
+    spikes = room(operation, inputs, steps)
+    same = all(array.ndim < 3 or array.shape[-2] == 1 for array in (operation.threshold, operation.bias))
+    rows = max(1, AT_ONCE // (x.shape[1] * x.shape[3])) if same else x.shape[2]
+    for arriving, fired in zip(x.split(rows, 2), spikes.split(rows, 2), strict=True):
+        neurons = Neurons(operation, arriving[:1], largest, len(x))
+        for frame, out in zip(arriving.split(1), fired.split(1), strict=True):
+            out.copy_(neurons.step(frame))
     return spikes
 
 
 @execute.register
-def _(operation: ops.IntegerAdd, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    x, y = (value.to(torch.int64) for value in inputs)
-    first, second = operation.rescale.multiplier.tolist()
-    total = torch.add(x if first == 1 else x * first, y, alpha=second)
-    return _saturate(_round_(total, operation.rescale.shift), operation.output)
+def _(operation: ops.IntegerConcat, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    channels = [value.shape[1] for value in inputs]
+    out = room(operation, inputs, steps)
+    for part, value, left in zip(out.split(channels, 1), inputs, operation.left, strict=True):
+        part.copy_(value)
+        if left:
+            part.bitwise_left_shift_(left)
+    return out
 
 
 @execute.register
-def _(operation: ops.IntegerMul, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    product = inputs[0].to(torch.int64) * inputs[1].to(torch.int64)
-    return _saturate(_rescale_(product, operation.rescale), operation.output)
+def _(operation: ops.IntegerMean, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    x = inputs[0]
+    summed = total(x, _axes(operation.node), bounds.inputs[0])
+    count = x.numel() // summed.numel()
+    multiplier, shift = ops.reciprocal(count)
+    products = bounds.inputs[0] * count * multiplier + (1 << shift)
+    out = new_value(summed.shape, operation.output, x)
+    if products >= INT64:
+        finish(divide(summed.to(torch.int64), count), operation.output, out)
+        return out
+    dtype = whole_type(products)
+    factor, summand = factors(multiplier, 0, shift, dtype)
+    for to, part in pieces(out, summed):
+        finish(scale_(part.to(dtype, copy=True), factor, summand, shift), operation.output, to)
+    return out
 
 
-@execute.register
-def _(operation: ops.IntegerAffine, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    x = inputs[0].to(torch.int64)
-    total = x * _constant(operation.rescale.multiplier, x) + _constant(operation.offset, x)
-    return _saturate(_round_(total, operation.rescale.shift), operation.output)
-
-
-@execute.register
-def _(operation: ops.IntegerConcat, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    if all(value.dtype is torch.bool for value in inputs):
-        return torch.cat(list(inputs), dim=1)
-    aligned = [value.to(torch.int64) << left for value, left in zip(inputs, operation.left, strict=True)]
-    return torch.cat(aligned, dim=1)
-
-
-@execute.register
-def _(operation: ops.IntegerMean, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    axes = [AXES.index(axis) for axis in operation.node.axes]
-    total = inputs[0].sum(axes, keepdim=True, dtype=torch.int64)
-    return _saturate(divide(total, inputs[0].numel() // total.numel()), operation.output)
+def _axes(node: Reduce) -> list[int]:
+    return [AXES.index(axis) for axis in node.axes]
 
 
 def divide(total: Tensor, count: int) -> Tensor:
@@ -229,55 +263,73 @@ def divide(total: Tensor, count: int) -> Tensor:
     The product may have 79 bits: it is taken in two halves of 32 and more bits, and is exact.
     """
     multiplier, shift = ops.reciprocal(count)
-    low = (total & _WORD) * multiplier + _half(shift)
+    low = (total & _WORD) * multiplier + ((1 << shift) >> 1)
     high = (total >> 32) * multiplier + (low >> 32)
     return (high << 32 - shift) + ((low & _WORD) >> shift) if shift < 32 else high >> shift - 32
 
 
 @execute.register
-def _(operation: ops.IntegerMax, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    return inputs[0].amax([AXES.index(axis) for axis in operation.node.axes], keepdim=True)
+def _(operation: ops.IntegerMax, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    return maximum(inputs[0], _axes(operation.node))
 
 
 @execute.register
-def _(operation: ops.IntegerRelu, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    return inputs[0].clamp(min=0)
+def _(operation: ops.IntegerSigmoid, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    x, dtype, middle = inputs[0], whole_type(bounds.largest), ops.TABLE_SIZE // 2
+    factor, summand = scaling(operation, operation.rescale, x, dtype)
+    table = once(operation, x.device, lambda: torch.tensor(operation.table.astype(np.int32), device=x.device))
+    out = new_value(x.shape, operation.output, x)
+    for to, value, by, plus in pieces(out, x, factor, summand):
+        index = scale_(value.to(dtype, copy=True), by, plus, operation.rescale.shift)
+        to.copy_(table[index.clamp_(-middle, middle - 1).add_(middle).to(torch.int64)])
+    return know(out, *extremes(table))
 
 
 @execute.register
-def _(operation: ops.IntegerSigmoid, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    middle = ops.TABLE_SIZE // 2
-    index = _rescale_(inputs[0].clone(), operation.rescale).clamp_(-middle, middle - 1).add_(middle)
-    return _constant(operation.table.astype(np.int64), index)[index]
-
-
-@execute.register
-def _(operation: ops.IntegerResize, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    x = inputs[0]
+def _(operation: ops.IntegerResize, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    x, factor = inputs[0], operation.node.factor
+    frames, channels, height, width = x.shape
     if operation.node.mode == "nearest":
-        return x.repeat_interleave(operation.node.factor, dim=2).repeat_interleave(operation.node.factor, dim=3)
-    return _double(_double(x.to(torch.int64), 2), 3).add_(8).bitwise_right_shift_(4)
+        copies = x.permute(LAST)[:, :, None, :, None].expand(-1, -1, factor, -1, factor, -1)
+        return copies.reshape(frames, height * factor, width * factor, channels).permute(FIRST)
+    out = new_value((frames, channels, 2 * height, 2 * width), operation.output, x)
+    whole = torch.int32 if bounds.largest < INT32 else torch.int64
+    for to, frame in zip(out.split(1), x.split(1), strict=True):
+        to.copy_(_double(_double(frame.to(whole), 2), 3).add_(8).bitwise_right_shift_(4))
+    return out
 
 
 def _double(x: Tensor, axis: int) -> Tensor:
     """Twice as long along one axis: 3 x the pixel's own value + its nearer neighbour's, so four times too large."""
-    first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
     size = x.shape[axis]
-    before = torch.cat([first, x.narrow(axis, 0, size - 1)], dim=axis)
-    after = torch.cat([x.narrow(axis, 1, size - 1), last], dim=axis)
-    triple = 3 * x
     shape = list(x.shape)
     shape[axis] *= 2
-    return torch.stack([triple + before, triple + after], dim=axis + 1).reshape(shape)
+    out = new_value(shape, x.dtype, x)
+    pairs = out.unflatten(axis, (size, 2))
+    for side, neighbours in enumerate(_neighbours(x, axis)):
+        torch.add(neighbours, x, alpha=3, out=pairs.select(axis + 1, side))
+    return out
+
+
+def _neighbours(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The values before and those after, the first and the last repeated."""
+    size = x.shape[axis]
+    first, last = x.narrow(axis, 0, 1), x.narrow(axis, size - 1, 1)
+    before = torch.cat([first, x.narrow(axis, 0, size - 1)], dim=axis)
+    return before, torch.cat([x.narrow(axis, 1, size - 1), last], dim=axis)
 
 
 @execute.register
-def _(operation: ops.IntegerOutput, inputs: Sequence[Tensor], steps: int) -> Tensor:
-    return _saturate(_round_(inputs[0].clone(), operation.right), operation.output)
+def _(operation: ops.IntegerOutput, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
+    x, dtype = inputs[0], whole_type(bounds.largest)
+    factor, summand = scaling(operation, ops.Rescale(np.array(1), operation.right), x, dtype)
+    out = new_value(x.shape, operation.output, x)
+    finish(scale_(x.to(dtype, copy=True), factor, summand, operation.right), operation.output, out)
+    return out
 
 
 @execute.register
-def _(operation: ops.IntegerRainMask, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerRainMask, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
     """Of the pixels as shares of white: float64 gives each grey level back as it was."""
     node = operation.node
     shares = inputs[0].double() / PIXEL.high
@@ -287,12 +339,12 @@ def _(operation: ops.IntegerRainMask, inputs: Sequence[Tensor], steps: int) -> T
 
 
 @execute.register
-def _(operation: ops.IntegerPool, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerPool, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
     node = operation.node
     return F.max_pool2d(inputs[0].float(), node.kernel, node.stride, node.padding) > 0
 
 
 @execute.register
-def _(operation: ops.IntegerFlood, inputs: Sequence[Tensor], steps: int) -> Tensor:
+def _(operation: ops.IntegerFlood, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
     ones = inputs[0]
     return ones | (ones.sum((1, 2, 3), keepdim=True) > operation.node.limit(ones[0].numel()))

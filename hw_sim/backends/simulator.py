@@ -6,10 +6,8 @@ It reads only the layer graph, never the torch model. torch serves as its array 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,15 +16,16 @@ from torch import Tensor
 
 from export.graph import nodes as g
 from export.graph.as_numbers import numbers
-from export.graph.counting import NodeCounts, count_node, multiplies, operands_of, reads_spikes
+from export.graph.counting import NodeCounts, multiplies, reads_spikes
 from export.graph.frames import check_image, check_sequence, output_of
-from export.graph.network import Network, infer_shapes
+from export.graph.network import Network
 from export.graph.nodes import NetworkError, ValueKind, gate_of
 from export.graph.part import Part, PartCounter
 from export.graph.schedule import needs_all_steps
 from export.graph.spike_maps import map_true
 from export.graph.stream import Stream
-from export.graph.words import Counts, Operands
+from export.graph.words import Counts
+from hw_sim.backends.count_plan import make_count_plan
 from hw_sim.backends.result import Result, SpikeMap, as_map
 
 Precision = Literal["float32", "float64"]
@@ -122,7 +121,7 @@ class _Run(Stream):
         self._check(node, value)
         if self.count:
             seen = self._maps_of(node)
-            found = self._count(node, seen)
+            found = self.plan.count(node, seen)
             self.counts[node.name] = self.counts[node.name].then(found) if node.name in self.counts else found
             if self.part is not None:
                 self.of_core[node.name] = self.part.count(node, **seen)
@@ -136,7 +135,7 @@ class _Run(Stream):
             self.outputs[node.name].append(numbers(value, self.dtype))
 
     def feed(self, frames: Tensor) -> dict[str, Tensor]:
-        self.plan = _make_plan(self.network, self.size, self.steps_of(frames))
+        self.plan = make_count_plan(self.network, self.size, self.steps_of(frames))
         self.maps.clear()
         return super().feed(frames)
 
@@ -187,37 +186,3 @@ class _Run(Stream):
         graded = self.network.kinds[node.inputs[0]] is ValueKind.GRADED
         sums = {"sum_map": self._map_read(node, "sum")} if graded else {}
         return {"value_map": self._map_read(node, "others"), **sums}
-
-    def _count(self, node: g.Node, seen: dict[str, Counts]) -> NodeCounts:
-        operands, counts = self.plan.operands[node.name], self.plan.counts
-        if seen:
-            return count_node(node, operands.seeing(**seen))
-        if node.name not in counts:
-            counts[node.name] = count_node(node, operands)
-        return counts[node.name]
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What every run on inputs of one size and length has in common: shapes and kinds, and the counts that no spike
-    decides."""
-
-    operands: dict[str, Operands]
-    counts: dict[str, NodeCounts] = field(default_factory=dict)
-
-
-KEPT_PLANS = 16  # the exact tiles of an image have up to nine sizes
-_PLANS: WeakKeyDictionary[Network, dict[tuple[int, int, int], _Plan]] = WeakKeyDictionary()
-
-
-def _make_plan(network: Network, size: tuple[int, int], steps: int) -> _Plan:
-    """The plan of a network for a size and so many steps, made once: tiles, folders and chunks run the same again. Of
-    a folder of ten thousand sizes the last few are kept."""
-    plans = _PLANS.setdefault(network, {})
-    key = (*size, steps)
-    if key not in plans:
-        while len(plans) >= KEPT_PLANS:
-            plans.pop(next(iter(plans)))
-        shapes = infer_shapes(network.with_steps(steps), *size)
-        plans[key] = _Plan({node.name: operands_of(network, shapes, node) for node in network.nodes})
-    return plans[key]
