@@ -194,17 +194,20 @@ class LoihiState:
         """Whether float32 is exact as long as no |sum| that arrives is larger: membranes of 24 bits, which decay by a
         power of two, a current that keeps nothing and cannot wrap, and sums of both below 2^24."""
         keep = 2**DECAY_BITS - node.membrane_decay
-        return (
-            node.current_decay == 2**DECAY_BITS and keep & (keep - 1) == 0 and _arriving(node, largest) <= STATE_LIMIT
-        )
+        return node.current_decay == 2**DECAY_BITS and keep & (keep - 1) == 0 and _arriving(node, largest) < STATE_LIMIT
 
     @staticmethod
     def is_linear(node: g.LoihiNeuron, largest: int, steps: int) -> bool:
         """Whether so many steps lose no fraction, v having six bits of it, and none reaches what v is clipped to."""
         keep = 2**DECAY_BITS - node.membrane_decay
         lost = (DECAY_BITS - keep.bit_length() + 1) * (steps - 1)
-        highest = _arriving(node, largest) * sum((keep / 2**DECAY_BITS) ** step for step in range(steps))
-        return LoihiState.fits_float32(node, largest) and lost <= CURRENT_SHIFT and highest < STATE_LIMIT
+        share = keep / 2**DECAY_BITS
+        added = steps if share == 1 else (1 - share**steps) / (1 - share)  # of all that arrives, in the last membrane
+        return (
+            LoihiState.fits_float32(node, largest)
+            and lost <= CURRENT_SHIFT
+            and _arriving(node, largest) * added < STATE_LIMIT
+        )
 
     def integrate(self, x: Tensor) -> Tensor:
         """The membranes before the reset, of what arrives (C, H, W)."""
