@@ -172,17 +172,20 @@ class LeakyState:
 
 
 class LoihiState:
-    """Current and membrane of a LoihiNeuron: whole numbers below 2^36 on the way, which float64 holds exactly.
+    """Current and membrane of a LoihiNeuron, whole numbers: in float64, and a current that keeps something in int64, as
+    long as what arrives is below 2^53; a membrane has 24 bits.
 
-    float32 does if `fits_float32`. `linear`: the caller knows by `is_linear` that nothing is rounded or clipped. A step
-    is `integrate`, `fire` and `reset`, all in place; `membrane * unit` is v.
+    float32 holds them if `fits_float32`. `linear`: the caller knows by `is_linear` that nothing is rounded or clipped.
+    A step is `integrate`, `fire` and `reset`, all in place; `membrane * unit` is v.
     """
 
     def __init__(self, node: g.LoihiNeuron, like: Tensor, linear: bool = False) -> None:
         self.node, self.now, self.linear = node, 0, linear
         self.unit = SHIFTED if linear else 1.0
         self.membrane, self._fired = torch.zeros_like(like), torch.zeros_like(like)
-        self.current = torch.zeros_like(like) if like.dtype is torch.float64 else None
+        self.kept = 2**DECAY_BITS - node.current_decay
+        wraps = like.dtype is torch.float64
+        self.current = torch.zeros_like(like, dtype=torch.int64 if self.kept else None) if wraps else None
         self.keep = 1 - node.membrane_decay / 2**DECAY_BITS
         shifted = SHIFTED / self.unit
         self.threshold = _tensor(node.threshold * shifted, like)
@@ -231,7 +234,12 @@ class LoihiState:
 
     def _flow(self, current: Tensor, x: Tensor) -> Tensor:
         """The current one step later."""
-        current.mul_(1 - self.node.current_decay / 2**DECAY_BITS).trunc_().add_(x, alpha=SHIFTED)
+        if self.kept:
+            toward_zero = (current >> 63) & (2**DECAY_BITS - 1)  # what a negative number needs on top
+            current.mul_(self.kept).add_(toward_zero).bitwise_right_shift_(DECAY_BITS)
+            current.add_(x.to(torch.int64), alpha=1 << CURRENT_SHIFT)
+        else:
+            torch.mul(x, SHIFTED, out=current)
         above, below = current > STATE_LIMIT, current <= -STATE_LIMIT
         return current.add_(below, alpha=2 * STATE_LIMIT).add_(above, alpha=-2 * STATE_LIMIT)
 

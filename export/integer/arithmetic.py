@@ -20,6 +20,7 @@ from torch import Tensor
 from export.integer.network import EXACT, INT64, SPIKE, Format, Operation, Rescale
 
 FLOAT32, INT32 = 2**24, 2**31  # float32 and int32 hold every integer below
+KEPT = 16  # constants of an operation
 AT_ONCE = 2**16  # values of a piece: some of its size fit into what a core has near it
 T = TypeVar("T")
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # the channels last, as in memory, and as a second axis again
@@ -28,24 +29,34 @@ _CONSTANTS: WeakKeyDictionary[Operation, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def once(operation: Operation, key: Any, make: Callable[[], T]) -> T:
-    """What is made once of an operation's constants, as long as it lives."""
+    """What is made once of an operation's constants, as long as it lives; of images of many widths, the last few."""
     made = _CONSTANTS.setdefault(operation, {})
     if key not in made:
+        while len(made) >= KEPT:
+            made.pop(next(iter(made)))
         made[key] = make()
     found: T = made[key]
     return found
 
 
 def whole_type(largest: int) -> torch.dtype:
-    """The type in which integers up to `largest` are computed exactly: int32, float64 or int64."""
-    return torch.int32 if largest < INT32 else torch.float64 if largest < EXACT else torch.int64
+    """The type in which integers up to `largest` are computed exactly: int32, float64 or int64.
+
+    On the way to a result a part of a sum may be larger than the whole, up to four times: what integers lose then comes
+    back, and float64 has room for it.
+    """
+    return torch.int32 if largest < INT32 else torch.float64 if largest < EXACT // 4 else torch.int64
+
+
+def type_of(stored: Format) -> torch.dtype:
+    """The type of values in a format: bool, int32 or int64."""
+    return torch.bool if stored == SPIKE else torch.int32 if stored.high < INT32 else torch.int64
 
 
 def new_value(shape: Sequence[int], to: Format | torch.dtype, like: Tensor) -> Tensor:
     """Room for a value (T, C, H, W): of a format's integers, or of a type."""
-    if isinstance(to, Format):
-        to = torch.bool if to == SPIKE else torch.int32 if to.high < INT32 else torch.int64
-    return torch.empty(*shape, dtype=to, device=like.device, memory_format=torch.channels_last)
+    dtype = type_of(to) if isinstance(to, Format) else to
+    return torch.empty(*shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def constant(array: NDArray[Any], like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -67,10 +78,10 @@ class Grid:
 
     def cut(self, value: Tensor) -> list[Tensor]:
         """Views of all pieces. A value that has one frame or one row has it in each."""
-        groups = value.split(self.frames) if len(value) > 1 else [value] * self.groups
+        groups = torch.split(value, self.frames) if len(value) > 1 else [value] * self.groups
         if value.shape[2] == 1:
             return [group for group in groups for _ in range(self.bands)]
-        return [piece for group in groups for piece in group.split(self.rows, 2)]
+        return [piece for group in groups for piece in torch.split(group, self.rows, 2)]
 
 
 def grid_of(out: Tensor) -> Grid:
@@ -182,7 +193,7 @@ def total(x: Tensor, axes: Sequence[int], largest: int) -> Tensor:
     for axis in _in_memory(axes):
         counted *= kept.shape[axis]
         kept = kept if counted * largest < INT32 else kept.to(torch.int64)
-        kept = reduce(torch.add, kept.split(1)) if axis == 0 else kept.sum(axis, keepdim=True, dtype=kept.dtype)
+        kept = reduce(torch.add, torch.split(kept, 1)) if axis == 0 else kept.sum(axis, keepdim=True, dtype=kept.dtype)
     return kept.permute(FIRST)
 
 
@@ -190,7 +201,7 @@ def maximum(x: Tensor, axes: Sequence[int]) -> Tensor:
     """The maximum over axes, which stay with length 1."""
     kept = x.permute(LAST)
     for axis in _in_memory(axes):
-        kept = reduce(torch.maximum, kept.split(1)) if axis == 0 else kept.amax(axis, keepdim=True)
+        kept = reduce(torch.maximum, torch.split(kept, 1)) if axis == 0 else kept.amax(axis, keepdim=True)
     return kept.permute(FIRST)
 
 

@@ -2,14 +2,16 @@
 
 Unsigned bytes and 8-bit weights in, their exact sums out, in float32. torch has the operation for quantised networks;
 it is in no public interface, its kernels differ from CPU to CPU, and some are wrong. So it is used for ordinary
-geometries alone, and only after it has given the right sums for each: who asks gets None, and convolves another way.
+geometries alone, and of those only for the very sizes for which this CPU has given the right sums before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from platform import machine
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,9 +23,12 @@ DIGIT_BITS = (8, 7)
 # oneDNN 3.3 and 3.12 give wrong sums, or crash, on images of one to three columns (AMX), and with dilations and groups.
 LEAST_SIDE = 8
 LARGEST_KERNEL = 7
-TRIED_ROWS = 16
+MACHINES = ("x86_64", "AMD64")  # elsewhere oneDNN's kernels for bytes are for reference, and slow
+KINDS = 8  # different kernels of a trial: its outputs repeat them in no order
+STRETCH = 65_521  # different digits of a trial: a prime, so that no row is like another
 
 Pair = tuple[int, int]
+Shape = tuple[int, ...]
 Sums = Callable[[Tensor], Tensor]
 
 
@@ -31,7 +36,8 @@ def is_ordinary(node: Conv, height: int, width: int) -> bool:
     """Whether a convolution's geometry is one of those that oneDNN's kernels are trusted with."""
     kernel, padding = node.weight.shape[2:], node.padding
     return (
-        node.groups == 1
+        machine() in MACHINES
+        and node.groups == 1
         and node.dilation == (1, 1)
         and kernel[0] == kernel[1] <= LARGEST_KERNEL
         and node.stride in ((1, 1), (2, 2))
@@ -56,22 +62,38 @@ def packed(weight: Tensor, stride: Pair, padding: Pair) -> Sums:
     return sums
 
 
-@lru_cache(maxsize=1024)
-def is_exact(bits: int, shape: tuple[int, ...], stride: Pair, padding: Pair, width: int) -> bool:
-    """Whether this CPU and this torch give the right sums of digits for a kernel (O, C, kH, kW) and a width of images.
+def is_exact(bits: int, kernel: Shape, stride: Pair, padding: Pair, image: Shape) -> bool:
+    """Whether this CPU and this torch give the right sums of digits for kernels (O, C, kH, kW) and images (N, C, H, W).
 
-    Tried with the largest digits and weights, where instructions would saturate, and with mixed ones; against float32,
-    whose sums stay below 2^24.
+    Such a kernel does the same whatever the numbers are: each of its sums adds up products of pairs that the shapes
+    alone decide, and only a sum of few products can be cut off on the way (in 16 bits). So numbers at random show
+    whether it is right, half of them the largest there are; float32 knows the sums, which stay below 2^24.
     """
-    out, channels, *sides = shape
-    weight = (torch.arange(out * channels * sides[0] * sides[1]).reshape(shape) * 89 % 255 - 127).to(torch.int8)
-    weight[::3], weight[1::3] = 127, -127
-    weight[:, max(1, 500 // (sides[0] * sides[1])) :] = 0
-    x = (torch.arange(2 * channels * TRIED_ROWS * width) * 41 % (1 << bits)).reshape(2, TRIED_ROWS, width, channels)
-    x[0] = (1 << bits) - 1
-    x = x.permute(0, 3, 1, 2).to(torch.uint8)
-    expected = F.conv2d(x.float(), weight.float(), None, stride, padding).round_()
+    return _is_exact(bits, kernel, stride, padding, image, torch.get_num_threads())
+
+
+@lru_cache(maxsize=1024)
+def _is_exact(bits: int, kernel: Shape, stride: Pair, padding: Pair, image: Shape, threads: int) -> bool:
+    """oneDNN divides its work by all of these. `threads` is what torch has."""
+    random = np.random.default_rng(0)
+    weights = random.integers(-256, 256, (KINDS, *kernel[1:])).clip(-128, 127)
+    kinds = torch.from_numpy(weights.astype(np.int8))
+    images = _scattered(random, bits, image[1:])
+    expected = F.conv2d(images.float(), kinds.float(), None, stride, padding).round_()
+    of_output, of_image = (torch.from_numpy(random.integers(0, n, m)) for n, m in ((KINDS, kernel[0]), (2, image[0])))
+    x = images[of_image].contiguous(memory_format=torch.channels_last)
     try:
-        return torch.equal(packed(weight, stride, padding)(x), expected)
-    except (AttributeError, NotImplementedError, RuntimeError):  # a torch without oneDNN, or with another signature
+        found = packed(kinds[of_output], stride, padding)(x)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # no oneDNN here, or one of another shape
         return False
+    return found.dtype is torch.float32 and all(
+        torch.equal(one, expected[which, of_output]) for one, which in zip(found, of_image, strict=True)
+    )
+
+
+def _scattered(random: np.random.Generator, bits: int, shape: Shape) -> Tensor:
+    """Two images uint8 (2, C, H, W), channels last, of digits at random; a stretch of them, over and over."""
+    stretch = random.integers(0, 2 << bits, STRETCH).clip(max=(1 << bits) - 1).astype(np.uint8)
+    channels, height, width = shape
+    digits = np.resize(stretch, (2, height, width, channels))
+    return torch.from_numpy(digits).permute(0, 3, 1, 2)

@@ -32,10 +32,11 @@ from export.integer.arithmetic import (
     scale_,
     scaled_bound,
     scaling,
+    type_of,
     whole_type,
     work_in,
 )
-from export.integer.convolution import convolve, cut, largest_row, offset_of
+from export.integer.convolution import convolve, cut, largest_joined, offset_of
 from export.integer.network import Bounds, IntegerNetwork, Operation
 
 FRAMES_AT_ONCE = 4 * AT_ONCE  # values that a convolution reads: their digits and sums are some times as much
@@ -118,7 +119,8 @@ def find_chain(network: IntegerNetwork, shapes: Mapping[str, Shape], first: int)
     for following in operations[first + 1 :]:
         name, inputs = chain[-1].name, following.node.inputs
         alone = list(network.network.readers[name]) == [following.name] and inputs.count(name) == 1
-        if not (isinstance(following, POINTWISE) and alone and shapes[following.name] == shapes[name]):
+        alike = shapes[following.name] == shapes[name] and type_of(following.output) is type_of(chain[0].output)
+        if not (isinstance(following, POINTWISE) and gate_of(following.node) is None and alone and alike):
             break
         chain.append(following)
     return chain
@@ -128,8 +130,8 @@ def _produce(
     operation: Operation, inputs: Sequence[Tensor], out: Tensor, grid: Grid, bounds: Bounds
 ) -> tuple[int, Pieces]:
     """What no |value| exceeds, and the pieces of `out`."""
-    if isinstance(operation, ops.IntegerConv):
-        return _produce_convolution(operation, inputs[0], out, grid)
+    if isinstance(operation, ops.IntegerConv) and operation.rescale is not None:
+        return _produce_convolution(operation, operation.rescale, inputs[0], out, grid)
     largest = reach(inputs[0]) if bounds.largest >= INT32 else bounds.inputs[0]  # what is proven often suffices
     own = step(operation, Link(operation, 0, inputs[1:], bounds), out, largest)
 
@@ -141,18 +143,17 @@ def _produce(
     return own.largest, fill()
 
 
-def _produce_convolution(operation: ops.IntegerConv, x: Tensor, out: Tensor, grid: Grid) -> tuple[int, Pieces]:
-    rescale = operation.rescale
-    assert rescale is not None  # sums as they are go to neurons, never through a chain
-    how, row = cut(x, operation), largest_row(operation)
-    offset = once(operation, "largest offset", lambda: int(np.abs(offset_of(operation, rescale)).max()))
-    dtype = whole_type(scaled_bound(row * (reach(x) + 2 * how.excess), rescale, offset)[0])
-    largest = scaled_bound(row * reach(x), rescale, offset)[1]
+def _produce_convolution(
+    operation: ops.IntegerConv, rescale: ops.Rescale, x: Tensor, out: Tensor, grid: Grid
+) -> tuple[int, Pieces]:
+    at_once = grid.frames * max(1, FRAMES_AT_ONCE // (grid.frames * x[0].numel()))
+    how = cut(x, operation, at_once)
+    on_the_way, largest = largest_joined(x, operation, how, rescale)
+    dtype = whole_type(on_the_way)
     by, plus = scaling(operation, rescale, out, dtype, lambda: offset_of(operation, rescale, how.excess), how)
 
     def fill() -> Pieces:
-        at_once = grid.frames * max(1, FRAMES_AT_ONCE // (grid.frames * x[0].numel()))
-        for frames, made in zip(x.split(at_once), out.split(at_once), strict=True):
+        for frames, made in zip(torch.split(x, at_once), torch.split(out, at_once), strict=True):
             for to, *digits in pieces(made, *convolve(frames, operation, how)):
                 whole = join(digits, how.bits, work_in(to, dtype))
                 finish(scale_(whole, by, plus, rescale.shift), operation.output, to, largest)
@@ -175,7 +176,10 @@ def join(digits: Sequence[Tensor], bits: int, whole: Tensor) -> Tensor:
 @singledispatch
 def step(operation: Operation, link: Link, like: Tensor, largest: int) -> Step:
     """What the operation does to pieces like those of `like`, none of whose |values| exceeds `largest`."""
-    raise NetworkError(f"{operation.name}: {type(operation).__name__} is not computed value by value")
+    raise NetworkError(
+        f"{operation.name}: {type(operation).__name__} is not computed value by value; add a rule to"
+        " export/integer/chains.py"
+    )
 
 
 POINTWISE = (ops.IntegerAdd, ops.IntegerMul, ops.IntegerAffine, ops.IntegerRelu)

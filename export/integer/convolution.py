@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from export.graph.nodes import Conv
 from export.integer import byte_convolution
-from export.integer.arithmetic import FLOAT32, extremes, new_value, once, pieces, reach
+from export.integer.arithmetic import FLOAT32, extremes, new_value, once, pieces, reach, scaled_bound
 from export.integer.network import EXACT, IntArray, IntegerConv, IntegerLinear, Rescale
 
+Pair = tuple[int, int]
 MAX_DIGITS = 4  # in float32: more cost as much as float64
 
 
@@ -54,31 +56,55 @@ def _rows(operation: IntegerConv | IntegerLinear) -> IntArray:
     return operation.weight.reshape(len(operation.weight), -1).astype(np.int64)
 
 
-def cut(x: Tensor, operation: IntegerConv) -> Cut:
-    """The fastest way that is exact for these values, integers or booleans (T, C, H, W)."""
-    low, filled = extremes(x)[0], reach(x).bit_length()
+def cut(x: Tensor, operation: IntegerConv, at_once: int) -> Cut:
+    """The fastest way that is exact for these values, integers or booleans (T, C, H, W), so many frames at once."""
+    low, filled, row = extremes(x)[0], reach(x).bit_length(), largest_row(operation)
     for bits in byte_convolution.DIGIT_BITS:
         count = max(1, -(-filled // bits)) if low >= 0 else filled // bits + 1
-        excess = 0 if low >= 0 else 1 << bits * count - 1
-        if largest_row(operation) << bits < FLOAT32 and _runs_in_bytes(x, operation, bits, bordered=excess > 0):
-            return Cut(bits, count, torch.uint8, excess)
-    largest = max(1, largest_row(operation))
-    bits, dtype = ((FLOAT32 - 1) // largest + 1).bit_length() - 1, torch.float32  # (2^bits - 1) * largest < 2^24
-    if x.is_cuda or filled > MAX_DIGITS * bits:
-        bits, dtype = ((EXACT - 1) // largest + 1).bit_length() - 1, torch.float64
+        how = Cut(bits, count, torch.uint8, 0 if low >= 0 else 1 << bits * count - 1)
+        if row << bits < FLOAT32 and _runs_in_bytes(x, operation, how, at_once):
+            return how
+    bits, dtype = _narrower(FLOAT32, row), torch.float32
+    if x.is_cuda or bits < 1 or filled > MAX_DIGITS * bits:
+        bits, dtype = _narrower(EXACT, row), torch.float64
     return Cut(bits, max(1, -(-filled // bits)), dtype)
 
 
-def _runs_in_bytes(x: Tensor, operation: IntegerConv, bits: int, bordered: bool) -> bool:
-    """Whether the CPU's integer instructions give the right sums for this layer and this size."""
-    node, (height, width) = operation.node, x.shape[2:]
-    padding = (0, 0) if bordered else node.padding
-    width += 2 * node.padding[1] if bordered else 0
-    return (
-        x.device.type == "cpu"
-        and byte_convolution.is_ordinary(node, height, width)
-        and byte_convolution.is_exact(bits, operation.weight.shape, node.stride, padding, width)
+def _narrower(limit: int, row: int) -> int:
+    """Bits of digits whose sums stay below a limit, -2^bits included: the last digit of a negative number may be it."""
+    return limit.bit_length() - 1 - max(1, row).bit_length()
+
+
+def _runs_in_bytes(x: Tensor, operation: IntegerConv, how: Cut, at_once: int) -> bool:
+    """Whether the CPU's integer instructions give the right sums for this layer and these sizes."""
+    node, (frames, channels, height, width) = operation.node, x.shape
+    if x.device.type != "cpu" or not byte_convolution.is_ordinary(node, height, width):
+        return False
+    padding = _padding(node, how)
+    top, left = (whole - rest for whole, rest in zip(node.padding, padding, strict=True))
+    size = channels, height + 2 * top, width + 2 * left
+    batches = {min(at_once, frames), frames % at_once or at_once}
+    kernel = operation.weight.shape
+    return all(
+        byte_convolution.is_exact(how.bits, kernel, node.stride, padding, (how.count * batch, *size))
+        for batch in batches
     )
+
+
+def _padding(node: Conv, how: Cut) -> Pair:
+    """What is left of a border of zeros: with an excess the values have it already."""
+    return (0, 0) if how.excess else node.padding
+
+
+def largest_joined(x: Tensor, operation: IntegerConv, how: Cut, rescale: Rescale) -> tuple[int, int]:
+    """What nothing exceeds on the way from sums of digits to their rescaled whole, and what that does not exceed."""
+    row, offset = largest_row(operation), once(operation, "largest offset", lambda: _largest_offset(operation, rescale))
+    on_the_way = scaled_bound(2 * row * (reach(x) + how.excess), rescale, offset)[0]
+    return on_the_way, scaled_bound(row * reach(x), rescale, offset)[1]
+
+
+def _largest_offset(operation: IntegerConv, rescale: Rescale) -> int:
+    return int(np.abs(offset_of(operation, rescale)).max())
 
 
 def convolve(x: Tensor, operation: IntegerConv, how: Cut) -> Sequence[Tensor]:
@@ -88,11 +114,11 @@ def convolve(x: Tensor, operation: IntegerConv, how: Cut) -> Sequence[Tensor]:
     """
     if how.dtype is not torch.uint8:
         return [_convolve_floats(digit.to(how.dtype), operation) for digit in _digits(x, how)]
-    node, frames = operation.node, len(x)
-    padding = (0, 0) if how.excess else node.padding
+    node, frames, padding = operation.node, len(x), _padding(operation.node, how)
     weight = torch.from_numpy(operation.weight)
     run = once(operation, ("packed", padding), lambda: byte_convolution.packed(weight, node.stride, padding))
-    return run(_spikes(x) if x.dtype is torch.bool else _bytes(x, operation, how)).split(frames)
+    sums = run(_spikes(x) if x.dtype is torch.bool else _bytes(x, operation, how))
+    return torch.split(sums, frames)
 
 
 def _digits(x: Tensor, how: Cut) -> list[Tensor]:
@@ -121,7 +147,7 @@ def _bytes(x: Tensor, operation: IntegerConv, how: Cut) -> Tensor:
     made = new_value((how.count * frames, channels, height + 2 * top, width + 2 * left), torch.uint8, x)
     last, mask = how.count - 1, (1 << how.bits) - 1
     half = how.excess >> how.bits * last
-    for place, digit in enumerate(made.split(frames)):
+    for place, digit in enumerate(torch.split(made, frames)):
         if how.excess:
             digit.fill_(half if place == last else 0)
         for out, value in pieces(digit[:, :, top : top + height, left : left + width], x):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,8 @@ class Neurons:
     def __init__(self, operation: IntegerNeuron, like: Tensor, largest: int = INT64 - 1, steps: int = 2**31) -> None:
         self.rescale = operation.rescale
         node = LoihiNeuron(
-            name=operation.name, threshold=operation.threshold, bias=operation.bias, fires=">",
+            name=operation.name, threshold=operation.threshold.astype(np.float64), fires=">",
+            bias=operation.bias.astype(np.float64),
             current_decay=operation.current_decay + 1, membrane_decay=operation.membrane_decay,
         )  # fmt: skip
         if self.rescale is not None:
@@ -34,6 +36,7 @@ class Neurons:
         dtype = torch.float32 if LoihiState.fits_float32(node, largest) else torch.float64
         linear = LoihiState.is_linear(node, largest, steps)
         self.state = LoihiState(node, torch.empty_like(like, dtype=dtype), linear)
+        self.membrane = self.state.membrane
 
     def arrived(self, x: Tensor) -> Tensor:
         """What the neurons add up of a frame (1, C, H, W)."""

@@ -45,7 +45,7 @@ from export.integer.arithmetic import (
     whole_type,
 )
 from export.integer.chains import Link, find_chain, join, room, run_chain
-from export.integer.convolution import convolve, cut, offset_of
+from export.integer.convolution import convolve, cut, largest_joined, offset_of
 from export.integer.network import INT64, PIXEL, Bounds, IntegerNetwork, Operation
 from export.integer.neurons import Neurons
 
@@ -166,7 +166,7 @@ def _(operation: ops.IntegerRepeat, inputs: Sequence[Tensor], steps: int, bounds
 @execute.register
 def _(operation: ops.IntegerConv, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
     if operation.rescale is None:
-        return _raw_sums(operation, inputs[0], bounds)
+        return _raw_sums(operation, inputs[0])
     return run_chain(operation, inputs, [], steps, bounds)
 
 
@@ -178,14 +178,15 @@ def _(operation: Operation, inputs: Sequence[Tensor], steps: int, bounds: Bounds
     return run_chain(operation, inputs, [], steps, bounds)
 
 
-def _raw_sums(operation: ops.IntegerConv, x: Tensor, bounds: Bounds) -> Tensor:
+def _raw_sums(operation: ops.IntegerConv, x: Tensor) -> Tensor:
     """The sums as they are: in float32 where that holds them all."""
-    how = cut(x, operation)
+    how = cut(x, operation, len(x))
     sums = convolve(x, operation, how)
     offset = offset_of(operation, ops.AS_IT_IS, how.excess)
     if len(sums) == 1 and not np.any(offset):
         return sums[0]
-    whole = join(sums, how.bits, new_value(sums[0].shape, whole_type(bounds.largest), x))
+    dtype = whole_type(largest_joined(x, operation, how, ops.AS_IT_IS)[0])
+    whole = join(sums, how.bits, new_value(sums[0].shape, dtype, x))
     return whole.add_(constant(offset, whole, whole.dtype))
 
 
@@ -201,7 +202,7 @@ def _(operation: ops.IntegerLinear, inputs: Sequence[Tensor], steps: int, bounds
         finish(scale_(sums, factor, summand, rescale.shift), operation.output, out)
         return out
     shares = weight[..., None, None, None].unbind(1)
-    for to, by, plus, *both in pieces(out, factor, summand, *shares, *x.split(1)):
+    for to, by, plus, *both in pieces(out, factor, summand, *shares, *torch.split(x, 1)):
         sums = both[0] * both[len(x)].to(dtype)
         for share, frame in zip(both[1 : len(x)], both[len(x) + 1 :], strict=True):
             sums.addcmul_(share, frame.to(dtype))
@@ -217,9 +218,9 @@ def _(operation: ops.IntegerNeuron, inputs: Sequence[Tensor], steps: int, bounds
     spikes = room(operation, inputs, steps)
     same = all(array.ndim < 3 or array.shape[-2] == 1 for array in (operation.threshold, operation.bias))
     rows = max(1, AT_ONCE // (x.shape[1] * x.shape[3])) if same else x.shape[2]
-    for arriving, fired in zip(x.split(rows, 2), spikes.split(rows, 2), strict=True):
+    for arriving, fired in zip(torch.split(x, rows, 2), torch.split(spikes, rows, 2), strict=True):
         neurons = Neurons(operation, arriving[:1], largest, len(x))
-        for frame, out in zip(arriving.split(1), fired.split(1), strict=True):
+        for frame, out in zip(torch.split(arriving, 1), torch.split(fired, 1), strict=True):
             out.copy_(neurons.step(frame))
     return spikes
 
@@ -228,7 +229,7 @@ def _(operation: ops.IntegerNeuron, inputs: Sequence[Tensor], steps: int, bounds
 def _(operation: ops.IntegerConcat, inputs: Sequence[Tensor], steps: int, bounds: Bounds = UNPROVEN) -> Tensor:
     channels = [value.shape[1] for value in inputs]
     out = room(operation, inputs, steps)
-    for part, value, left in zip(out.split(channels, 1), inputs, operation.left, strict=True):
+    for part, value, left in zip(torch.split(out, channels, 1), inputs, operation.left, strict=True):
         part.copy_(value)
         if left:
             part.bitwise_left_shift_(left)
@@ -294,7 +295,7 @@ def _(operation: ops.IntegerResize, inputs: Sequence[Tensor], steps: int, bounds
         return copies.reshape(frames, height * factor, width * factor, channels).permute(FIRST)
     out = new_value((frames, channels, 2 * height, 2 * width), operation.output, x)
     whole = torch.int32 if bounds.largest < INT32 else torch.int64
-    for to, frame in zip(out.split(1), x.split(1), strict=True):
+    for to, frame in zip(torch.split(out, 1), torch.split(x, 1), strict=True):
         to.copy_(_double(_double(frame.to(whole), 2), 3).add_(8).bitwise_right_shift_(4))
     return out
 
@@ -305,7 +306,7 @@ def _double(x: Tensor, axis: int) -> Tensor:
     shape = list(x.shape)
     shape[axis] *= 2
     out = new_value(shape, x.dtype, x)
-    pairs = out.unflatten(axis, (size, 2))
+    pairs = out.view(*x.shape[:axis], size, 2, *x.shape[axis + 1 :])
     for side, neighbours in enumerate(_neighbours(x, axis)):
         torch.add(neighbours, x, alpha=3, out=pairs.select(axis + 1, side))
     return out

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from export.graph.nodes import Node
-from export.integer.network import IntArray, IntegerAffine, IntegerNeuron, Rescale
+from export.integer.network import IntegerAffine, IntegerNeuron, Rescale
 from export.integer.neurons import Neurons
 from export.integer.run import behind_gate, execute
 from hw_sim.backends.lava.dataflow import Dataflow
@@ -42,8 +44,9 @@ class IntegerDataflow(Dataflow):
 def _at_frame(operation: IntegerAffine, frame: int) -> IntegerAffine:
     """Constants that change over time as they are at one frame."""
 
-    def at(array: IntArray) -> IntArray:
+    def at(array: NDArray[Any]) -> NDArray[Any]:
         return array[frame : frame + 1] if array.ndim == 4 and len(array) > 1 else array
 
+    node = replace(operation.node, scale=at(operation.node.scale), offset=at(operation.node.offset))
     rescale = Rescale(at(operation.rescale.multiplier), operation.rescale.shift)
-    return replace(operation, rescale=rescale, offset=at(operation.offset))
+    return replace(operation, node=node, rescale=rescale, offset=at(operation.offset))
