@@ -25,6 +25,7 @@ LEAST_SIDE = 8
 LARGEST_KERNEL = 7
 MACHINES = ("x86_64", "AMD64")  # elsewhere oneDNN's kernels for bytes are for reference, and slow
 KINDS = 8  # different kernels of a trial: its outputs repeat them in no order
+IMAGES = 4  # different images
 STRETCH = 65_521  # different digits of a trial: a prime, so that no row is like another
 
 Pair = tuple[int, int]
@@ -67,7 +68,7 @@ def is_exact(bits: int, kernel: Shape, stride: Pair, padding: Pair, image: Shape
 
     Such a kernel does the same whatever the numbers are: each of its sums adds up products of pairs that the shapes
     alone decide, and only a sum of few products can be cut off on the way (in 16 bits). So numbers at random show
-    whether it is right, half of them the largest there are; float32 knows the sums, which stay below 2^24.
+    whether it is right, if large ones meet large ones; float32 knows the sums, which stay below 2^24.
     """
     return _is_exact(bits, kernel, stride, padding, image, torch.get_num_threads())
 
@@ -76,11 +77,12 @@ def is_exact(bits: int, kernel: Shape, stride: Pair, padding: Pair, image: Shape
 def _is_exact(bits: int, kernel: Shape, stride: Pair, padding: Pair, image: Shape, threads: int) -> bool:
     """oneDNN divides its work by all of these. `threads` is what torch has."""
     random = np.random.default_rng(0)
-    weights = random.integers(-256, 256, (KINDS, *kernel[1:])).clip(-128, 127)
-    kinds = torch.from_numpy(weights.astype(np.int8))
-    images = _scattered(random, bits, image[1:])
+    kinds = _large_weights(random, (KINDS, *kernel[1:]))
+    images = _scattered(random, bits, image)
     expected = F.conv2d(images.float(), kinds.float(), None, stride, padding).round_()
-    of_output, of_image = (torch.from_numpy(random.integers(0, n, m)) for n, m in ((KINDS, kernel[0]), (2, image[0])))
+    of_output, of_image = (
+        torch.from_numpy(random.permutation(n) % m) for n, m in ((kernel[0], KINDS), (image[0], IMAGES))
+    )
     x = images[of_image].contiguous(memory_format=torch.channels_last)
     try:
         found = packed(kinds[of_output], stride, padding)(x)
@@ -91,9 +93,18 @@ def _is_exact(bits: int, kernel: Shape, stride: Pair, padding: Pair, image: Shap
     )
 
 
+def _large_weights(random: np.random.Generator, shape: Shape) -> Tensor:
+    """Kernels int8 (O, C, kH, kW) of large weights at random, whose neighbours have one sign: instructions add up four
+    products at most, of channels or columns side by side, and whatever can be cut off is."""
+    outputs, channels, height, width = shape
+    signs = random.choice([-1, 1], (outputs, -(-channels // 4), height, -(-width // 4)))
+    signs = np.kron(signs, np.ones((1, 4, 1, 4), np.int64))[:, :channels, :, :width]
+    return torch.from_numpy((signs * random.integers(96, 128, shape)).astype(np.int8))
+
+
 def _scattered(random: np.random.Generator, bits: int, shape: Shape) -> Tensor:
-    """Two images uint8 (2, C, H, W), channels last, of digits at random; a stretch of them, over and over."""
+    """Different images uint8 (N, C, H, W), channels last: digits at random, a stretch of them over and over."""
     stretch = random.integers(0, 2 << bits, STRETCH).clip(max=(1 << bits) - 1).astype(np.uint8)
-    channels, height, width = shape
-    digits = np.resize(stretch, (2, height, width, channels))
+    frames, channels, height, width = shape
+    digits = np.resize(stretch, (min(IMAGES, frames), height, width, channels))
     return torch.from_numpy(digits).permute(0, 3, 1, 2)

@@ -12,9 +12,7 @@ import torch
 
 from esdnet.images.files import load_image, save_image
 from esdnet.networks.checkpoint import save_checkpoint
-from export.graph.nodes import Conv
 from export.integer.calibrate import quantize_on_images
-from export.integer.convolution import convolve
 from export.integer.run import run_integer, to_pixels
 from export.to_lava_dl import main as to_lava_dl
 from hw_sim.agreement import integer_oracle
@@ -106,28 +104,6 @@ def test_a_gpu_equals_the_oracle_in_every_value(seed):
 def test_an_export_is_not_run_in_floating_point(files, capsys):
     assert main(["--image", str(files / "rainy" / "x.png"), "--network", str(files / "export")]) == 2
     assert "export: holds integers, which float32 cannot run exactly; add --precision int8" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("bits", [1, 2, 8, 18, 24, 40])
-@pytest.mark.parametrize("channels", [1, 40])
-def test_convolutions_are_exact_at_every_width(bits, channels):
-    """Values and weights at their limits, whose sums no float32 holds."""
-    rng = np.random.default_rng(bits)
-    high = 2**bits - 1
-    x = rng.choice([-high, high, high - 1, 1], (2, channels, 6, 5)).astype(np.int64)
-    weight = rng.choice([-127, 127, 126], (3, channels, 3, 3))
-    node = Conv(name="c", inputs=("x",), weight=weight.astype(np.float64), padding=(1, 1), stride=(2, 1))
-    found = convolve(torch.from_numpy(x), torch.from_numpy(weight), node)
-    expected = integer_oracle.convolved(x, weight, node.stride, node.padding, node.dilation, node.groups)
-    assert np.array_equal(found.numpy(), expected)
-
-
-def test_spikes_as_booleans_are_convolved_exactly():
-    spikes = np.random.default_rng(0).random((2, 5, 6, 5)) < 0.5
-    weight = np.random.default_rng(1).integers(-127, 128, (3, 5, 3, 3))
-    node = Conv(name="c", inputs=("x",), weight=weight.astype(np.float64))
-    expected = integer_oracle.convolved(spikes.astype(np.int64), weight, (1, 1), (0, 0), (1, 1), 1)
-    assert np.array_equal(convolve(torch.from_numpy(spikes), torch.from_numpy(weight), node).numpy(), expected)
 
 
 def test_pixels_are_rounded_half_up():
