@@ -20,8 +20,9 @@ from export.graph.nodes import Conv
 
 # The widest first. Without VNNI the instructions add up two products in 16 bits: those of 7-bit digits fit.
 DIGIT_BITS = (8, 7)
-# oneDNN 3.3 and 3.12 give wrong sums, or crash, on images of one to three columns (AMX), and with dilations and groups.
-LEAST_SIDE = 8
+# oneDNN 3.3 and 3.12 give wrong sums, or crash, on images of one to three columns (AMX), and with dilations and groups;
+# wrong ones too where a single column comes out of eight.
+LEAST_SIDE, LEAST_OUT = 8, 4
 LARGEST_KERNEL = 7
 MACHINES = ("x86_64", "AMD64")  # elsewhere oneDNN's kernels for bytes are for reference, and slow
 KINDS = 8  # different kernels of a trial: its outputs repeat them in no order
@@ -35,7 +36,7 @@ Sums = Callable[[Tensor], Tensor]
 
 def is_ordinary(node: Conv, height: int, width: int) -> bool:
     """Whether a convolution's geometry is one of those that oneDNN's kernels are trusted with."""
-    kernel, padding = node.weight.shape[2:], node.padding
+    kernel, padding, side = node.weight.shape[2:], node.padding, min(height, width)
     return (
         machine() in MACHINES
         and node.groups == 1
@@ -43,7 +44,8 @@ def is_ordinary(node: Conv, height: int, width: int) -> bool:
         and kernel[0] == kernel[1] <= LARGEST_KERNEL
         and node.stride in ((1, 1), (2, 2))
         and padding[0] == padding[1] <= kernel[0] // 2
-        and min(height, width) >= LEAST_SIDE
+        and side >= LEAST_SIDE
+        and (side + 2 * padding[0] - kernel[0]) // node.stride[0] + 1 >= LEAST_OUT
     )
 
 

@@ -21,6 +21,7 @@ from esdnet.images.crops import middle
 from esdnet.images.files import list_images, load_image
 from export.graph.network import Network
 from export.graph.nodes import Array
+from export.integer.arithmetic import reach, total
 from export.integer.bias_correction import correct_biases
 from export.integer.network import IntegerConv, IntegerNetwork, Operation
 from export.integer.quantize import quantize
@@ -81,17 +82,17 @@ def measure(network: Network, images: Sequence[NDArray[np.uint8]]) -> Calibratio
     counts: Counter[str] = Counter()
 
     def observe(operation: Operation, inputs: Sequence[Tensor], value: Tensor) -> None:
-        largest = max(-int(value.min()), int(value.max())) * operation.output.scale
+        largest = max(-int(value.amin()), int(value.amax())) * operation.output.scale
         ranges[operation.name] = max(ranges[operation.name], largest)
         if isinstance(operation, IntegerConv):
-            total = inputs[0].sum((0, 2, 3), dtype=torch.int64).numpy()
-            sums[operation.name] = sums.get(operation.name, 0) + total
-            counts[operation.name] += inputs[0].numel() // len(total)
+            summed = total(inputs[0], (0, 2, 3), reach(inputs[0])).flatten().to(torch.int64).numpy()
+            sums[operation.name] = sums.get(operation.name, 0) + summed
+            counts[operation.name] += inputs[0].numel() // len(summed)
 
     for image in images:
         run_integer(wide, image, observe)
     scales = {name: wide.by_name[wide.network[name].inputs[0]].output.scale for name in sums}
-    return Calibration(wide, ranges, {name: total * scales[name] / counts[name] for name, total in sums.items()})
+    return Calibration(wide, ranges, {name: summed * scales[name] / counts[name] for name, summed in sums.items()})
 
 
 def quantize_on_images(network: Network, images: Sequence[NDArray[np.uint8]]) -> IntegerNetwork:

@@ -188,7 +188,9 @@ POINTWISE = (ops.IntegerAdd, ops.IntegerMul, ops.IntegerAffine, ops.IntegerRelu)
 @step.register
 def _(operation: ops.IntegerRelu, link: Link, like: Tensor, largest: int) -> Step:
     def run(x: Tensor, to: Tensor) -> None:
-        torch.clamp(x, min=0, out=to)
+        if to is not x:
+            to.copy_(x)  # frames from Lava have 64 bits
+        to.clamp_(min=0)
 
     return Step(run, (), largest)
 

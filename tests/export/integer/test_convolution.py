@@ -182,6 +182,17 @@ def test_images_of_few_columns_are_not_for_bytes():
         assert np.array_equal(computed(operation, x), expected(operation, x))
 
 
+def test_results_of_few_columns_are_not_for_bytes():
+    """Eight columns, of which a kernel of 7 makes one at stride 2, or two: there oneDNN 3.3 was wrong."""
+    for stride, out in [((2, 2), 1), ((1, 1), 2)]:
+        operation = layer(mixed(0, 5, 24, 7, 7), stride=stride)
+        x = VALUES["spikes"](2, 24, 64, 8)
+        assert way(operation, x).dtype is torch.float32
+        found = computed(operation, x)
+        assert found.shape[3] == out
+        assert np.array_equal(found, expected(operation, x))
+
+
 @needs_bytes
 def test_every_batch_is_tried(monkeypatch):
     """Five frames, two at once: of two, and the last one alone; with a border of its own and both digits."""
