@@ -12,7 +12,7 @@ from export.graph.execute import execute_node
 from export.graph.network import Network
 from export.graph.nodes import NetworkError, ValueKind
 from export.readers.esdnet import lower
-from hw_sim.backends import simulator, torch_model
+from hw_sim.backends import count_plan, simulator, torch_model
 from hw_sim.backends.result import compare
 from tests.tolerances import FLOAT32_MEMBRANE, FLOAT64_OUTPUT
 
@@ -77,7 +77,7 @@ def test_plans_of_many_sizes_are_not_all_kept(spike_driven_network):
     sizes = [(4 * rows, 4 * columns) for rows in (3, 4, 5, 6) for columns in range(3, 9)]
     images = [np.random.default_rng(0).random((3, *size)) for size in [*sizes, sizes[0]]]
     found = [simulator.run(spike_driven_network, image, keep_spikes=False).counts for image in images]
-    assert len(simulator._PLANS[spike_driven_network]) == simulator.KEPT_PLANS < len(sizes)
+    assert len(count_plan._PLANS[spike_driven_network]) == count_plan.KEPT_PLANS < len(sizes)
     assert all(found[0][name].totals() == counts.totals() for name, counts in found[-1].items())
 
 
