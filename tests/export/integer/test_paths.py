@@ -107,7 +107,7 @@ def test_gated_networks(kind, monkeypatch):
 
 @needs_bytes
 @pytest.mark.parametrize("kind", RANDOM)
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 20))])
 def test_random_networks_equal_the_oracle_by_every_way(kind, seed, monkeypatch):
     """Odd halves and small ones, so that some layers go by bytes and others do not; scales that fit, and some that do
     not."""
@@ -142,6 +142,7 @@ def test_a_tap_off_by_one_is_seen(monkeypatch):
         compare_ways(integer, image, monkeypatch)
 
 
+@pytest.mark.slow  # oneDNN makes its kernels anew for two threads
 def test_two_threads_and_one_compute_the_same(monkeypatch):
     network = load_source("small_spike_driven", None).network
     image = crop(40, 48)
