@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 class Report:
     """A run that was counted. output: what the network returned.
 
-    parameters: trainable numbers; counted_parameters: those that layers with weights read. unknown: operations without
-    a rule, and how many values they made: they are in no count. by_shape: fused operations that were counted by their
-    shapes, so that every value inside is taken not to be 0.
+    rows: counts as they were made; `layers` has them with names and facts. parameters: trainable numbers;
+    counted_parameters: those that layers with weights read. unknown: operations without a rule, and how many values
+    they made: they are in no count. by_shape: fused operations that were counted by their shapes, so that every value
+    inside is taken not to be 0.
     """
 
     network: str

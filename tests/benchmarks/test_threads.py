@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import signal
 
 import pytest
 
@@ -18,11 +18,18 @@ def test_a_row_for_each_setting(monkeypatch, capsys):
     assert seen == [setting for _ in threads.COMMANDS for _ in range(2) for setting in threads.SETTINGS.values()]
 
 
-def test_other_processes_end():
-    with threads.others(1):
-        before = os.times()
-    after = os.times()
-    assert after.children_user >= before.children_user  # they were waited for
+def test_other_processes_compute_and_end(monkeypatch):
+    started = []
+    popen = threads.subprocess.Popen
+
+    def record(*words, **options):
+        started.append(popen(*words, **options))
+        return started[-1]
+
+    monkeypatch.setattr(threads.subprocess, "Popen", record)
+    with threads.others(2):
+        assert [process.poll() for process in started] == [None, None]
+    assert [process.returncode for process in started] == [-signal.SIGKILL, -signal.SIGKILL]
 
 
 @pytest.mark.slow
