@@ -14,7 +14,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "esdnet" / "checkpoints").glob("*.md")),
 ]
-COMMAND = re.compile(r"(?:\.venv/bin/)?(?:python (?:-m )?(?:esdnet|export|hw_sim|benchmarks)[./]|esdnet-)[a-z]")
+COMMAND = re.compile(r"(?:\.venv/bin/)?(?:python (?:-m )?(?:esdnet|export|hw_sim|benchmarks|docs)[./]|esdnet-)[a-z]")
 
 
 def read(page: Path) -> list[Token]:
