@@ -5,8 +5,9 @@
 In: a trained spike-driven network (--init), training data as esdnet.train takes it, folders of pairs to score on.
 Out: gate.json, gate.md and frontier.png in --out, and every run. Run again, it goes on where it stopped.
 
-The oracle's gate is open where a pixel gained more than 0.015 of white: it is given the clean image, and shows what a
-perfect gate would be worth. A seed decides the crops and their rain, so gates are compared within it.
+A veto leaves of the morphological gate what a learnt one, trained behind it, opens too. The oracle's gate is open where
+a pixel gained more than 0.015 of white: it is given the clean image, and shows what a perfect gate would be worth. A
+seed decides the crops and their rain, so gates are compared within it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from esdnet.command.writing import write_json, write_text
 from esdnet.images.files import to_tensor
 from esdnet.images.metrics import psnr_y
 from esdnet.networks.bundled import find_checkpoint
+from esdnet.networks.esdnet.gate import MorphologicalGate
 from esdnet.networks.watching import watching
 from esdnet.training.losses import RAINY
 from hw_sim.pricing.thresholds import spikes_per_synapse
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from esdnet.training.data import PairSource
     from esdnet.training.loop import Trainer
 
-GATES = ("none", "morphological", "learnt", "oracle")
+GATES = {"none": "none", "morphological": "morphological", "veto": "learnt", "learnt": "learnt", "oracle": "none"}
 LOWEST_THRESHOLD = 0.15  # published: below it an SNN wins however the ANN is built (Dampfhoffer et al. 2023)
 STEPS, PRICE = 2, 0.3  # of the networks that differ in their gates
 FRONTIER = tuple(product((1, 2, 4), (0.0, 0.3, 1.0)))  # steps and prices behind a learnt gate
@@ -114,14 +116,16 @@ def train_on(trained: ESDNet, variant: Variant, source: PairSource, arguments: a
     """The averaged weights of a run that starts from `trained`, with other steps and behind a gate."""
     from esdnet.networks.esdnet.weight_copy import change_steps
 
-    gate = "none" if variant.gate == "oracle" else variant.gate
-    config = replace(trained.config, steps=variant.steps, gate=gate)
+    config = replace(trained.config, steps=variant.steps, gate=GATES[variant.gate])
 
     def prepare(trainer: Trainer) -> None:
         change_steps(trained, trainer.model)
         trainer.average.module.load_state_dict(trainer.model.state_dict())
         if variant.gate == "oracle":
             know_the_rain(trainer)
+        elif variant.gate == "veto":
+            for network in (trainer.model, trainer.average.module):
+                network.gate = Veto(network.get_submodule("gate"))
 
     folder, terms = arguments.out / variant.folder, {"firing_price": variant.price}
     trainer = train(config, folder, source, arguments, variant.seed, prepare, optimizer="muon", **terms)
@@ -140,6 +144,19 @@ def know_the_rain(trainer: Trainer) -> None:
 
     trainer.train_step = told  # type: ignore[method-assign]
     trainer.pairs = []  # nobody would tell it of the images that a run is validated on
+
+
+class Veto(nn.Module):
+    """A morphological gate, shut where a learnt one is."""
+
+    def __init__(self, learnt: nn.Module) -> None:
+        super().__init__()
+        self.learnt, self.morphological = learnt, MorphologicalGate()
+
+    def forward(self, image: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) and features (T, N, C, H, W) -> (N, 1, H, W)."""
+        opened: torch.Tensor = self.morphological(image, features)
+        return opened * self.learnt(image, features)
 
 
 class Oracle(nn.Module):

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from benchmarks import gate
-from benchmarks.gate import Oracle, main, measure
+from benchmarks.gate import Oracle, Veto, main, measure
 from esdnet.networks.checkpoint import save_checkpoint
 from esdnet.networks.esdnet.config import preset
+from esdnet.networks.esdnet.gate import MorphologicalGate
 from esdnet.networks.esdnet.model import ESDNet
+from tests.gated import gated_model, rainy
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,16 @@ def test_what_an_oracle_shuts_stays_as_it_is() -> None:
     assert everywhere["open"] == 1
     assert found["spikes_per_synapse"] < everywhere["spikes_per_synapse"]
     assert found["psnr"] > everywhere["psnr"]
+
+
+def test_a_veto_opens_what_both_gates_open() -> None:
+    network = gated_model("learnt")
+    image = torch.from_numpy(rainy())[None]
+    features = network._embed(image)
+    learnt, morphological = (gate(image, features).bool() for gate in (network.gate, MorphologicalGate()))
+    found = Veto(network.gate)(image, features)
+    assert torch.equal(found.bool(), learnt & morphological)
+    assert 0 < found.sum() < min(learnt.sum(), morphological.sum())
 
 
 def test_a_network_that_has_a_gate_is_refused(pairs, tmp_path, capsys) -> None:
