@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -33,12 +34,14 @@ class RunImage(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A network to run: its layer graph, the torch model of a checkpoint, the integers of a Lava-DL export."""
+    """A network to run: its layer graph, the torch model of a checkpoint and its file, the integers of a Lava-DL
+    export."""
 
     label: str
     network: Network
     model: nn.Module | None
     integer: IntegerNetwork | None = None
+    checkpoint: Path | None = None
 
 
 @dataclass

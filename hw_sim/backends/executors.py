@@ -35,7 +35,7 @@ def load_source(checkpoint: str | Path | None, network: Path | None) -> Source:
 
     path = find_checkpoint(checkpoint or DEFAULT)
     model = load_network(path)
-    return Source(checkpoint_label(path), lower(model, path.stem), model)
+    return Source(checkpoint_label(path), lower(model, path.stem), model, checkpoint=path)
 
 
 def _giving_an_image(source: Source) -> Source:

@@ -1,6 +1,7 @@
 """Executors in integers: the integer network of a source, made once, and the backends that run it bit for bit alike.
 
-In: a Source (its graph is quantised on the calibration image that ships), a backend's name. Out: an open Executor.
+In: a Source (its graph is quantised on the calibration image that ships; a checkpoint's is kept beside it), a backend's
+name. Out: an open Executor.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 def integer_network(source: Source) -> IntegerNetwork:
     """The integers of a source: those of a Lava-DL export, or its graph quantised on the image that ships."""
     from esdnet.command.memory import keep_freed_memory
+    from export.integer.cache import load_or_quantize
     from export.integer.calibrate import calibration_images
     from export.targets.loihi.rules import quantize_for_loihi
 
     keep_freed_memory()
     if source.integer is not None:
         return source.integer
-    return quantize_for_loihi(source.network, calibration_images(None, source.network.size_multiple))
+    images = calibration_images(None, source.network.size_multiple)
+    if source.checkpoint is None:
+        return quantize_for_loihi(source.network, images)
+    return load_or_quantize(source.checkpoint, source.network, images, quantize_for_loihi)
 
 
 @contextmanager
