@@ -67,6 +67,11 @@ class NodeCounts:
         mine, others = self.totals(), other.totals()
         return all(mine[name] == others[name] for name in mine if name not in OF_VALUES)
 
+    def but(self, seen: Work) -> NodeCounts:
+        """The same but for these, per step or the same in every step."""
+        shape = self.spikes.shape
+        return NodeCounts(**{**vars(self), **{name: np.broadcast_to(value, shape) for name, value in seen.items()}})
+
     def then(self, later: NodeCounts) -> NodeCounts:
         """Step after step: the counts of these steps and of later ones."""
         both = ((getattr(self, item.name), getattr(later, item.name)) for item in fields(self))
@@ -118,7 +123,8 @@ def count_node(node: g.Node, operands: Operands) -> NodeCounts:
     if gate_of(node) is not None and operands.gate is None:
         raise NetworkError(f"{node.name} ({node.kind}): has a gate, but the run did not report where it was open")
     table = np.zeros((len(COUNTED), operands.steps), np.int64)
-    for name, value in {**count_work(node, operands), **count_memory(node, operands)}.items():
+    work = {**count_work(node, operands), **count_seen(node, operands), **count_memory(node, operands)}
+    for name, value in work.items():
         table[COUNTED[name]] = value
     table.setflags(write=False)  # runs may share it
     return NodeCounts(*table)
@@ -126,8 +132,14 @@ def count_node(node: g.Node, operands: Operands) -> NodeCounts:
 
 @singledispatch
 def count_work(node: g.Node, operands: Operands) -> Work:
-    """Operations per step of one node; a kind without a rule is refused."""
+    """Operations per step of one node that only sizes and its gate decide; a kind without a rule is refused."""
     raise NetworkError(f"{node.name}: no counting rule for kind {node.kind}")
+
+
+@singledispatch
+def count_seen(node: g.Node, operands: Operands) -> Work:
+    """Those that hang on the spikes and values that were seen in a run."""
+    return {}
 
 
 @count_work.register(g.Input)
@@ -148,36 +160,46 @@ def _(node: g.Node, operands: Operands) -> Work:
 def _(node: g.Conv, operands: Operands) -> Work:
     taps = dense_taps(node, operands.input_shapes[0])
     work: Work = {"adds": 0 if node.bias is None else operands.running, "dense_taps": taps}
+    if operands.gate is not None:
+        return {**work, "macs": open_taps(node, operands.input_shapes[0], operands.gate, operands.place)}
+    return work if operands.input_kinds[0] is ValueKind.SPIKE else {**work, "macs": taps}
+
+
+@count_seen.register
+def _(node: g.Conv, operands: Operands) -> Work:
     gate = operands.gate
     if gate is not None:
-        macs = open_taps(node, operands.input_shapes[0], gate, operands.place)
-        return {**work, **_looked_at(operands, lambda values: taps_on(node, values, gate)), "macs": macs}
+        return _looked_at(operands, lambda values: taps_on(node, values, gate))
     where = (operands.input_shapes[0][2:], operands.place)
     if operands.input_kinds[0] is not ValueKind.SPIKE:
-        seen = _looked_at(operands, lambda values: synaptic_operations(node, values, *where))
-        return {**work, **seen, "macs": taps}
+        return _looked_at(operands, lambda values: synaptic_operations(node, values, *where))
     spikes = _spikes_in(node, operands)
-    return {**work, "acs": synaptic_operations(node, spikes, *where), "events_in": spikes.sum((1, 2))}
+    return {"acs": synaptic_operations(node, spikes, *where), "events_in": spikes.sum((1, 2))}
 
 
 @count_work.register
 def _(node: g.Linear, operands: Operands) -> Work:
-    """Along C a spike reaches every output of its step; along T, at its own place, every frame of the output."""
     read = node.weight.shape[1]
     work: Work = {"adds": 0 if node.bias is None else operands.running, "dense_taps": operands.outputs * read}
+    return work if operands.input_kinds[0] is ValueKind.SPIKE else {**work, "macs": operands.running * read}
+
+
+@count_seen.register
+def _(node: g.Linear, operands: Operands) -> Work:
+    """Along C a spike reaches every output of its step; along T, at its own place, every frame of the output."""
     if operands.input_kinds[0] is not ValueKind.SPIKE:
 
         def taps_at(values: NDArray[np.int64]) -> Counts | int:
             here = (values if operands.gate is None else values * operands.gate).sum((1, 2))
             return here * len(node.weight) if node.axis == "C" else here.sum()
 
-        return {**work, **_looked_at(operands, taps_at), "macs": operands.running * read}
+        return _looked_at(operands, taps_at)
     spikes = _spikes_in(node, operands).sum((1, 2))
     if node.axis == "C":
-        return {**work, "acs": spikes * node.weight.shape[0], "events_in": spikes}
+        return {"acs": spikes * node.weight.shape[0], "events_in": spikes}
     events = np.zeros(operands.steps, np.int64)
     events[-1] = spikes.sum()  # the last step's: before it not all of them are there
-    return {**work, "acs": spikes.sum(), "events_in": events}
+    return {"acs": spikes.sum(), "events_in": events}
 
 
 def _looked_at(operands: Operands, taps_of: Callable[[NDArray[np.int64]], Counts | int]) -> Work:
@@ -200,14 +222,15 @@ def _(node: g.Neuron, operands: Operands) -> Work:
         muls, adds = muls + 1, adds + 1
     muls += scales(node.gain)
     adds += shifts(node.bias)
-    work: Work = {"adds": adds * operands.running, "muls": muls * operands.running, "neuron_updates": operands.running}
-    return {**work, "spikes": _spikes_out(node, operands)}
+    return {"adds": adds * operands.running, "muls": muls * operands.running, "neuron_updates": operands.running}
 
 
-def _spikes_out(node: g.Node, operands: Operands) -> Counts:
+@count_seen.register(g.Spiking)
+@count_seen.register(g.Threshold)
+def _(node: g.Node, operands: Operands) -> Work:
     if operands.spikes_out is None:
         raise NetworkError(f"{node.name} ({node.kind}): the run did not report its spikes")
-    return operands.spikes_out
+    return {"spikes": operands.spikes_out}
 
 
 @count_work.register
@@ -226,7 +249,7 @@ def _(node: g.Euler, operands: Operands) -> Work:
 def _(node: g.EulerNeuron, operands: Operands) -> Work:
     """And one comparison."""
     work = count_work.dispatch(g.Euler)(node, operands)
-    return {**work, "adds": work["adds"] + operands.outputs, "spikes": _spikes_out(node, operands)}
+    return {**work, "adds": work["adds"] + operands.outputs}
 
 
 @count_work.register
@@ -235,8 +258,7 @@ def _(node: g.Leaky, operands: Operands) -> Work:
     input. A reset is part of the comparison, as in Neuron."""
     current = node.current_decay is not None
     muls, adds = 1 + current + scales(node.gain), 2 + current + len(operands.input_shapes) - 1
-    work: Work = {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
-    return {**work, "spikes": _spikes_out(node, operands)}
+    return {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
 
 
 @count_work.register
@@ -245,13 +267,12 @@ def _(node: g.LoihiNeuron, operands: Operands) -> Work:
     keeps = node.current_decay < 4096
     muls = (keeps and node.current_decay > 0) + (0 < node.membrane_decay < 4096)
     adds = 1 + keeps + (node.membrane_decay < 4096) + shifts(node.bias)
-    work: Work = {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
-    return {**work, "spikes": _spikes_out(node, operands)}
+    return {"adds": adds * operands.outputs, "muls": muls * operands.outputs, "neuron_updates": operands.outputs}
 
 
 @count_work.register
 def _(node: g.Threshold, operands: Operands) -> Work:
-    return {"adds": operands.outputs, "spikes": _spikes_out(node, operands)}
+    return {"adds": operands.outputs}
 
 
 @count_work.register

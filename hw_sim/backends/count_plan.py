@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from export.graph.counting import NodeCounts, count_node, operands_of
+from export.graph.counting import NodeCounts, count_node, count_seen, operands_of
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import Node
 from export.graph.words import Counts, Operands
@@ -16,7 +16,7 @@ from export.graph.words import Counts, Operands
 
 @dataclass(frozen=True, eq=False)
 class CountPlan:
-    """What each node works on, and the counts that no spike decides, each made once."""
+    """What each node works on, and the counts of its first run: most of them hang on sizes alone, and are made once."""
 
     operands: dict[str, Operands]
     counts: dict[str, NodeCounts] = field(default_factory=dict)
@@ -24,12 +24,14 @@ class CountPlan:
     def count(self, node: Node, seen: dict[str, Counts]) -> NodeCounts:
         """Counts of one node. `seen`: its own spikes per step and pixel, or maps of what it read and of its gate, as
         `Operands.seeing` has them."""
-        operands = self.operands[node.name]
-        if seen:
-            return count_node(node, operands.seeing(**seen))
-        if node.name not in self.counts:
-            self.counts[node.name] = count_node(node, operands)
-        return self.counts[node.name]
+        operands = self.operands[node.name].seeing(**seen) if seen else self.operands[node.name]
+        if operands.gate is not None:
+            return count_node(node, operands)
+        known = self.counts.get(node.name)
+        if known is None:
+            known = self.counts[node.name] = count_node(node, operands)
+            return known
+        return known.but(count_seen(node, operands)) if seen else known
 
 
 KEPT_PLANS = 16  # the exact tiles of an image have up to nine sizes
