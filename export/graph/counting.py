@@ -69,8 +69,9 @@ class NodeCounts:
 
     def but(self, seen: Work) -> NodeCounts:
         """The same but for these, per step or the same in every step."""
-        shape = self.spikes.shape
-        return NodeCounts(**{**vars(self), **{name: np.broadcast_to(value, shape) for name, value in seen.items()}})
+        steps = len(self.spikes)
+        arrays = {name: value if np.ndim(value) else np.full(steps, value) for name, value in seen.items()}
+        return NodeCounts(**{**vars(self), **arrays})
 
     def then(self, later: NodeCounts) -> NodeCounts:
         """Step after step: the counts of these steps and of later ones."""
