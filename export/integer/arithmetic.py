@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.integer.network import EXACT, INT64, SPIKE, Format, Operation, Rescale
+from export.integer.operations import EXACT, INT64, SPIKE, Format, Operation, Rescale
 
 FLOAT32, INT32 = 2**24, 2**31  # float32 and int32 hold every integer below
 KEPT = 16  # constants of an operation

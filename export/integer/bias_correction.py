@@ -14,7 +14,8 @@ import numpy as np
 
 from export.graph.network import Network
 from export.graph.nodes import Array, Conv, Node
-from export.integer.network import IntegerConv, IntegerNetwork
+from export.integer.network import IntegerNetwork
+from export.integer.operations import IntegerConv
 
 
 def correct_biases(network: Network, integer: IntegerNetwork, input_means: Mapping[str, Array]) -> Network:

@@ -23,7 +23,8 @@ from export.graph.network import Network
 from export.graph.nodes import Array
 from export.integer.arithmetic import reach, total
 from export.integer.bias_correction import correct_biases
-from export.integer.network import IntegerConv, IntegerNetwork, Operation
+from export.integer.network import IntegerNetwork
+from export.integer.operations import IntegerConv, Operation
 from export.integer.quantize import quantize
 from export.integer.run import run_integer, to_pixels
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from export.graph.nodes import NetworkError, Shape, gate_of
 from export.graph.values import output_shape
-from export.integer import network as ops
+from export.integer import operations as ops
 from export.integer.arithmetic import (
     AT_ONCE,
     INT32,
@@ -37,7 +37,8 @@ from export.integer.arithmetic import (
     work_in,
 )
 from export.integer.convolution import convolve, cut, largest_joined, offset_of
-from export.integer.network import Bounds, IntegerNetwork, Operation
+from export.integer.network import Bounds, IntegerNetwork
+from export.integer.operations import Operation
 
 FRAMES_AT_ONCE = 4 * AT_ONCE  # values that a convolution reads: their digits and sums are some times as much
 

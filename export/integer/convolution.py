@@ -18,7 +18,7 @@ from torch import Tensor
 from export.graph.nodes import Conv
 from export.integer import byte_convolution
 from export.integer.arithmetic import FLOAT32, extremes, new_value, once, pieces, reach, scaled_bound
-from export.integer.network import EXACT, IntArray, IntegerConv, IntegerLinear, Rescale
+from export.integer.operations import EXACT, IntArray, IntegerConv, IntegerLinear, Rescale
 
 Pair = tuple[int, int]
 MAX_DIGITS = 4  # in float32: more cost as much as float64

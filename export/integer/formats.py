@@ -15,7 +15,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import NetworkError, ValueKind
-from export.integer.network import GATE, MEAN_BITS, PIXEL, SPIKE, Format
+from export.integer.operations import GATE, MEAN_BITS, PIXEL, SPIKE, Format
 
 STREAM_BITS = 18  # what fits into a 24-bit membrane after << 6
 RAW_BITS = 24  # sums that a neuron reads as they are

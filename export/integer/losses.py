@@ -17,7 +17,8 @@ from torch import Tensor
 
 from export.graph.network import Network
 from export.graph.nodes import AXES, Array, Conv, Linear
-from export.integer.network import IntegerConv, IntegerLinear, IntegerNetwork, Operation
+from export.integer.network import IntegerNetwork
+from export.integer.operations import IntegerConv, IntegerLinear, Operation
 from export.integer.run import run_integer
 
 

@@ -10,7 +10,7 @@ from export.graph import loihi
 from export.graph.nodes import LoihiNeuron
 from export.graph.states import LoihiState
 from export.integer.arithmetic import FLOAT32, scale_, scaled_bound, scaling, whole_type
-from export.integer.network import INT64, IntegerNeuron
+from export.integer.operations import INT64, IntegerNeuron
 
 
 class Neurons:

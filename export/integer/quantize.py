@@ -20,9 +20,10 @@ from export.graph import loihi
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import Array
-from export.integer import network as ops
+from export.integer import operations as ops
 from export.integer.formats import STREAM_BITS, Formats, QuantizationError, Ranges, is_raw
-from export.integer.network import Format, IntArray, IntegerNetwork, Operation, Rescale
+from export.integer.network import IntegerNetwork
+from export.integer.operations import Format, IntArray, Operation, Rescale
 
 MULTIPLIER_BITS = 16
 WHOLE = 1e-9  # how near to a whole number float64 leaves a ratio of scales that is one

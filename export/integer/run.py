@@ -23,7 +23,7 @@ from esdnet.images.rain_streaks import rain_mask
 from export.graph.frames import output_of
 from export.graph.network import infer_shapes
 from export.graph.nodes import AXES, NetworkError, Reduce, gate_of
-from export.integer import network as ops
+from export.integer import operations as ops
 from export.integer.arithmetic import (
     AT_ONCE,
     FIRST,
@@ -46,8 +46,9 @@ from export.integer.arithmetic import (
 )
 from export.integer.chains import Link, find_chain, join, room, run_chain
 from export.integer.convolution import convolve, cut, largest_joined, offset_of
-from export.integer.network import INT64, PIXEL, Bounds, IntegerNetwork, Operation
+from export.integer.network import Bounds, IntegerNetwork
 from export.integer.neurons import Neurons
+from export.integer.operations import INT64, PIXEL, Operation
 
 _WORD = 2**32 - 1
 FRAMES_AT_ONCE = 4 * AT_ONCE  # values of a convolution: its digits and their sums are some times as much

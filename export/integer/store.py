@@ -18,7 +18,8 @@ from esdnet.command.errors import UserError
 from export.graph.network import Network
 from export.graph.nodes import Node
 from export.graph.store import decode_node, encode_network, encode_node
-from export.integer.network import Format, IntegerNetwork, Operation, Rescale
+from export.integer.network import IntegerNetwork
+from export.integer.operations import Format, Operation, Rescale
 
 Record = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.graph.nodes import AXES, NetworkError, gate_of
-from export.integer import network as ops
-from export.integer.network import IntArray
+from export.integer import operations as ops
+from export.integer.network import IntegerNetwork
+from export.integer.operations import IntArray
 
 Pair = tuple[int, int]
 
@@ -28,7 +29,7 @@ class Trace:
     membranes: dict[str, IntArray] = field(default_factory=dict)
 
 
-def run(network: ops.IntegerNetwork, pixels: NDArray[np.integer[Any]]) -> Trace:
+def run(network: IntegerNetwork, pixels: NDArray[np.integer[Any]]) -> Trace:
     """One image, 8-bit pixels (3, H, W), sides multiples of the network's."""
     trace = Trace()
     for operation in network.operations:

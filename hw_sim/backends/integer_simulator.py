@@ -17,7 +17,8 @@ from export.graph.nodes import Node, Spiking, gate_of
 from export.graph.part import Part, PartCounter
 from export.graph.spike_maps import map_true
 from export.graph.words import Counts
-from export.integer.network import IntegerNetwork, Operation
+from export.integer.network import IntegerNetwork
+from export.integer.operations import Operation
 from export.integer.run import run_integer, to_pixels
 from hw_sim.backends.count_plan import make_count_plan
 from hw_sim.backends.result import Result, SpikeMap, as_map

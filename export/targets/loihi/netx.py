@@ -15,8 +15,9 @@ import numpy as np
 
 from export.graph.network import Network
 from export.graph.nodes import Neuron, Shape, ValueKind, gate_of
-from export.integer import network as ops
-from export.integer.network import IntegerNetwork, Operation
+from export.integer import operations as ops
+from export.integer.network import IntegerNetwork
+from export.integer.operations import Operation
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from torch import Tensor
 from export.graph.counting import count_node, operands_of
 from export.graph.network import Network, infer_shapes
 from export.integer.losses import layer_losses
-from export.integer.network import IntegerConv, IntegerLinear, IntegerNetwork, Operation
+from export.integer.network import IntegerNetwork
+from export.integer.operations import IntegerConv, IntegerLinear, Operation
 from export.integer.run import run_integer
 from export.targets.loihi.check import Comparison
 from export.targets.loihi.netx import Segment, find_segments

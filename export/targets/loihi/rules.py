@@ -17,13 +17,8 @@ from export.graph.loihi import BIAS_LIMIT, CURRENT_LIMIT, THRESHOLD_BITS
 from export.graph.network import Network
 from export.graph.rules import enforce
 from export.integer.calibrate import quantize_on_images
-from export.integer.network import (
-    IntegerConv,
-    IntegerNetwork,
-    IntegerNeuron,
-    Operation,
-    largest_sum,
-)
+from export.integer.network import IntegerNetwork, largest_sum
+from export.integer.operations import IntegerConv, IntegerNeuron, Operation
 from export.integer.run import run_integer
 
 BIAS_LOW, BIAS_HIGH = -BIAS_LIMIT - 1, BIAS_LIMIT  # bias_mant, used with bias_exp 6

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.graph.nodes import Node
-from export.integer.network import IntegerAffine, IntegerNeuron, Rescale
 from export.integer.neurons import Neurons
+from export.integer.operations import IntegerAffine, IntegerNeuron, Rescale
 from export.integer.run import behind_gate, execute
 from hw_sim.backends.lava.dataflow import Dataflow
 from hw_sim.backends.lava.plan import Leaf

@@ -13,15 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.graph.nodes import Affine, Conv, NetworkError, Neuron, Node, ValueKind, gate_of
-from export.integer.network import (
-    Format,
-    IntegerAffine,
-    IntegerConv,
-    IntegerNetwork,
-    IntegerNeuron,
-    Operation,
-    Rescale,
-)
+from export.integer.network import IntegerNetwork
+from export.integer.operations import Format, IntegerAffine, IntegerConv, IntegerNeuron, Operation, Rescale
 from export.integer.run import to_pixels
 from hw_sim.backends.lava.plan import Model, Plan, Planner, lay_out
 from hw_sim.backends.lava.records import Flight

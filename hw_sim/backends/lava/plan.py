@@ -22,7 +22,7 @@ from export.graph.counting import reads_spikes
 from export.graph.network import Network, infer_shapes
 from export.graph.nodes import NetworkError, Shape, ValueKind, gate_of
 from export.graph.placement import on_host
-from export.integer.network import Operation
+from export.integer.operations import Operation
 from hw_sim.backends.lava.partition import (
     Unit,
     blocks_of,

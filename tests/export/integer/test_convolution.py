@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from export.graph.nodes import Conv
 from export.integer import byte_convolution
 from export.integer.convolution import Cut, convolve, cut
-from export.integer.network import Format, IntegerConv, Rescale
+from export.integer.operations import Format, IntegerConv, Rescale
 from export.integer.run import execute
 from hw_sim.agreement import integer_oracle
 

@@ -13,7 +13,7 @@ from export.graph.network import Network
 from export.graph.nodes import Affine, Conv, Input, Linear, Output, Repeat
 from export.integer.calibrate import quantize_on_images
 from export.integer.formats import Formats
-from export.integer.network import IntegerConv, IntegerNeuron
+from export.integer.operations import IntegerConv, IntegerNeuron
 from export.integer.quantize import quantize_node, rescale_by
 from export.integer.run import run_integer, to_pixels
 from export.readers.esdnet import lower

@@ -10,7 +10,7 @@ import pytest
 from export.graph import nodes as g
 from export.graph.network import Network
 from export.graph.nodes import gate_of
-from export.integer import network as ops
+from export.integer import operations as ops
 from export.integer import run as executor
 from export.integer.calibrate import quantize_on_images
 from export.integer.formats import QuantizationError

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.graph.nodes import Concat, NetworkError, Node, Reduce, Resize
-from export.integer import network as ops
-from export.integer.network import Format, IntegerNetwork, Operation, Rescale
+from export.integer import operations as ops
+from export.integer.network import IntegerNetwork, largest_product
+from export.integer.operations import Format, Operation, Rescale
 from export.integer.quantize import quantize
 from export.integer.run import divide, execute
 from export.integer.store import decode_integer, encode_integer
@@ -35,16 +36,14 @@ def change(integer: IntegerNetwork, kind: type[Operation], **fields) -> IntegerN
 
 
 def test_every_operation_has_a_bound():
-    assert all(
-        ops.largest_product.dispatch(kind) is not ops.largest_product.dispatch(Operation) for kind in kinds(Operation)
-    )
+    assert all(largest_product.dispatch(kind) is not largest_product.dispatch(Operation) for kind in kinds(Operation))
 
     @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
     class Strange(Operation):
         """An operation that nobody knows."""
 
     with pytest.raises(NetworkError, match=r"s: no bound for Strange; add one to export/integer/network\.py"):
-        ops.largest_product(Strange(node=Node(name="s"), output=Format(8, 1.0)), [Format(8, 1.0)])
+        largest_product(Strange(node=Node(name="s"), output=Format(8, 1.0)), [Format(8, 1.0)])
 
 
 def kinds(base: type[Operation]) -> list[type[Operation]]:
@@ -62,7 +61,7 @@ def test_no_value_of_a_run_is_larger_than_its_bound(kind):
 
     def observe(operation, inputs, value):
         sources = [integer.by_name[name].output for name in operation.node.inputs]
-        assert int(value.to(torch.int64).abs().max()) <= ops.largest_product(operation, sources), operation.name
+        assert int(value.to(torch.int64).abs().max()) <= largest_product(operation, sources), operation.name
         seen.add(type(operation))
 
     noise = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
@@ -74,11 +73,11 @@ def test_no_value_of_a_run_is_larger_than_its_bound(kind):
 def test_bounds_by_hand():
     wide, narrow = Format(18, 1.0), Format(8, 1.0, signed=False)
     mean = ops.IntegerMean(node=Reduce(name="m", inputs=("x",)), output=Format(24, 1.0))
-    assert ops.largest_product(mean, [wide]) == 2**28 * (2**17 - 1)
+    assert largest_product(mean, [wide]) == 2**28 * (2**17 - 1)
     joined = ops.IntegerConcat(node=Concat(name="k", inputs=("x", "y")), output=wide, left=(0, 12))
-    assert ops.largest_product(joined, [wide, narrow]) == 255 << 12
+    assert largest_product(joined, [wide, narrow]) == 255 << 12
     bilinear = ops.IntegerResize(node=Resize(name="r", inputs=("x",)), output=narrow)
-    assert ops.largest_product(bilinear, [narrow]) == (9 + 3 + 3 + 1) * 255 + 8
+    assert largest_product(bilinear, [narrow]) == (9 + 3 + 3 + 1) * 255 + 8
 
 
 def test_sums_that_float64_cannot_hold_are_refused(integer):
@@ -87,7 +86,7 @@ def test_sums_that_float64_cannot_hold_are_refused(integer):
         r"conv\d+ \(conv\): sums up to \d+, float64 holds integers below 2\^53; make the layer narrower, or its bias"
     )
     with pytest.raises(NetworkError, match=match):
-        ops.largest_product(dataclasses.replace(conv, bias=np.full(len(conv.weight), ops.EXACT)), [Format(8, 1.0)])
+        largest_product(dataclasses.replace(conv, bias=np.full(len(conv.weight), ops.EXACT)), [Format(8, 1.0)])
 
 
 def test_products_that_64_bits_cannot_hold_are_refused(integer):
@@ -100,8 +99,8 @@ def test_the_sum_of_a_mean_is_part_of_the_proof(integer):
     """2^28 values of 36 bits with sign: 2^63 - 2^28 is the most that 64 bits hold; 37 bits are refused."""
     node = Reduce(name="m", inputs=("x",))
     mean = ops.IntegerMean(node=node, output=Format(24, 1.0))
-    assert ops.largest_product(mean, [Format(36, 1.0)]) < 2**63
-    assert ops.largest_product(mean, [Format(37, 1.0)]) >= 2**63
+    assert largest_product(mean, [Format(36, 1.0)]) < 2**63
+    assert largest_product(mean, [Format(37, 1.0)]) >= 2**63
     source = next(op for op in integer.operations if isinstance(op, ops.IntegerMean)).node.inputs[0]
     operations = tuple(
         dataclasses.replace(op, output=Format(37, 1.0)) if op.name == source else op for op in integer.operations

@@ -13,7 +13,7 @@ import torch
 from esdnet.images.files import load_image
 from export.graph.network import Network, infer_shapes
 from export.integer import byte_convolution, convolution
-from export.integer import network as ops
+from export.integer import operations as ops
 from export.integer.calibrate import quantize_on_images
 from export.integer.chains import find_chain
 from export.integer.network import IntegerNetwork

@@ -11,11 +11,12 @@ from export.graph import nodes as g
 from export.graph.execute import execute_node
 from export.graph.network import Network
 from export.graph.nodes import NetworkError, ValueKind
-from export.integer import network as ops
+from export.integer import operations as ops
 from export.integer.bias_correction import correct_biases
 from export.integer.calibrate import calibration_images, centre_pixels, measure, quantize_on_images
 from export.integer.formats import Formats, QuantizationError
-from export.integer.network import Format
+from export.integer.network import largest_sum
+from export.integer.operations import Format
 from export.integer.quantize import (
     _threshold,
     align_step,
@@ -282,7 +283,7 @@ def test_int8_stays_close_to_the_float_network(either_model, either_network, flo
 def test_worst_case_of_a_sum():
     operation = next(op for op in quantize_layers(spiking_layer(">")) if op.name == "conv")
     weight = operation.weight.reshape(6, -1).astype(int)
-    assert ops.largest_sum(operation, ops.SPIKE) == max(weight.clip(0).sum(1).max(), -weight.clip(max=0).sum(1).min())
+    assert largest_sum(operation, ops.SPIKE) == max(weight.clip(0).sum(1).max(), -weight.clip(max=0).sum(1).min())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from export.graph.nodes import NetworkError, ValueKind
-from export.integer.network import IntegerConv, IntegerNetwork
+from export.integer.network import IntegerNetwork
+from export.integer.operations import IntegerConv
 from export.integer.quantize import quantize
 from export.integer.run import run_integer, to_pixels
 from export.targets.loihi.netx import find_segments

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from export.graph.counting import OF_VALUES
 from export.graph.nodes import NetworkError, Neuron
 from export.integer.calibrate import measure, quantize_on_images
-from export.integer.network import SPIKE, IntegerNeuron, Rescale
 from export.integer.neurons import Neurons
+from export.integer.operations import SPIKE, IntegerNeuron, Rescale
 from export.integer.quantize import quantize
 from export.integer.run import execute, run_integer, to_pixels
 from hw_sim.agreement import integer_oracle

@@ -13,7 +13,7 @@ from lava.proc.lif.process import LIFReset
 
 from export.graph.loihi import CURRENT_SHIFT
 from export.graph.nodes import Conv, Neuron
-from export.integer.network import IntegerConv, IntegerNeuron, Operation
+from export.integer.operations import IntegerConv, IntegerNeuron, Operation
 from hw_sim.backends.lava.plan import StockLeaf
 
 TO_LAVA, FROM_LAVA = (1, 2, 0), (2, 0, 1)  # (C, H, W) -> (H, W, C), which Lava's Conv reads and writes, and back

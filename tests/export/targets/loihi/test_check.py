@@ -11,7 +11,7 @@ import pytest
 
 from esdnet.command.errors import UserError
 from export.graph.nodes import Conv, Neuron
-from export.integer.network import SPIKE, Format, IntegerConv, IntegerNeuron
+from export.integer.operations import SPIKE, Format, IntegerConv, IntegerNeuron
 from export.targets.loihi.check import check_segments, compare
 from export.targets.loihi.netx import Layer, Segment, write_segment
 from hw_sim.agreement import integer_oracle

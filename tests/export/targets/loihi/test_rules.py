@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from export.graph.rules import DesignRuleError
-from export.integer.network import IntegerConv, IntegerNetwork, IntegerNeuron
+from export.integer.network import IntegerNetwork
+from export.integer.operations import IntegerConv, IntegerNeuron
 from export.integer.quantize import quantize
 from export.targets.loihi.rules import (
     Integers,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from export.graph.nodes import ValueKind
 from export.integer.calibrate import quantize_on_images
-from export.integer.network import IntegerConv, IntegerNeuron
+from export.integer.operations import IntegerConv, IntegerNeuron
 from export.integer.quantize import quantize
 from export.integer.run import to_pixels
 from hw_sim.agreement import integer_oracle
