@@ -26,6 +26,19 @@ def compare_value(threshold: float, dtype: torch.dtype) -> Tensor:
     return torch.nextafter(exact, torch.full_like(exact, -math.inf))
 
 
+def fire(current: Tensor, compare: Tensor, decay: float) -> Tensor:
+    """Spikes of a zero-reset LIF over T steps, (T, ...) -> (T, ...): what `_FusedLIF` computes, without what only a
+    backward pass needs. One membrane stays in the cache where T of them would go through memory."""
+    spikes = torch.empty_like(current)
+    kept = torch.empty_like(current[0])
+    for step, given in enumerate(current):
+        membrane = given if step == 0 else torch.add(given, kept, alpha=decay, out=kept)
+        torch.gt(membrane, compare, out=spikes[step])
+        if step + 1 < len(current):
+            torch.addcmul(membrane, membrane, spikes[step], value=-1.0, out=kept)
+    return spikes
+
+
 class _FusedLIF(torch.autograd.Function):
     """All T steps of a zero-reset LIF in one node of the autograd graph: what T calls of snntorch.Leaky compute."""
 
@@ -128,6 +141,8 @@ class LIF(snntorch.Leaky):
     def _fire(self, current: Tensor) -> Tensor:
         if self.gain == -1:
             current = -current
+        if self.fused and not torch.is_grad_enabled():
+            return fire(current, self.threshold, self.exact_beta)
         if self.fused:
             return _FusedLIF.apply(current, self.threshold, self.exact_beta, self.slope)
         membrane = torch.zeros_like(current[0])

@@ -57,6 +57,19 @@ def test_fused_equals_snntorch_in_spikes_and_gradient(seed, steps, beta):
     assert torch.allclose(results[0][1], results[1][1], rtol=0, atol=FLOAT32_GRADIENT)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("gain", [1, -1])
+def test_without_gradients_spikes_are_the_same_and_the_current_stays(steps, gain):
+    current = torch.randn(steps, 2, 3, 5, 4, generator=torch.Generator().manual_seed(steps))
+    current[:, 0] = 0.15 * torch.randint(-2, 3, current[:, 0].shape)  # sums that meet the threshold
+    neuron, before = LIF(threshold=0.15, gain=gain), current.clone()
+    with torch.no_grad():
+        without = neuron(current)
+    assert torch.equal(without, neuron(current.requires_grad_()))
+    assert torch.equal(current, before)
+    assert 0 < without.mean() < 1
+
+
 def test_unfused_is_the_plain_snntorch_neuron():
     current = torch.randn(5, 40, dtype=torch.float64)
     threshold = compare_value(0.15, torch.float64)
