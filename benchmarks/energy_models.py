@@ -1,6 +1,6 @@
-"""`python -m benchmarks.energy_models`: under which published energy models do the two networks save energy?
+"""`python -m benchmarks.energy_models`: under which published energy models do the spiking networks save energy?
 
-In: the two checkpoints that ship and the photo that ships (or --images DIR), or with --recorded the counts of the last
+In: the three spiking checkpoints and the photo that ship (or --images DIR), or with --recorded the counts of the last
 --write. Out: the answer and the verdict tables of docs/energy.md, which --write puts there. Dim 48 is not trained: it
 is counted at the firing rates of dim 16, as benchmarks/energy_study.py does.
 """
@@ -34,7 +34,7 @@ PARTS = ("answer", "verdicts")  # of the page, each between two marks
 REUSE = VARIANTS["lemaire2022"][-1].label
 OF_MEMORY = ("weights", "potentials", "input_output")  # parts of an energy
 SIZE = 256  # pixels a side: the paper's Table 1
-KINDS = ("released", "spike-driven")
+KINDS = ("released", "spike-driven", "gated")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _study(args: argparse.Namespace) -> int:
 
 
 def measure(folder: Path | None = None, limit: int = 8) -> list[Network]:
-    """Both kinds at dim 16 as they ran, and at dim 48 with their rates."""
+    """Every kind at dim 16 as it ran, and at dim 48 with its rates."""
     import torch
 
     from benchmarks import energy_study

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 256  # pixels a side: the paper's Table 1
 NAFNET_MACS = NAFNET_UJ * 1e-6 / FLOP_J  # what the paper's figure for NAFNet stands for: 16.06 G
-KINDS = {"released": ("small_released", "released"), "spike-driven": ("small_spike_driven", "spike_driven")}
+KINDS = {
+    "released": ("small_released", "released"),
+    "spike-driven": ("small_spike_driven", "spike_driven"),
+    "gated": ("small_gated", "gated"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,23 +136,29 @@ def _row(name: str, trained: bool, network: Network, runs: list[dict[str, NodeCo
 
 def layer_rates(network: Network, counts: dict[str, NodeCounts]) -> dict[str, dict[str, float]]:
     """By node and count: of a convolution that reads spikes, ACs over dense operations and spikes over inputs; of a
-    neuron, spikes per step."""
+    neuron, spikes per step; behind a gate, what was done over what is done where it is open."""
+    from benchmarks.paper_tables import silent_counts
+
+    everything = silent_counts(network, SIZE)
     rates = {}
     for node in network.nodes:
-        totals = counts[node.name].totals()
-        rates[node.name] = {spent: totals[spent] / totals[most] for spent, most in _rate_fields(network, node).items()}
+        done, most = counts[node.name].totals(), everything[node.name].totals()
+        fields = _rate_fields(network, node).items()
+        rates[node.name] = {spent: done[spent] / most[of] for spent, of in fields if most[of]}
     return rates
 
 
 def _rate_fields(network: Network, node: Node) -> dict[str, str]:
     """What a node did by the count of the most that it can do: their ratios are its firing rates."""
-    from export.graph.nodes import Conv, Neuron, ValueKind
+    from export.graph.counting import COUNTED
+    from export.graph.nodes import Conv, Neuron, ValueKind, gate_of
 
+    behind = {} if gate_of(node) is None else {name: name for name in COUNTED}
     if isinstance(node, Neuron):
-        return {"spikes": "neuron_updates"}
+        return {**behind, "spikes": "neuron_updates"}
     if isinstance(node, Conv) and network.kinds[node.inputs[0]] is ValueKind.SPIKE:
         return {"acs": "dense_taps", "events_in": "spike_bits"}
-    return {}
+    return behind
 
 
 def counts_at_rates(network: Network, rates: dict[str, dict[str, float]]) -> dict[str, NodeCounts]:
@@ -161,9 +171,9 @@ def counts_at_rates(network: Network, rates: dict[str, dict[str, float]]) -> dic
     own = _blocks_per_stage([node.name for node in network.nodes])
     counts = silent_counts(network, SIZE)
     for node in network.nodes:
-        for spent, most in _rate_fields(network, node).items():
-            rate = rates[_place(node.name, own, blocks)][spent]
-            number = np.rint(getattr(counts[node.name], most) * rate).astype(np.int64)
+        everything, fields = counts[node.name], _rate_fields(network, node)
+        for spent, rate in rates[_place(node.name, own, blocks)].items():
+            number = np.rint(getattr(everything, fields[spent]) * rate).astype(np.int64)
             counts[node.name] = dataclasses.replace(counts[node.name], **{spent: number})
     return counts
 

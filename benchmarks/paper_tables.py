@@ -113,11 +113,13 @@ def dense_macs(network: Network, size: int = SIZE) -> tuple[int, int]:
 
 
 def silent_counts(network: Network, size: int = SIZE) -> dict[str, NodeCounts]:
-    """What every node does, without a run, if no neuron ever fires: all counts but ACs, spikes and words of spikes."""
+    """What every node does, without a run, if no neuron ever fires and every gate is open: all counts but ACs, spikes
+    and words of spikes."""
     import numpy as np
 
     from export.graph.counting import count_node, operands_of
     from export.graph.network import infer_shapes
+    from export.graph.nodes import gate_of
 
     shapes = infer_shapes(network, size, size)
     counts = {}
@@ -125,7 +127,10 @@ def silent_counts(network: Network, size: int = SIZE) -> dict[str, NodeCounts]:
         source = shapes[node.inputs[0]] if node.inputs else (1, 1, 1, 1)
         silent = np.zeros((source[0], *source[2:]), np.int64)
         unfired = np.zeros(shapes[node.name][0], np.int64)
-        counts[node.name] = count_node(node, operands_of(network, shapes, node, silent, unfired))
+        operands = operands_of(network, shapes, node, silent, unfired)
+        gate = gate_of(node)
+        opened = {} if gate is None else {"gate": np.ones(shapes[gate][2:], np.int64)}
+        counts[node.name] = count_node(node, dataclasses.replace(operands, **opened))
     return counts
 
 

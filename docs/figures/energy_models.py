@@ -1,4 +1,4 @@
-"""Draws energy over NAFNet's under every published energy model, for both spiking networks at both widths.
+"""Draws energy over NAFNet's under every published energy model, for the spiking networks at both widths.
 
 python docs/figures/energy_models.py [-o OUT.png]   prices the recorded counts of benchmarks/energy_models.json
 """
@@ -24,6 +24,8 @@ MARKS = {  # colours that every colour vision tells apart; filled at the paper's
     "released, dim 48": {"color": "#d55e00"},
     "spike-driven, dim 16": {"color": "#0072b2", "fillstyle": "none"},
     "spike-driven, dim 48": {"color": "#0072b2"},
+    "gated, dim 16": {"color": "#009e73", "fillstyle": "none"},
+    "gated, dim 48": {"color": "#009e73"},
 }
 
 
@@ -62,7 +64,7 @@ def draw(rows: dict[str, dict[str, float]]) -> Figure:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("energy / NAFNet's (width 32), 256x256; less than 1 saves")
-    axes.legend(ncols=4, frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.35, 1))
+    axes.legend(ncols=3, frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.35, 1))
     return figure
 
 

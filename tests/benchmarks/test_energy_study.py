@@ -41,11 +41,17 @@ def checkpoints(tmp_path):
     return paths
 
 
-def test_a_network_at_its_own_rates_costs_what_it_cost(small_study):
+@pytest.mark.parametrize("kind", ["tiny_spike_driven", "tiny_gated"])
+def test_a_network_at_its_own_rates_costs_what_it_cost(small_study, kind):
     torch.manual_seed(0)
-    network = lower(ESDNet(preset("tiny_spike_driven")).eval())
+    model = ESDNet(preset(kind)).eval()
+    if model.gate is not None:
+        model.gate.decide.bias.data.fill_(0.1)  # so that it is open here and shut there
+    network = lower(model)
     image = torch.rand(3, 32, 32).numpy()
-    ran = simulator.run(network, image).counts
+    run = simulator.run(network, image)
+    assert all(0 < gate.mean() < 1 for gate in list(run.gates.values())[:1])
+    ran = run.counts
     again = counts_at_rates(network, layer_rates(network, ran))
     expected, found = (sum_counts(one.totals() for one in counts.values()) for counts in (ran, again))
     assert expected["acs"] > 0

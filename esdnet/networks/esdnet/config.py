@@ -142,6 +142,7 @@ PRESETS: dict[str, ESDNetConfig] = {
     "small_gated": replace(spike_driven(_SMALL), steps=2, gate="learnt"),
     "wide_spike_driven": spike_driven(replace(ESDNetConfig(), dim=32)),
     "spike_driven": spike_driven(ESDNetConfig()),
+    "gated": replace(spike_driven(ESDNetConfig()), steps=2, gate="learnt"),
 }
 
 
