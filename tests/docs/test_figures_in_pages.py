@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import energy_study
 from hw_sim import energy
+from hw_sim.pricing.all_models import price_all
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,3 +82,35 @@ def test_the_operations_in_the_questions_are_those_of_the_networks(tmp_path):
     assert acs == pytest.approx(spiking["acs"] / 1e9, rel=SPIKES_VARY)
     assert share == pytest.approx(100 * spiking["acs"] / spiking["dense_taps"], rel=SPIKES_VARY)
     assert macs == round(totals["small_dual_stage"]["macs"] / 1e9, 2)
+
+
+GROUPS = {  # rows of the page on gates -> whether a model and how it is asked belong there
+    "arithmetic": lambda row: not row.model.name.startswith("lemaire") and "memory" not in row.variant,
+    "words moved too": lambda row: row.variant == "with element-wise work and memory",
+    "each access": lambda row: row.model.name.startswith("lemaire") and "once" not in row.variant.replace("once a", ""),
+    "the same, and the ANN": lambda row: row.variant == "the ANN reads weights and inputs once",
+}
+
+
+def test_what_a_gate_is_worth_at_equal_quality(tmp_path):
+    reports = {}
+    for name in ("tiny_dual_stage", "small_gated"):
+        out = reports[name] = tmp_path / f"{name}.json"
+        image = ROOT / "docs" / "sample" / "rainy.png"
+        assert energy.main(["--image", str(image), "--checkpoint", name, "--json", str(out)]) == 0
+    rows = price_all(json.loads(reports["small_gated"].read_text()), str(reports["tiny_dual_stage"])).rows
+    answered = [row for row in rows if row.against_reference.ratio]
+    page = (ROOT / "docs" / "gated.md").read_text(encoding="utf-8").split("**At equal quality**")[1]
+    found = 0
+    for name, belongs in GROUPS.items():
+        ratios = sorted(row.against_reference.ratio for row in answered if belongs(row))
+        _, _, count, said, _ = line_with(page, f"| {name}").split("|")
+        assert int(count) == len(ratios)
+        assert ("saves" in said) == (ratios[-1] < 1)
+        assert ("costs more" in said) == (ratios[0] > 1)
+        assert numbers(said) == pytest.approx([ratios[0], ratios[-1]], rel=0.05), name  # two digits are shown
+        found += len(ratios)
+    wins = sum(row.against_reference.ratio < 1 for row in answered)
+    assert (wins, found) == (7, len(answered)) == (7, 19)
+    prices = {row.model.name: 1e12 * (row.against_reference.break_even_mac_j or 0) for row in rows}
+    assert f"{prices['tianjic']:.1f} pJ (Tianjic) to {prices['loihi1']:.0f} pJ (Loihi 1)" in page

@@ -30,7 +30,7 @@ def test_a_file_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("given", "found"), [("smal", "nothing"), ("runs/small_released", "nothing"), (".", "a dir")])
 def test_an_unknown_name_lists_those_there_are(given: str, found: str) -> None:
-    names = "small_dual_stage, small_gated, small_released, small_spike_driven"
+    names = "small_dual_stage, small_gated, small_released, small_spike_driven, tiny_dual_stage"
     message = rf"expected a checkpoint file, found {found}.*; bundled ones, by name: {names}"
     with pytest.raises(UserError, match=message):
         find_checkpoint(given)
