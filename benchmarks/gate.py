@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
             write_json(arguments.out / "gate.json", {"init": arguments.init, "steps": arguments.steps, "runs": rows})
     text = as_markdown(found, list(scored), arguments)
     write_text(arguments.out / "gate.md", text)
-    draw(found, list(scored)).savefig(arguments.out / "frontier.png", dpi=110)
+    draw(found, list(scored), arguments.seeds[0]).savefig(arguments.out / "frontier.png", dpi=110)
     print(text, end="")
     return 0
 
@@ -226,18 +226,16 @@ def _head(titles: list[str]) -> list[str]:
     return [line, "|" + "---|" * (line.count("|") - 1)]
 
 
-def draw(found: dict[Variant, dict[str, Any]], scored: list[str]) -> Figure:
-    """PSNR against spikes per synapse behind a learnt gate, a line for each T, a panel for each set."""
+def draw(found: dict[Variant, dict[str, Any]], scored: list[str], seed: int) -> Figure:
+    """PSNR against spikes per synapse behind a learnt gate, a line for each T from price to price, a panel for each
+    set."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(scored), 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(scored), squeeze=False)[0], scored, strict=True):
         for steps in sorted({steps for steps, _ in FRONTIER}):
-            points = sorted(
-                (scores[name]["spikes_per_synapse"], scores[name]["psnr"])
-                for run, scores in found.items()
-                if run.gate == "learnt" and run.steps == steps
-            )
+            runs = [found[Variant("learnt", *point, seed)][name] for point in FRONTIER if point[0] == steps]
+            points = [(scores["spikes_per_synapse"], scores["psnr"]) for scores in runs]
             label = f"T = {steps}" + (": binary, no dynamics" if steps == 1 else "")
             axes.plot(*zip(*points, strict=True), "o-", label=label)
         axes.axvline(LOWEST_THRESHOLD, color="black", linewidth=0.8, linestyle=":")
