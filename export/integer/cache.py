@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import export
 from esdnet.command.errors import CannotWrite, UserError
 from esdnet.command.writing import written_beside
 from export.graph.network import Network
@@ -26,6 +25,7 @@ from export.graph.store import network_digest
 from export.integer.network import IntegerNetwork
 from export.integer.store import decode_integer, encode_integer, integer_digest
 
+CODE = Path(__file__).resolve().parents[1]  # of this package
 Quantizer = Callable[[Network, Sequence[NDArray[np.uint8]]], IntegerNetwork]
 
 
@@ -49,7 +49,7 @@ def _digest_inputs(network: Network, images: Sequence[NDArray[np.uint8]]) -> str
     digest = hashlib.sha256(f"{network_digest(network)} {np.__version__} {torch.__version__}".encode())
     for image in images:
         digest.update(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes())
-    for path in sorted(Path(export.__file__).parent.rglob("*.py")):
+    for path in sorted(CODE.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

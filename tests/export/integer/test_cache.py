@@ -73,7 +73,7 @@ def test_code_and_libraries_decide_too(checkpoint, network, tmp_path, monkeypatc
     assert asked(checkpoint, network) == 1
     package = tmp_path / "package"
     package.mkdir()
-    monkeypatch.setattr(cache.export, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(cache, "CODE", package)
     assert asked(checkpoint, network) == 1
     (package / "rounding.py").write_text("half = 0.5")
     assert asked(checkpoint, network) == 1
