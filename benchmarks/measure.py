@@ -98,8 +98,8 @@ def time_rounds(runs: dict[str, Run], rounds: int, base: str) -> dict[str, dict[
 
 def peak_memory(name: str, checkpoint: Path, size: int, threads: int) -> float:
     """MB that one contestant adds to the resident memory of a fresh process that has loaded everything."""
-    command = [sys.executable, __file__, name, str(checkpoint), str(size), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks.measure", name, str(checkpoint.absolute()), str(size), str(threads)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout)["added_mb"])
 
 

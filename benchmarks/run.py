@@ -150,9 +150,10 @@ def _simulate(network: Any, size: int, rounds: int) -> dict[str, float]:
 
 def peers(args: argparse.Namespace) -> dict[str, Any]:
     """What peers.py reports from the interpreter that has them."""
-    command = [str(args.peers), str(ROOT / "benchmarks" / "peers.py"), str(args.checkpoint), "64", str(args.rounds)]
+    numbers = [str(number) for number in (64, args.rounds, args.threads)]
+    command = [str(args.peers.absolute()), "-m", "benchmarks.peers", str(args.checkpoint.absolute()), *numbers]
     try:
-        done = subprocess.run([*command, str(args.threads)], capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
         raise UserError(f"--peers {args.peers}: {reason}") from error

@@ -81,8 +81,9 @@ class OnOff(nn.Module):
 
 def run_layers(modules: Iterable[nn.Module], x: Tensor, gate: Tensor | None) -> Tensor:
     """Modules one after the other; neurons, and those of blocks among them, fire where `gate` (N, 1, H, W) is 1."""
+    gated = () if gate is None else (LIF, OnOff, SpikingResidualBlock, GatedConv)  # counters' hooks take one input
     for module in modules:
-        x = module(x, gate) if isinstance(module, (LIF, OnOff, SpikingResidualBlock, GatedConv)) else module(x)
+        x = module(x, gate) if isinstance(module, gated) else module(x)
     return x
 
 
