@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import baselines, run
-from benchmarks.measure import BARE, COUNTED, STEPPED, contestants, crop, time_rounds
+from benchmarks.measure import BARE, COUNTED, STEPPED, contestants, crop, peak_memory, time_rounds
 from benchmarks.report import page
 from esdnet.networks.checkpoint import save_checkpoint
 from esdnet.networks.esdnet.lif import LIF
@@ -121,3 +121,9 @@ def test_the_page_says_which_peer_was_not_run():
     text = page({"where": where, "compare": {}, "sizes": {}, "steps": {}, "peers": peers})
     assert "| NeuroBench SynapticOperations | not run | ImportError: none |" in text
     assert text.count("12,345") == 2
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_a_process_of_its_own_wherever_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert 1 < peak_memory(STEPPED, run.CHECKPOINT, 64, 1) < 200
