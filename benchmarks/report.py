@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.measure import BARE, COUNTED, STEPPED
 
 COMMAND = "python -m benchmarks.run --json benchmarks.json --markdown docs/benchmarks.md [--peers PYTHON]"
+NEXT = "## Threads"  # where what others wrote begins, which stays
 TIME_GOAL, MEMORY_GOAL = 1.15, 1.2
 
 
@@ -15,7 +16,7 @@ def page(results: dict[str, Any]) -> str:
     where = results["where"]
     parts = [
         "# Benchmarks",
-        f"Written by `{COMMAND}`; every number before the section on a network of yours is of one such run.",
+        f"Written by `{COMMAND}`; every number before the section on threads is of one such run.",
         f"{where['checkpoint']} on {where['cpu']}, {where['cores']} cores, torch {where['torch']} with"
         f" {where['threads']} thread(s), Python {where['python']}; medians of {where['rounds']} rounds. Load of the"
         f" machine when the run began: {where['load_before']:.1f} (other work on its cores makes wall times longer;"

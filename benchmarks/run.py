@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import BARE, COUNTED, ROOT, STEPPED, contestants, crop, peak_memory, time_rounds
+from benchmarks.report import NEXT
 from benchmarks.your_network import kept_section
 from esdnet.command.errors import UserError, report_user_errors
 
@@ -66,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
         results["peers"] = peers(args)
     write_json(args.json, results)
     if args.markdown:
-        kept = kept_section(args.markdown)
+        kept = kept_section(args.markdown, NEXT)
         write_text(args.markdown, page(results) + ("\n" + kept if kept else ""))
     return 0
 

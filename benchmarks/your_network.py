@@ -172,10 +172,10 @@ def section(rounds: int) -> str:
     return "\n\n".join([TITLE, where, what, "\n".join(times(rounds)), held, "\n".join(memory())]) + "\n"
 
 
-def kept_section(page: Path) -> str:
-    """The section as it stands in a page; empty if it has none."""
+def kept_section(page: Path, title: str = TITLE) -> str:
+    """The page from a title on, by default this section's, as it stands; empty if it has none."""
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    return TITLE + text.partition(TITLE)[2] if TITLE in text else ""
+    return title + text.partition(title)[2] if title in text else ""
 
 
 def main(argv: list[str] | None = None) -> int:
