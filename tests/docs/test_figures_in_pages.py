@@ -98,7 +98,11 @@ def test_what_a_gate_is_worth_at_equal_quality(tmp_path):
         out = reports[name] = tmp_path / f"{name}.json"
         image = ROOT / "docs" / "sample" / "rainy.png"
         assert energy.main(["--image", str(image), "--checkpoint", name, "--json", str(out)]) == 0
-    rows = price_all(json.loads(reports["small_gated"].read_text()), str(reports["tiny_dual_stage"])).rows
+    gated = json.loads(reports["small_gated"].read_text())
+    for page in ("README.md", "docs/gated.md", "esdnet/checkpoints/small_gated.md"):
+        (shown,) = set(re.findall(r"\b0\.13\d\b", (ROOT / page).read_text(encoding="utf-8")))
+        assert gated["spikes_per_synapse"] == pytest.approx(float(shown), rel=SPIKES_VARY), page
+    rows = price_all(gated, str(reports["tiny_dual_stage"])).rows
     answered = [row for row in rows if row.against_reference.ratio]
     page = (ROOT / "docs" / "gated.md").read_text(encoding="utf-8").split("**At equal quality**")[1]
     found = 0
